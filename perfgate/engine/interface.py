@@ -1,0 +1,111 @@
+"""What a backend is: it builds an engine from ONNX, loads it, runs it, and says what it built.
+
+One module a backend. A backend imports its GPU library only when one of these methods is called, and
+`build` and `load` are called in child processes only, so no CUDA context ever lives in the controller.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from perfgate.records import Case, EngineFacts, Mode, Protocol, Record, Recipe, Series, Tensor
+
+if TYPE_CHECKING:
+    import numpy as np
+    from typing_extensions import Self
+
+
+class Samples(Record):
+    """What one timed loop yields; see `records.Launch` for the meaning of the fields."""
+
+    samples_ns: Series
+    wall_ns: int
+    other_ns: dict[str, Series] = {}
+
+
+class BuildRequest(Record):
+    """One build, as it travels to the child process. Paths are absolute."""
+
+    backend: str
+    recipe: Recipe
+    onnx: str
+    engine: str
+    timing_cache: str = ""
+    timing_cache_out: str = ""
+
+
+class Runner(ABC):
+    """A loaded engine with its buffers, ready to infer. Use as a context manager."""
+
+    @property
+    @abstractmethod
+    def inputs(self) -> tuple[Tensor, ...]:
+        """The inputs at the measured shape."""
+
+    @abstractmethod
+    def bind(self, inputs: Mapping[str, np.ndarray]) -> None:
+        """Give the inputs, C-contiguous arrays of exactly the shapes and types in `inputs`."""
+
+    @abstractmethod
+    def infer(self) -> None:
+        """One inference in the runner's mode; returns when its outputs are complete."""
+
+    @abstractmethod
+    def take(self, protocol: Protocol) -> Samples:
+        """The timed loop: samples of the mode's latency, in nanoseconds."""
+
+    @abstractmethod
+    def outputs(self) -> dict[str, np.ndarray]:
+        """The outputs of the last inference, on the host."""
+
+    def close(self) -> None:  # noqa: B027
+        """Free everything; safe to call twice."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Backend(ABC):
+    """One way to run a model."""
+
+    name: str
+
+    @abstractmethod
+    def unavailable(self) -> str | None:
+        """Why this backend cannot run on this machine, or None. Must not raise."""
+
+    @abstractmethod
+    def versions(self) -> dict[str, str]:
+        """The libraries that decide an engine's bytes, by distribution name."""
+
+    @abstractmethod
+    def modes(self) -> tuple[Mode, ...]:
+        """The modes this backend can measure in, the default first."""
+
+    @abstractmethod
+    def device(self) -> str:
+        """The name of the device that engines are built for, such as `NVIDIA H200` or the CPU's model."""
+
+    @abstractmethod
+    def refuses(self, case: Case) -> str | None:
+        """Why a case is listed as not run on this backend and device, or None."""
+
+    @abstractmethod
+    def build(self, request: BuildRequest) -> EngineFacts:
+        """Build and serialise the engine to `request.engine`. Raises `CaseError`."""
+
+    @abstractmethod
+    def load(self, engine: Path, case: Case) -> Runner:
+        """Deserialise the engine and allocate its buffers for the case's shape and mode.
+
+        Raises `CaseError`.
+        """

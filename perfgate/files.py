@@ -1,0 +1,104 @@
+"""Reading untrusted JSON within bounds, and writing files so that no reader sees half of one."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from perfgate.errors import DataError, InfrastructureError, OutputError, PerfgateError
+
+T = TypeVar("T")
+
+RESULTS_LIMIT_BYTES = 64 << 20
+BASELINE_LIMIT_BYTES = 8 << 20
+TEXT_LIMIT_BYTES = 1 << 20
+
+
+def read_bytes(path: Path, *, limit_bytes: int) -> bytes:
+    """The whole file, at most `limit_bytes`. Raises `DataError` when it is larger or unreadable."""
+    try:
+        with path.open("rb") as source:
+            data = source.read(limit_bytes + 1)
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", where=path) from error
+    if len(data) > limit_bytes:
+        raise DataError(f"is larger than {limit_bytes >> 20} MiB and was not parsed", where=path)
+    return data
+
+
+def read_record(path: Path, kind: type[T], *, limit_bytes: int) -> T:
+    """Decode a JSON file strictly as `kind`.
+
+    Unknown keys, wrong types, NaN, truncation and absurd lengths raise `DataError` that names the file
+    and the path inside it.
+    """
+    try:
+        return msgspec.json.decode(read_bytes(path, limit_bytes=limit_bytes), type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise DataError(
+            f"is not a valid {kind.__name__}: {error}",
+            where=path,
+            fix="restore the file from git or make it anew; it is not meant to be edited by hand",
+        ) from error
+
+
+def record_json(record: object) -> str:
+    """Canonical, reviewable JSON: sorted keys, one entry a line, a list of scalars on one line.
+
+    Raises `ValueError` for NaN or infinity, which JSON cannot say.
+    """
+    return _format(msgspec.to_builtins(record), "") + "\n"
+
+
+def _format(value: Any, indent: str) -> str:
+    inner = indent + "  "
+    if isinstance(value, dict) and value:
+        rows = [f"{inner}{json.dumps(key)}: {_format(value[key], inner)}" for key in sorted(value)]
+        # The schema opens every file, so that a reader knows what follows.
+        rows.sort(key=lambda row: not row.startswith(f'{inner}"schema"'))
+        return "{\n" + ",\n".join(rows) + f"\n{indent}}}"
+    if isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
+        return "[\n" + ",\n".join(inner + _format(item, inner) for item in value) + f"\n{indent}]"
+    return json.dumps(value, allow_nan=False, ensure_ascii=False)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write atomically: a temporary file in the same folder, flushed, then `os.replace`."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write atomically. Raises `OutputError`, or `InfrastructureError` when the disk is full."""
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(descriptor, "wb") as sink:
+            sink.write(data)
+            sink.flush()
+            os.fsync(sink.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except OSError as error:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                Path(temporary).unlink()
+        raise write_error(path, error) from error
+
+
+def write_error(path: Path, error: OSError) -> PerfgateError:
+    """The perfgate error for a write that failed."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return InfrastructureError(
+            f"no space left on the device ({error.strerror})", where=path, fix="free some space, run again"
+        )
+    return OutputError(
+        f"cannot be written: {error.strerror}", where=path, fix="choose a writable folder with --out"
+    )
