@@ -1,4 +1,10 @@
-"""Child processes: each has a timeout, its own process group, bounded output, and is always reaped."""
+"""Child processes: each has a timeout, its own process group, bounded output, and is always reaped.
+
+The protocol between perfgate and its own children is small. `call_child` writes a request (one record as
+JSON) into a private folder and starts `python -m MODULE REQUEST REPLY`; the child's `serve` decodes the
+request, works, and writes the reply atomically: `{"result": …}`, or `{"error": …, "fix": …}` for a failure
+that it can name. Whatever it prints is not the reply; the end of its stderr is kept for the error message.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +12,22 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
+import msgspec
+
+from perfgate.errors import CaseError, DataError, PerfgateError
+from perfgate.files import read_bytes, write_bytes
 from perfgate.records import Record
 
+T = TypeVar("T")
+
+REPLY_LIMIT_BYTES = 64 << 20
 TAIL_BYTES = 4_000
 OUTPUT_LIMIT_BYTES = 32 << 20
 _POLL_S = 0.02
@@ -41,6 +55,82 @@ class Finished(Record):
         return f"ended with exit code {self.returncode}" if self.returncode else None
 
 
+# What a child may keep of our environment: where programs and libraries are, never tokens.
+_KEPT = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "LANG", "LC_ALL", "TZ", "SYSTEMROOT", "VIRTUAL_ENV")
+
+
+def package_environment() -> dict[str, str]:
+    """Our environment, with this very perfgate importable in a child (also from a plain checkout)."""
+    root = str(Path(__file__).resolve().parent.parent)
+    path = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{path}" if path else root}
+
+
+def scrubbed_environment(*, home: Path) -> dict[str, str]:
+    """The environment for code that is not ours: no secrets, `home` as its home and temporary folder."""
+    kept = {key: value for key, value in package_environment().items() if key in _KEPT}
+    return {
+        **kept,
+        "HOME": str(home),
+        "TMPDIR": str(home),
+        "PYTHONHASHSEED": "0",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+
+
+def call_child(
+    module: str, request: Record, result: type[T], *, timeout_s: float, env: Mapping[str, str] | None = None
+) -> T:
+    """Run one request in a fresh process and return its result.
+
+    Raises `CaseError` when the child crashes, hangs, answers garbage or reports a failure of its own.
+    """
+    with tempfile.TemporaryDirectory(prefix="perfgate-call-") as name:
+        question, answer = Path(name) / "request.json", Path(name) / "reply.json"
+        question.write_bytes(msgspec.json.encode(request))
+        child = run_child(
+            [sys.executable, "-m", module, question, answer],
+            timeout_s=timeout_s,
+            env={**package_environment(), **(env or {})},
+        )
+        if child.failure:
+            raise CaseError(f"the process {child.failure}", stderr_tail=child.stderr_tail)
+        try:
+            reply = msgspec.json.decode(read_bytes(answer, limit_bytes=REPLY_LIMIT_BYTES), type=_Reply)
+            if reply.error:
+                raise CaseError(reply.error, stderr_tail=child.stderr_tail, fix=reply.fix or None)
+            return msgspec.json.decode(reply.result, type=result)
+        except (msgspec.MsgspecError, UnicodeDecodeError, DataError) as error:
+            raise CaseError(
+                f"the process answered garbage: {error}", stderr_tail=child.stderr_tail
+            ) from error
+
+
+def serve(request: type[T], work: Callable[[T], Record]) -> None:
+    """The child's side of `call_child`: decode, work, reply. An unforeseen error is a traceback on stderr."""
+    die_with_parent()
+    question = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=request)
+    try:
+        reply = _Reply(result=msgspec.Raw(msgspec.json.encode(work(question))))
+    except PerfgateError as error:
+        reply = _Reply(error=error.what, fix=error.fix or "")
+    write_bytes(Path(sys.argv[2]), msgspec.json.encode(reply))
+
+
+class _Reply(Record):
+    result: msgspec.Raw = msgspec.Raw(b"null")
+    error: str = ""
+    fix: str = ""
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process when its parent dies (Linux); called first thing in a child."""
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
 def signal_name(number: int) -> str:
     """`SIGSEGV` for 11, and so on."""
     try:
@@ -50,7 +140,11 @@ def signal_name(number: int) -> str:
 
 
 def run_child(
-    argv: Sequence[str | Path], *, timeout_s: float, env: Mapping[str, str] | None = None, cwd: Path | None = None
+    argv: Sequence[str | Path],
+    *,
+    timeout_s: float,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
 ) -> Finished:
     """Run a child to its end and return how it ended; never raises for what the child does.
 

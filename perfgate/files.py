@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import tempfile
@@ -47,6 +48,15 @@ def read_record(path: Path, kind: type[T], *, limit_bytes: int) -> T:
             where=path,
             fix="restore the file from git or make it anew; it is not meant to be edited by hand",
         ) from error
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes, read in chunks."""
+    hashed = hashlib.sha256()
+    with path.open("rb") as source:
+        while chunk := source.read(1 << 20):
+            hashed.update(chunk)
+    return hashed.hexdigest()
 
 
 def record_json(record: object) -> str:

@@ -11,13 +11,22 @@ import enum
 import hashlib
 import math
 import statistics
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
-RESULTS_SCHEMA = "perfgate-trt/results/v1"
-BASELINE_SCHEMA = "perfgate-trt/baseline/v1"
+if TYPE_CHECKING:
+    from typing_extensions import dataclass_transform
+else:
+
+    def dataclass_transform(**_):
+        """For type checkers only: options of `Record` hold for its subclasses."""
+        return lambda kind: kind
+
+
+RESULTS_SCHEMA: Final = "perfgate-trt/results/v1"
+BASELINE_SCHEMA: Final = "perfgate-trt/baseline/v1"
 
 Name = Annotated[str, Meta(min_length=1, max_length=300)]
 Text = Annotated[str, Meta(max_length=20_000)]
@@ -30,6 +39,7 @@ Facts = Annotated[dict[Name, Text], Meta(max_length=500)]
 Precision = Literal["fp32", "fp16", "int8", "int8+fp16"]
 
 
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Base of all records: immutable, named fields only, unknown fields refused on reading."""
 
@@ -168,10 +178,10 @@ class Tolerance(Record):
 
 
 class Slo(Record):
-    """Absolute promises, judged even when nothing was measured anew. Milliseconds."""
+    """Absolute promises, judged even when nothing was measured anew. `engine_p99_ms` is closed loop: one
+    query at a time."""
 
     engine_p99_ms: Annotated[float, Meta(gt=0)] | None = None
-    service_p99_ms: Annotated[float, Meta(gt=0)] | None = None
 
 
 class Case(Record):
@@ -257,7 +267,8 @@ class Launch(Record):
 
 class EngineFacts(Record):
     """What is known of the engine that was measured. `layers` counts layers or nodes after
-    optimisation; `precision_share` is the share of layers by element type, as realised."""
+    optimisation; `precision_share` is the share of layers by element type, as realised (of weights, where
+    a note says that the runtime tells no more)."""
 
     digest: Sha256
     engine_bytes: Count

@@ -6,13 +6,15 @@ One module a backend. A backend imports its GPU library only when one of these m
 
 from __future__ import annotations
 
+import gc
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from perfgate.records import Case, EngineFacts, Mode, Protocol, Record, Recipe, Series, Tensor
+from perfgate.records import Case, EngineFacts, Mode, Protocol, Recipe, Record, Series, Tensor
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,9 +35,31 @@ class BuildRequest(Record):
     backend: str
     recipe: Recipe
     onnx: str
+    device: str = "auto"
     engine: str
     timing_cache: str = ""
     timing_cache_out: str = ""
+
+
+def blocking_samples(infer: Callable[[], None], protocol: Protocol) -> Samples:
+    """Time blocking calls, one after another, with the host's monotonic clock (nanoseconds)."""
+    clock = time.perf_counter_ns
+    samples: list[int] = []
+    collecting = gc.isenabled()
+    gc.disable()  # a collection in the middle of a sample would be Python's time, not the model's
+    try:
+        started = before = clock()
+        while (before - started < protocol.duration_ns or len(samples) < protocol.min_samples) and len(
+            samples
+        ) < protocol.max_samples:
+            infer()
+            after = clock()
+            samples.append(max(1, after - before))
+            before = after
+    finally:
+        if collecting:
+            gc.enable()
+    return Samples(samples_ns=tuple(samples), wall_ns=max(1, before - started))
 
 
 class Runner(ABC):
@@ -90,6 +114,15 @@ class Backend(ABC):
     @abstractmethod
     def modes(self) -> tuple[Mode, ...]:
         """The modes this backend can measure in, the default first."""
+
+    @property
+    @abstractmethod
+    def kind(self) -> str:
+        """`cpu` or `gpu`: what this backend runs on here."""
+
+    @abstractmethod
+    def build_options(self) -> dict[str, str | int | float | bool]:
+        """What this machine adds to every recipe; a spec's own options go over it."""
 
     @abstractmethod
     def device(self) -> str:

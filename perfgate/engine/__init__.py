@@ -1,0 +1,34 @@
+"""Backends by name. Importing this imports no GPU library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from perfgate.engine.interface import Backend
+from perfgate.errors import UsageError
+
+
+def _onnxruntime(device: str) -> Backend:
+    from perfgate.engine.onnxruntime import OnnxRuntimeBackend
+
+    return OnnxRuntimeBackend(device)
+
+
+_BACKENDS: dict[str, Callable[[str], Backend]] = {"onnxruntime": _onnxruntime}
+NAMES = ("auto", *_BACKENDS)
+
+
+def get_backend(name: str, device: str = "auto") -> Backend:
+    """The backend called `name`. `auto` is the first of the list that this machine can run.
+
+    `device` is `auto`, `cpu`, or a GPU's index or UUID. Raises `UsageError` for an unknown name.
+    """
+    if name != "auto":
+        try:
+            return _BACKENDS[name](device)
+        except KeyError:
+            raise UsageError(
+                f"no such backend: {name!r}", where="--backend", fix=f"one of: {', '.join(NAMES)}"
+            ) from None
+    candidates = [make(device) for make in _BACKENDS.values()]
+    return next((backend for backend in candidates if not backend.unavailable()), candidates[-1])

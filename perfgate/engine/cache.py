@@ -1,0 +1,97 @@
+"""The engine cache: one folder a recipe digest under `.perfgate/engines`, checked on every load.
+
+    <recipe digest>/engine        the serialised engine
+    <recipe digest>/facts.json    what was built, with the engine's SHA-256
+
+A damaged entry is rebuilt, and said so. The least recently used entries go when the cache is over its cap.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+from filelock import FileLock
+
+from perfgate.children import call_child
+from perfgate.engine.interface import BuildRequest
+from perfgate.errors import DataError
+from perfgate.files import file_digest, read_record, record_json, write_error, write_text
+from perfgate.records import EngineFacts, Recipe, digest
+
+DEFAULT_CAP_BYTES = 6 << 30
+_FACTS_LIMIT_BYTES = 64 << 20
+
+
+class EngineCache:
+    """Engines by recipe. `say` is told about damaged entries, evictions and builds."""
+
+    def __init__(
+        self, root: Path, *, cap_bytes: int = DEFAULT_CAP_BYTES, say: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self._root = root
+        self._cap_bytes = cap_bytes
+        self._say = say
+
+    def get(
+        self, recipe: Recipe, onnx: Path, *, timeout_s: float, device: str = "auto"
+    ) -> tuple[Path, EngineFacts]:
+        """The engine of a recipe, built in a child process when it is not there.
+
+        Raises `CaseError` when it does not build, crashes the child or exceeds `timeout_s`.
+        """
+        home = self._root / digest(recipe)[:32]
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise write_error(home, error) from error
+        with FileLock(home / "lock"):
+            found = self._load(home)
+            if found is None:
+                self._build(home, recipe, onnx, timeout_s, device)
+                found = read_record(home / "facts.json", EngineFacts, limit_bytes=_FACTS_LIMIT_BYTES)
+        os.utime(home / "facts.json")
+        self._evict(keep=home)
+        return home / "engine", found
+
+    def _load(self, home: Path) -> EngineFacts | None:
+        facts, engine = home / "facts.json", home / "engine"
+        if not facts.is_file():
+            return None
+        try:
+            known = read_record(facts, EngineFacts, limit_bytes=_FACTS_LIMIT_BYTES)
+        except DataError:
+            known = None
+        if known is None or not engine.is_file() or file_digest(engine) != known.digest:
+            self._say(f"the cached engine in {home} is damaged: building it again")
+            return None
+        return msgspec.structs.replace(known, cached=True)
+
+    def _build(self, home: Path, recipe: Recipe, onnx: Path, timeout_s: float, device: str) -> None:
+        with tempfile.TemporaryDirectory(prefix="build-", dir=home) as name:
+            fresh = Path(name) / "engine"
+            request = BuildRequest(
+                backend=recipe.backend, device=device, recipe=recipe, onnx=str(onnx), engine=str(fresh)
+            )
+            facts = call_child("perfgate.engine.build_child", request, EngineFacts, timeout_s=timeout_s)
+            fresh.replace(home / "engine")
+            write_text(home / "facts.json", record_json(facts))
+
+    def _evict(self, *, keep: Path) -> None:
+        entries = []
+        for facts in self._root.glob("*/facts.json"):
+            with contextlib.suppress(OSError):
+                used = sum(f.stat().st_size for f in facts.parent.iterdir() if f.is_file())
+                entries.append((facts.stat().st_mtime, used, facts.parent))
+        total = sum(used for _, used, _ in entries)
+        for _, used, home in sorted(entries):
+            if total <= self._cap_bytes or home == keep:
+                continue
+            shutil.rmtree(home, ignore_errors=True)
+            total -= used
+            self._say(f"the engine cache was over {self._cap_bytes >> 20} MiB: removed {home.name}")

@@ -1,0 +1,191 @@
+"""ONNX Runtime on its CPU and CUDA providers.
+
+An engine is the model as ONNX Runtime optimised and serialised it. Loading it runs no optimiser again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from perfgate.engine.host import cpu_count, cpu_name, gpu_names
+from perfgate.engine.interface import Backend, BuildRequest, Runner, Samples, blocking_samples
+from perfgate.errors import CaseError
+from perfgate.files import file_digest
+from perfgate.records import Case, EngineFacts, Mode, Protocol, Tensor
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "gpu": "CUDAExecutionProvider"}
+_ERROR_ONLY = 3
+
+
+class OnnxRuntimeBackend(Backend):
+    """ONNX Runtime; on the GPU where its CUDA provider is there and the device is not `cpu`."""
+
+    name = "onnxruntime"
+
+    def __init__(self, device: str = "auto") -> None:
+        self._device = device
+
+    def unavailable(self) -> str | None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            return f"onnxruntime cannot be imported ({error}); pip install 'perfgate[cpu]' or 'perfgate[gpu]'"
+        wanted = _PROVIDERS["cpu" if self._device in ("auto", "cpu") else "gpu"]
+        if wanted not in onnxruntime.get_available_providers():
+            return f"this onnxruntime has no {wanted}; pip install 'perfgate[gpu]' in place of onnxruntime"
+        return None
+
+    @property
+    def kind(self) -> str:
+        if self._device == "cpu":
+            return "cpu"
+        import onnxruntime
+
+        has_cuda = _PROVIDERS["gpu"] in onnxruntime.get_available_providers()
+        return "gpu" if has_cuda and (self._device != "auto" or bool(gpu_names())) else "cpu"
+
+    def versions(self) -> dict[str, str]:
+        import onnxruntime
+
+        return {"onnxruntime": onnxruntime.__version__}
+
+    def modes(self) -> tuple[Mode, ...]:
+        plain = (Mode(drive="call"),)
+        return plain if self.kind == "cpu" else (*plain, Mode(drive="call", transfers=True))
+
+    def device(self) -> str:
+        if self.kind == "cpu":
+            return f"{cpu_name()} x{cpu_count()}"
+        return gpu_names()[0]
+
+    def build_options(self) -> dict[str, str | int | float | bool]:
+        """What this machine adds to a recipe: the provider, and the threads that one inference may use."""
+        return {"provider": self.kind, "threads": cpu_count() if self.kind == "cpu" else 1}
+
+    def refuses(self, case: Case) -> str | None:
+        if case.precision == "fp16" and self.kind == "cpu":
+            return "ONNX Runtime's CPU provider folds FP16 back to FP32, so its time would say nothing"
+        if case.precision != "fp32":
+            return f"ONNX Runtime measures the model in FP32 here, not in {case.precision.upper()}"
+        if case.mode not in self.modes():
+            return f"ONNX Runtime on a {self.kind.upper()} has no mode '{case.mode}'"
+        return None
+
+    def build(self, request: BuildRequest) -> EngineFacts:
+        import onnxruntime
+
+        options = _session_options(request.recipe.options)
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.optimized_model_filepath = request.engine
+        started = time.perf_counter_ns()
+        with _named("cannot build the model"):
+            onnxruntime.InferenceSession(request.onnx, options, providers=_providers(request.recipe.options))
+        build_ns = time.perf_counter_ns() - started
+        layers, share = _inspect(request.engine)
+        return EngineFacts(
+            digest=file_digest(Path(request.engine)),
+            engine_bytes=Path(request.engine).stat().st_size,
+            build_ns=build_ns,
+            layers=layers,
+            precision_share=share,
+            notes=("precision is the share of weights: ONNX Runtime tells no more",),
+        )
+
+    def load(self, engine: Path, case: Case) -> Runner:
+        import onnxruntime
+
+        built = self.build_options()
+        options = _session_options(built)
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        with _named("cannot load the engine"):
+            session = onnxruntime.InferenceSession(str(engine), options, providers=_providers(built))
+        return _SessionRunner(session, case, on_gpu=self.kind == "gpu")
+
+
+class _SessionRunner(Runner):
+    """A session with its inputs bound where the mode wants them: on the device, or on the host."""
+
+    def __init__(self, session: Any, case: Case, *, on_gpu: bool) -> None:
+        self._session = session
+        self._case = case
+        self._on_gpu = on_gpu
+        self._binding = session.io_binding()
+        self._names = [value.name for value in session.get_outputs()]
+        self._kept: list[Any] = []
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        return tuple(_tensor(value, self._case.shape) for value in self._session.get_inputs())
+
+    def bind(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        from onnxruntime import OrtValue
+
+        resident = self._on_gpu and not self._case.mode.transfers
+        device = "cuda" if resident else "cpu"
+        self._kept = [OrtValue.ortvalue_from_numpy(array, device, 0) for array in inputs.values()]
+        for name, value in zip(inputs, self._kept, strict=True):
+            self._binding.bind_ortvalue_input(name, value)
+        for name in self._names:
+            self._binding.bind_output(name, device)
+
+    def infer(self) -> None:
+        self._session.run_with_iobinding(self._binding)
+        if self._on_gpu:
+            self._binding.synchronize_outputs()
+
+    def take(self, protocol: Protocol) -> Samples:
+        return blocking_samples(self.infer, protocol)
+
+    def outputs(self) -> dict[str, np.ndarray[Any, Any]]:
+        return dict(zip(self._names, self._binding.copy_outputs_to_cpu(), strict=True))
+
+
+def _tensor(value: Any, shape: Mapping[str, int]) -> Tensor:
+    axes = tuple(shape[axis] if isinstance(axis, str) else axis for axis in value.shape)
+    return Tensor(name=value.name, dtype=value.type.removeprefix("tensor(").rstrip(")"), shape=axes)
+
+
+def _session_options(built: Mapping[str, Any]) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _ERROR_ONLY
+    options.intra_op_num_threads = int(built.get("threads", 1))
+    options.inter_op_num_threads = 1
+    return options
+
+
+def _providers(built: Mapping[str, Any]) -> list[str]:
+    # The CPU provider stays behind CUDA: shape arithmetic runs there in ONNX Runtime's own design.
+    return [_PROVIDERS["gpu"], _PROVIDERS["cpu"]] if built.get("provider") == "gpu" else [_PROVIDERS["cpu"]]
+
+
+@contextlib.contextmanager
+def _named(what: str) -> Iterator[None]:
+    """ONNX Runtime raises a family of its own exceptions; all of them are the case's fault."""
+    try:
+        yield
+    except Exception as error:
+        raise CaseError(f"ONNX Runtime {what}: {str(error)[:2000]}") from error
+
+
+def _inspect(engine: str) -> tuple[int, dict[str, float]]:
+    """Nodes after optimisation, and the share of weights (elements) by type."""
+    import math
+
+    import onnx
+
+    graph = onnx.load(engine, load_external_data=False).graph
+    counts: Counter[str] = Counter()
+    for tensor in graph.initializer:
+        counts[onnx.TensorProto.DataType.Name(tensor.data_type).lower()] += math.prod(tensor.dims)
+    total = sum(counts.values())
+    return len(graph.node), {name: round(count / total, 4) for name, count in sorted(counts.items()) if total}

@@ -1,0 +1,41 @@
+"""The decision. Two numbers a case: below `ignore` an alarm is false, above `catch` a PASS is a miss."""
+
+from __future__ import annotations
+
+from perfgate.records import Interval, Tolerance, Verdict
+
+
+def decide(ratio: Interval, tolerance: Tolerance) -> Verdict:
+    """The verdict that an interval for head / base of a lower-is-better metric carries.
+
+    Clearly under *catch*: PASS, or IMPROVEMENT where it is clearly faster by more than *ignore*.
+    Otherwise clearly above *ignore*: REGRESSION. Otherwise the launches do not say: INCONCLUSIVE.
+    """
+    if ratio.high < 1 + tolerance.catch:
+        return Verdict.IMPROVEMENT if ratio.high < 1 / (1 + tolerance.ignore) else Verdict.PASS
+    return Verdict.REGRESSION if ratio.low > 1 + tolerance.ignore else Verdict.INCONCLUSIVE
+
+
+def explain(verdict: Verdict, ratio: Interval, tolerance: Tolerance) -> str:
+    """The verdict's reason in a sentence, with the numbers it rests on."""
+    seen = f"{change(ratio.estimate)} ({change(ratio.low)} to {change(ratio.high)})"
+    ignore, catch = f"{tolerance.ignore:.3g}", f"{tolerance.catch:.3g}"
+    return {
+        Verdict.PASS: f"{seen}; clearly under the {percent(tolerance.catch)} to catch",
+        Verdict.IMPROVEMENT: f"{seen}; clearly beyond the {percent(tolerance.ignore)} to ignore",
+        Verdict.REGRESSION: f"{seen}; clearly above the {percent(tolerance.ignore)} to ignore",
+        Verdict.INCONCLUSIVE: f"{seen}; neither under catch nor above ignore: more launches would tell",
+    }.get(verdict, f"{seen} (ignore {ignore}, catch {catch})")
+
+
+def percent(share: float) -> str:
+    return f"{share * 100:.3g} %"
+
+
+def change(ratio: float) -> str:
+    """A ratio of times in words: `3.1 % slower`, `10 % faster`, `the same`."""
+    if abs(ratio - 1) < 0.0005:
+        return "the same"
+    if ratio >= 2:
+        return f"{ratio:.3g} times as slow"
+    return f"{percent(abs(ratio - 1))} {'slower' if ratio > 1 else 'faster'}"

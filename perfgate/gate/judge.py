@@ -1,0 +1,124 @@
+"""From a case's outcome and its baseline to a judgement. Pure: no files, no clocks, no devices."""
+
+from __future__ import annotations
+
+import statistics
+
+from perfgate.gate.baselines import Baselines, Stored
+from perfgate.gate.decide import decide, explain
+from perfgate.gate.metrics import P99_MIN_SAMPLES, columns
+from perfgate.gate.statistics import PRIOR_CV, ratio_interval
+from perfgate.measure.environment import differences
+from perfgate.records import (
+    Case,
+    Environment,
+    Failed,
+    Judgement,
+    Measured,
+    MetricColumns,
+    NotRun,
+    Outcome,
+    Protocol,
+    Verdict,
+)
+
+
+def judge(
+    case: Case, outcome: Outcome, baselines: Baselines, environment: Environment, protocol: Protocol
+) -> Judgement:
+    """The judgement on one case; `baselines` are those of `environment`."""
+    stored = baselines.cases.get(case.id)
+    if isinstance(outcome, Failed):
+        verdict = Verdict.MISSING if outcome.stage == "missing" else Verdict.ERROR
+        return Judgement(verdict=verdict, reason=outcome.reason, base=_metrics(stored))
+    if isinstance(outcome, NotRun):
+        return _judge_not_run(outcome, stored)
+    head = columns(outcome.launches) if isinstance(outcome, Measured) else {}
+    if isinstance(outcome, Measured) and len(outcome.launches) < protocol.launches:
+        reason = f"too few launches: {len(outcome.launches)} of {protocol.launches}; run again"
+        return Judgement(verdict=Verdict.INVALID, reason=reason, base=_metrics(stored), head=head)
+    if stored is None:
+        judgement = _judge_without_baseline(case, baselines, environment, head)
+    elif changed := differences(stored.environment.key, environment.key):
+        names = ", ".join(difference.field for difference in changed)
+        reason = f"the baseline was measured with another {names}; numbers are not compared across"
+        judgement = Judgement(
+            verdict=Verdict.INCOMPARABLE,
+            reason=reason,
+            base=stored.case.metrics,
+            head=head,
+            differences=changed,
+        )
+    elif not head:
+        judgement = Judgement(
+            verdict=Verdict.UNCHANGED,
+            reason="same model, recipe, inputs and environment as the baseline: nothing to time",
+            base=stored.case.metrics,
+        )
+    else:
+        judgement = _compare(case, stored, environment, head)
+    return _judge_slo(case, judgement)
+
+
+def _metrics(stored: Stored | None) -> MetricColumns:
+    return stored.case.metrics if stored else {}
+
+
+def _judge_not_run(outcome: NotRun, stored: Stored | None) -> Judgement:
+    if stored is None:
+        return Judgement(verdict=Verdict.NOT_RUN, reason=outcome.reason)
+    reason = f"has a baseline but is not run: {outcome.reason}"
+    return Judgement(verdict=Verdict.MISSING, reason=reason, base=stored.case.metrics)
+
+
+def _judge_without_baseline(
+    case: Case, baselines: Baselines, environment: Environment, head: MetricColumns
+) -> Judgement:
+    other = baselines.elsewhere.get(case.id)
+    if other is None:
+        reason = "no baseline is stored for this device and toolchain"
+        return Judgement(verdict=Verdict.NEW, reason=reason, head=head)
+    reason = f"stored only for {other.environment.toolchain}; numbers are not compared across toolchains"
+    return Judgement(
+        verdict=Verdict.INCOMPARABLE,
+        reason=reason,
+        base=other.case.metrics,
+        head=head,
+        differences=differences(other.environment.key, environment.key),
+    )
+
+
+def _compare(case: Case, stored: Stored, environment: Environment, head: MetricColumns) -> Judgement:
+    kind = "cpu" if environment.device.startswith("cpu-") else "gpu"
+    ratio = ratio_interval(stored.case.metrics["latency_ns"], head["latency_ns"], prior_cv=PRIOR_CV[kind])
+    verdict = decide(ratio, case.tolerance)
+    return Judgement(
+        verdict=verdict,
+        reason=explain(verdict, ratio, case.tolerance),
+        ratio=ratio,
+        base=stored.case.metrics,
+        head=head,
+        differences=differences(stored.environment.noted, environment.noted),
+    )
+
+
+def _judge_slo(case: Case, judgement: Judgement) -> Judgement:
+    """An absolute promise that is broken is a REGRESSION, whatever the baseline says."""
+    limit_ms = case.slo.engine_p99_ms
+    seen = judgement.head or judgement.base
+    if limit_ms is None or judgement.verdict.exit_code or not seen.get("p99_ns"):
+        return judgement
+    if min(seen.get("samples", (0,))) < P99_MIN_SAMPLES:
+        note = f"p99 not judged: a launch has fewer than {P99_MIN_SAMPLES} samples"
+        return _with(judgement, judgement.verdict, f"{judgement.reason}; {note}")
+    p99_ms = statistics.median(seen["p99_ns"]) / 1e6
+    if p99_ms <= limit_ms:
+        return judgement
+    broken = f"p99 is {p99_ms:.4g} ms, above the promise engine_p99_ms = {limit_ms:g}"
+    return _with(judgement, Verdict.REGRESSION, broken)
+
+
+def _with(judgement: Judgement, verdict: Verdict, reason: str) -> Judgement:
+    import msgspec
+
+    return msgspec.structs.replace(judgement, verdict=verdict, reason=reason)

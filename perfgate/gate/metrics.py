@@ -1,0 +1,25 @@
+"""From launches to metrics: one value a launch, because the launch is the unit of replication."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from perfgate.records import Launch, MetricColumns
+
+# Below this many samples the 99th percentile of a launch rests on its ten slowest or fewer: shown, not judged.
+P99_MIN_SAMPLES = 1001
+
+
+def columns(launches: Sequence[Launch]) -> MetricColumns:
+    """The metrics of some launches, as columns of equal length. `latency_ns` is a launch's median."""
+    return {
+        "latency_ns": tuple(round(launch.median_ns) for launch in launches),
+        "p99_ns": tuple(launch.percentile_ns(99) for launch in launches),
+        "samples": tuple(len(launch.samples_ns) for launch in launches),
+        "load_ns": tuple(launch.load_ns for launch in launches),
+        "first_inference_ns": tuple(launch.first_inference_ns for launch in launches),
+        "peak_memory_bytes": tuple(launch.peak_memory_bytes for launch in launches),
+        "throughput_qps": tuple(
+            round(len(launch.samples_ns) / launch.wall_ns * 1e9, 3) for launch in launches
+        ),
+    }

@@ -1,0 +1,135 @@
+"""Promotion: measured launches become the baseline, with a reason, and never by accident."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from perfgate.errors import RefusedError
+from perfgate.gate.baselines import baseline_path, read_baseline, write_baseline
+from perfgate.gate.metrics import columns
+from perfgate.records import (
+    Baseline,
+    BaselineCase,
+    CaseResult,
+    Environment,
+    Measured,
+    Record,
+    RunResult,
+    Verdict,
+    digest,
+)
+
+_REFUSED = {Verdict.ERROR, Verdict.INVALID}
+_TO_ACCEPT = {Verdict.REGRESSION, Verdict.MISSING}
+
+
+class Move(Record):
+    """What promotion did to one case; a median of None is a case that was not there, or no longer is."""
+
+    case_id: str
+    before_ns: float | None
+    after_ns: float | None
+
+
+def promote(
+    result: RunResult, root: Path, *, reason: str, accept: Sequence[str] = (), allow_dirty: bool = False
+) -> list[Move]:
+    """Write the measured cases of a run as baselines under `root`; other cases stay as they are.
+
+    Raises `RefusedError` for a dirty tree, for a run with ERROR or INVALID cases, and for a regression or a
+    missing case that `accept` does not name. Nothing is written then.
+    """
+    _refuse(result, reason, accept, allow_dirty)
+    by_model: dict[str, list[CaseResult]] = {}
+    for case in result.cases:
+        removed = case.judgement and case.judgement.verdict is Verdict.MISSING
+        if isinstance(case.outcome, Measured) or removed:
+            by_model.setdefault(case.case.model, []).append(case)
+    if not by_model:
+        raise RefusedError(
+            "holds no measured case", where="promote", fix="perfgate run --remeasure, then promote"
+        )
+    moves: list[Move] = []
+    for model, cases in sorted(by_model.items()):
+        path = baseline_path(root, result.environment, model)
+        before = read_baseline(path) if path.is_file() else Baseline(model=model, environments={}, cases={})
+        after = _merge(before, cases, result, reason)
+        moves += _moves(before, after)
+        write_baseline(path, after)
+    return moves
+
+
+def _refuse(result: RunResult, reason: str, accept: Sequence[str], allow_dirty: bool) -> None:
+    if not reason.strip():
+        raise RefusedError("needs a reason", where="promote", fix='--reason "why these numbers are right"')
+    if result.commit.dirty and not allow_dirty:
+        raise RefusedError(
+            "was measured on a tree with uncommitted changes",
+            where=result.run_id,
+            fix="commit and run again, or --allow-dirty",
+        )
+    known = {case.case.id for case in result.cases}
+    if unknown := sorted(set(accept) - known):
+        raise RefusedError(
+            f"has no case {unknown[0]}", where="--accept", fix=f"one of: {', '.join(sorted(known))}"
+        )
+    for case in result.cases:
+        verdict = case.judgement.verdict if case.judgement else Verdict.ERROR
+        if verdict in _REFUSED:
+            raise RefusedError(
+                f"{case.case.id} is {verdict.value}", where=result.run_id, fix="mend it, run again"
+            )
+        if verdict in _TO_ACCEPT and case.case.id not in accept:
+            raise RefusedError(
+                f"{case.case.id} is {verdict.value}",
+                where=result.run_id,
+                fix=f"if that is meant: --accept {case.case.id}",
+            )
+
+
+def _merge(before: Baseline, cases: list[CaseResult], result: RunResult, reason: str) -> Baseline:
+    key = _environment_key(result.environment)
+    merged = dict(before.cases)
+    for case in cases:
+        if not isinstance(case.outcome, Measured):
+            merged.pop(case.case.id, None)
+            continue
+        engine = case.outcome.engine
+        merged[case.case.id] = BaselineCase(
+            case_digest=case.case_digest,
+            onnx_digest=case.recipe.onnx_digest if case.recipe else "",
+            source_digest=case.source_digest,
+            engine_digest=engine.digest if engine else "",
+            environment=key,
+            metrics=columns(case.outcome.launches),
+            promoted=result.created,
+            commit=result.commit.sha,
+            reason=reason,
+        )
+    return msgspec.structs.replace(
+        before, cases=merged, environments={**before.environments, key: result.environment}
+    )
+
+
+def _environment_key(environment: Environment) -> str:
+    return digest(environment)[:12]
+
+
+def _moves(before: Baseline, after: Baseline) -> list[Move]:
+    return [
+        Move(
+            case_id=case_id,
+            before_ns=_median(before.cases.get(case_id)),
+            after_ns=_median(after.cases.get(case_id)),
+        )
+        for case_id in sorted(before.cases.keys() | after.cases.keys())
+        if before.cases.get(case_id) != after.cases.get(case_id)
+    ]
+
+
+def _median(case: BaselineCase | None) -> float | None:
+    return statistics.median(case.metrics["latency_ns"]) if case else None

@@ -1,0 +1,124 @@
+"""The run in a sentence: verdict, exit code, counts, and what to do next."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from perfgate.gate.decide import change
+from perfgate.records import CaseResult, Judgement, Summary, Verdict
+
+# Worst first: the run's verdict is the worst of its cases'. A red case wins over infrastructure.
+SEVERITY = (
+    Verdict.REGRESSION,
+    Verdict.ERROR,
+    Verdict.MISSING,
+    Verdict.INCONCLUSIVE,
+    Verdict.INCOMPARABLE,
+    Verdict.INVALID,
+    Verdict.NEW,
+    Verdict.WAIVED,
+    Verdict.IMPROVEMENT,
+    Verdict.PASS,
+    Verdict.UNCHANGED,
+    Verdict.NOT_RUN,
+)
+
+
+def summarise(
+    cases: Sequence[CaseResult], *, results: str, require_baseline: bool = False, interrupted: bool = False
+) -> Summary:
+    """The summary of a judged run. `results` is the path that the advice names.
+
+    The exit code is 1 if any case is red, else 3 if any is infrastructure's, else 0. NEW is red under
+    `require_baseline`. A run that judged no case at all is an error, never green.
+    """
+    judgements = {result.case.id: result.judgement for result in cases if result.judgement}
+    counts = Counter(judgement.verdict for judgement in judgements.values())
+    judged = [verdict for verdict in SEVERITY if counts[verdict] and verdict is not Verdict.NOT_RUN]
+    if not judged:
+        return Summary(
+            verdict=Verdict.ERROR,
+            exit_code=1,
+            sentence="Nothing was measured: no case was selected that runs here.",
+            counts={verdict.value: count for verdict, count in counts.items()},
+            next_steps=("perfgate doctor",),
+        )
+    codes = {verdict.exit_code for verdict in judged}
+    if require_baseline and counts[Verdict.NEW]:
+        codes.add(1)
+    if interrupted:
+        codes.add(3)
+    return Summary(
+        verdict=judged[0],
+        exit_code=next((code for code in (1, 3) if code in codes), 0),
+        sentence=_sentence(judged[0], counts, judgements, interrupted),
+        counts={verdict.value: counts[verdict] for verdict in SEVERITY if counts[verdict]},
+        next_steps=_next_steps(counts, judgements, results, require_baseline),
+    )
+
+
+def _sentence(
+    worst: Verdict, counts: Counter[Verdict], judgements: dict[str, Judgement], interrupted: bool
+) -> str:
+    if interrupted:
+        return "Interrupted: what was measured until then is kept."
+    total = sum(counts.values()) - counts[Verdict.NOT_RUN]
+    if worst is Verdict.REGRESSION:
+        slow = {
+            case_id: judgement.ratio.estimate if judgement.ratio else 0.0
+            for case_id, judgement in judgements.items()
+            if judgement.verdict is worst
+        }
+        case_id = max(slow, key=lambda key: slow[key])
+        how = change(slow[case_id]) if slow[case_id] else judgements[case_id].reason
+        return f"{_cases(counts[worst], total)} regressed; the worst is {case_id}: {how}."
+    if worst is Verdict.NEW:
+        return f"{_cases(counts[worst], total)} new: nothing is stored for this machine to compare with."
+    words = {
+        Verdict.ERROR: "failed",
+        Verdict.MISSING: "missing: a baseline was not compared",
+        Verdict.INCONCLUSIVE: "undecided",
+        Verdict.INCOMPARABLE: "not comparable with the stored baseline",
+        Verdict.INVALID: "not measured validly",
+        Verdict.WAIVED: "waived",
+        Verdict.IMPROVEMENT: "faster than the baseline",
+        Verdict.PASS: "as fast as the baseline",
+        Verdict.UNCHANGED: "unchanged, so nothing had to be timed",
+    }
+    if worst is Verdict.PASS:
+        return f"All {total} cases are as fast as their baselines."
+    return f"{_cases(counts[worst], total)} {words[worst]}."
+
+
+def _cases(count: int, total: int) -> str:
+    verb = "is" if count == 1 else "are"
+    return f"{count} of {total} cases {verb}" if count < total else f"All {total} cases are"
+
+
+def _next_steps(
+    counts: Counter[Verdict], judgements: dict[str, Judgement], results: str, require_baseline: bool
+) -> tuple[str, ...]:
+    first = {judgement.verdict: case_id for case_id, judgement in reversed(list(judgements.items()))}
+    steps = []
+    if counts[Verdict.REGRESSION]:
+        case_id = first[Verdict.REGRESSION]
+        steps.append(f"measure it alone: perfgate run -k {case_id} --remeasure")
+        steps.append(f'if it is meant: perfgate promote {results} --accept {case_id} --reason "…"')
+    if counts[Verdict.MISSING]:
+        case_id = first[Verdict.MISSING]
+        steps.append(
+            f'if it was removed on purpose: perfgate promote {results} --accept {case_id} --reason "…"'
+        )
+    if counts[Verdict.NEW]:
+        required = " (--require-baseline makes this fail)" if require_baseline else ""
+        steps.append(f'store these numbers{required}: perfgate promote {results} --reason "first baseline"')
+    if counts[Verdict.IMPROVEMENT]:
+        steps.append(f'keep the gain: perfgate promote {results} --reason "…"')
+    if counts[Verdict.INCONCLUSIVE]:
+        steps.append("take more launches: perfgate run --launches 12")
+    if counts[Verdict.INCOMPARABLE]:
+        steps.append(f'after a change of toolchain: perfgate promote {results} --reason "…"')
+    if counts[Verdict.ERROR]:
+        steps.append("see the failed case's message above; perfgate doctor tells what this machine lacks")
+    return tuple(steps)

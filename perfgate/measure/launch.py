@@ -1,0 +1,122 @@
+"""A launch: one fresh process that loads, warms up, and takes samples.
+
+`launch` is the controller's side; `python -m perfgate.measure.launch` is the process itself, which speaks
+the protocol of `perfgate.children`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from perfgate.children import call_child, serve
+from perfgate.engine import get_backend
+from perfgate.engine.interface import Runner, Samples, blocking_samples
+from perfgate.errors import CaseError
+from perfgate.records import Case, InputData, Launch, Name, Protocol, Record
+from perfgate.spec.inputs import make_array
+
+
+class EngineTarget(Record, tag="engine"):
+    """An engine file, run by the case's backend on inputs made as the case says."""
+
+    engine: str
+    case: Case
+    folder: str
+    device: str = "auto"
+
+
+class CallableTarget(Record, tag="callable"):
+    """A function of a Python file. Called once, it loads and returns the callable that is timed."""
+
+    file: str
+    function: Name
+
+
+class LaunchRequest(Record):
+    target: EngineTarget | CallableTarget
+    protocol: Protocol
+
+
+def launch(request: LaunchRequest) -> Launch:
+    """One launch. Raises `CaseError` when the process crashes, hangs past its timeout or prints garbage."""
+    return call_child("perfgate.measure.launch", request, Launch, timeout_s=request.protocol.timeout_s)
+
+
+def _serve(request: LaunchRequest) -> Launch:
+    target = request.target
+    if isinstance(target, EngineTarget):
+        return _launch_engine(target, request.protocol)
+    return _launch_callable(target, request.protocol)
+
+
+def _launch_engine(target: EngineTarget, protocol: Protocol) -> Launch:
+    started = time.perf_counter_ns()
+    backend = get_backend(target.case.backend, target.device)
+    with backend.load(Path(target.engine), target.case) as runner:
+        load_ns = time.perf_counter_ns() - started
+        runner.bind(_inputs(runner, target))
+        return _measure(runner.infer, lambda: runner.take(protocol), load_ns, protocol)
+
+
+def _inputs(runner: Runner, target: EngineTarget) -> dict[str, Any]:
+    return {
+        tensor.name: make_array(tensor, target.case.inputs.get(tensor.name, InputData()), Path(target.folder))
+        for tensor in runner.inputs
+    }
+
+
+def _launch_callable(target: CallableTarget, protocol: Protocol) -> Launch:
+    started = time.perf_counter_ns()
+    file = Path(target.file)
+    sys.path.insert(0, str(file.parent))
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    if spec is None or spec.loader is None:
+        raise CaseError(f"{file} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[file.stem] = module
+    spec.loader.exec_module(module)
+    work = getattr(module, target.function)()
+    if not callable(work):
+        raise CaseError(
+            f"{target.function} returned {type(work).__name__}, not a callable",
+            fix="it must load what it needs and return the function to time",
+        )
+    load_ns = time.perf_counter_ns() - started
+    return _measure(work, lambda: blocking_samples(work, protocol), load_ns, protocol)
+
+
+def _measure(
+    infer: Callable[[], object], take: Callable[[], Samples], load_ns: int, protocol: Protocol
+) -> Launch:
+    """First inference, warm-up, then the timed loop."""
+    started = time.perf_counter_ns()
+    infer()
+    first_ns = time.perf_counter_ns() - started
+    while time.perf_counter_ns() - started < protocol.warmup_ns:
+        infer()
+    samples = take()
+    return Launch(
+        samples_ns=samples.samples_ns,
+        wall_ns=samples.wall_ns,
+        load_ns=load_ns,
+        first_inference_ns=first_ns,
+        peak_memory_bytes=_peak_memory_bytes(),
+        other_ns=samples.other_ns,
+    )
+
+
+def _peak_memory_bytes() -> int:
+    """This process's peak resident set. Not `ru_maxrss`: Linux carries the parent's over an exec."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+if __name__ == "__main__":
+    serve(LaunchRequest, _serve)

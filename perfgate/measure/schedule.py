@@ -1,0 +1,75 @@
+"""The order of launches: interleaved across cases in rounds, so that drift spreads over all of them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Protocol as Shape
+
+from perfgate.errors import CaseError
+from perfgate.measure.launch import CallableTarget, EngineTarget, LaunchRequest, launch
+from perfgate.records import EngineFacts, Failed, Launch, Measured, Name, Outcome, Protocol, Record
+
+
+class Job(Record):
+    """One case to measure: what to launch, and the engine's facts to report beside the launches."""
+
+    case_id: Name
+    target: EngineTarget | CallableTarget
+    protocol: Protocol
+    engine: EngineFacts | None = None
+
+
+class Progress(Shape):
+    """Told about each launch; a terminal draws a bar, a log gets lines."""
+
+    def start(self, total: int) -> None: ...
+    def step(self, case_id: str, note: str) -> None: ...
+
+
+def measure(
+    jobs: Sequence[Job], progress: Progress, *, one: Callable[[LaunchRequest], Launch] = launch
+) -> tuple[dict[str, Outcome], bool]:
+    """Measure all jobs. Returns the outcome by case id, and whether Ctrl-C cut it short.
+
+    A case whose launch fails is `Failed` and is launched no more; the others go on. What was measured
+    before an interrupt is kept, though it is fewer launches than the protocol asks for.
+    """
+    done: dict[str, list[Launch]] = {job.case_id: [] for job in jobs}
+    failed: dict[str, Failed] = {}
+    interrupted = False
+    progress.start(sum(job.protocol.launches for job in jobs))
+    try:
+        for job in order(jobs):
+            if job.case_id in failed:
+                progress.step(job.case_id, "skipped: an earlier launch failed")
+                continue
+            try:
+                result = one(LaunchRequest(target=job.target, protocol=job.protocol))
+            except CaseError as error:
+                failed[job.case_id] = Failed(stage="launch", reason=error.what, stderr_tail=error.stderr_tail)
+                progress.step(job.case_id, f"failed: {error.what}")
+                continue
+            done[job.case_id].append(result)
+            progress.step(job.case_id, f"{result.median_ns / 1e6:.4g} ms")
+    except KeyboardInterrupt:
+        interrupted = True
+    return {job.case_id: _outcome(job, done[job.case_id], failed) for job in jobs}, interrupted
+
+
+def order(jobs: Sequence[Job]) -> list[Job]:
+    """Rounds over all jobs, each round in a random order of its own, the same in every run."""
+    rounds = []
+    for number in range(max((job.protocol.launches for job in jobs), default=0)):
+        turn = [job for job in jobs if number < job.protocol.launches]
+        random.Random(number).shuffle(turn)  # noqa: S311
+        rounds += turn
+    return rounds
+
+
+def _outcome(job: Job, launches: list[Launch], failed: dict[str, Failed]) -> Outcome:
+    if job.case_id in failed:
+        return failed[job.case_id]
+    if not launches:
+        return Failed(stage="launch", reason="interrupted before its first launch")
+    return Measured(engine=job.engine, launches=tuple(launches))

@@ -1,0 +1,69 @@
+"""A spec expands to its cases: precision x measured shape x mode, each with a stable id."""
+
+from __future__ import annotations
+
+import fnmatch
+import itertools
+from collections.abc import Iterator
+
+from perfgate.records import Case, Dimension, Mode, Precision, Tolerance
+from perfgate.spec.inputs import input_digest
+from perfgate.spec.model import ModelSpec, parse_mode
+
+
+def expand(spec: ModelSpec, *, backend: str, default_mode: Mode, tolerance: Tolerance) -> list[Case]:
+    """All cases of a spec, in the order of the file.
+
+    Ids read `resnet50/fp16/b8`, `bert-base/fp32/b1-s128`; where the spec lists modes, the mode comes last.
+    `tolerance` is the default for what the spec leaves open.
+    """
+    own = Tolerance(ignore=spec.ignore or tolerance.ignore, catch=spec.catch or tolerance.catch)
+    inputs = {name: input_digest(spec.folder, data) for name, data in spec.inputs.items()}
+    return [
+        Case(
+            id="/".join([spec.name, *parts]),
+            model=spec.name,
+            backend=backend,
+            precision=precision,
+            shape=shape,
+            mode=mode,
+            inputs=inputs,
+            tolerance=own,
+            slo=spec.slo,
+            source=spec.path,
+        )
+        for precision, shape, mode, parts in _combinations(spec, default_mode)
+    ]
+
+
+def _combinations(
+    spec: ModelSpec, default: Mode
+) -> Iterator[tuple[Precision, dict[str, int], Mode, list[str]]]:
+    modes = [(text, parse_mode(text, where=spec.path)) for text in spec.modes] or [("", default)]
+    values = [[(name, value) for value in dim.measure] for name, dim in spec.dims.items()]
+    for precision, chosen, (label, mode) in itertools.product(
+        spec.precisions, itertools.product(*values), modes
+    ):
+        shape = "-".join(f"{name}{value}" for name, value in chosen)
+        yield precision, dict(chosen), mode, [part for part in (precision, shape, label) if part]
+
+
+def skip_reason(spec: ModelSpec, case: Case, *, device_kind: str) -> str | None:
+    """The reason of the first rule of the spec that lists this case as not run here, or None.
+
+    `device_kind` is `cpu` or `gpu`; a rule's pattern is matched on the id without the model's name.
+    """
+    tail = case.id.split("/", 1)[1]
+    for rule in spec.skip:
+        if (
+            fnmatch.fnmatchcase(case.backend, rule.backend)
+            and fnmatch.fnmatchcase(device_kind, rule.device)
+            and fnmatch.fnmatchcase(tail, rule.cases)
+        ):
+            return rule.reason
+    return None
+
+
+def profile(spec: ModelSpec) -> dict[str, Dimension]:
+    """The optimisation profile of the spec's named dimensions."""
+    return {name: Dimension(min=dim.min, opt=dim.opt, max=dim.max) for name, dim in spec.dims.items()}

@@ -1,0 +1,161 @@
+"""What perfgate reads of an ONNX file before anything is built: its inputs, and whether the spec fits."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from perfgate.errors import SpecError
+from perfgate.records import Name, Record, Sha256
+from perfgate.spec.model import ModelSpec
+
+_CHUNK = 1 << 20
+
+
+class GraphInput(Record):
+    """One input: an axis is a size, or the name of a dynamic dimension (`?` where it has no name)."""
+
+    name: Name
+    dtype: Name
+    axes: tuple[int | str, ...]
+
+
+class Graph(Record):
+    """The facts of an ONNX file, with the digest of its bytes (external data included)."""
+
+    onnx_digest: Sha256
+    onnx_bytes: int
+    opset: int
+    nodes: int
+    inputs: tuple[GraphInput, ...]
+    outputs: tuple[Name, ...]
+
+
+def read_graph(path: Path) -> Graph:
+    """Parse an ONNX file and digest it. Raises `SpecError` for one that does not parse."""
+    import onnx
+
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except Exception as error:  # protobuf raises its own kinds, by version
+        raise SpecError(
+            f"does not parse as ONNX: {error}",
+            where=path,
+            fix="export it again; is it cut short or a Git LFS pointer?",
+        ) from error
+    if not model.graph.node:
+        raise SpecError("is an ONNX file without nodes", where=path, fix="export it again")
+    weights = {tensor.name for tensor in model.graph.initializer}
+    hashed, size = _digest([path, *_external_files(path.parent, model)])
+    return Graph(
+        onnx_digest=hashed,
+        onnx_bytes=size,
+        opset=max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0),
+        nodes=len(model.graph.node),
+        inputs=tuple(_input(value) for value in model.graph.input if value.name not in weights),
+        outputs=tuple(value.name for value in model.graph.output),
+    )
+
+
+def _input(value: Any) -> GraphInput:
+    import onnx
+
+    tensor = value.type.tensor_type
+    dtype = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
+    axes = tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in tensor.shape.dim)
+    return GraphInput(name=value.name, dtype=dtype, axes=axes)
+
+
+def _external_files(folder: Path, model: Any) -> list[Path]:
+    """External data files, each a regular file inside `folder`, reached through no link."""
+    from onnx.external_data_helper import ExternalDataInfo, _get_all_tensors
+
+    names = {
+        ExternalDataInfo(tensor).location
+        for tensor in _get_all_tensors(model)
+        if tensor.HasField("data_location") and tensor.data_location == tensor.EXTERNAL
+    }
+    files = []
+    for name in sorted(names):
+        path = folder / name
+        steps = [folder / part for part in _prefixes(Path(name))]
+        if Path(name).is_absolute() or ".." in Path(name).parts or any(step.is_symlink() for step in steps):
+            raise SpecError(
+                f"external data {name!r} leaves the model's folder",
+                where=folder,
+                fix="keep it beside the ONNX file",
+            )
+        if not path.is_file():
+            raise SpecError(
+                f"external data {name!r} is missing", where=folder, fix="put it beside the ONNX file"
+            )
+        files.append(path)
+    return files
+
+
+def _prefixes(path: Path) -> list[Path]:
+    return [Path(*path.parts[: count + 1]) for count in range(len(path.parts))]
+
+
+def _digest(paths: list[Path]) -> tuple[str, int]:
+    hashed, size = hashlib.sha256(), 0
+    for path in paths:
+        # O_NOFOLLOW: what was checked is what is read.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as source:
+            if not stat.S_ISREG(os.fstat(source.fileno()).st_mode):
+                raise SpecError(
+                    "is not a regular file", where=path, fix="keep the data itself beside the model"
+                )
+            while chunk := source.read(_CHUNK):
+                hashed.update(chunk)
+                size += len(chunk)
+    return hashed.hexdigest(), size
+
+
+def check_against_graph(spec: ModelSpec, graph: Graph) -> None:
+    """Hold the spec against the graph; the first mismatch raises `SpecError` with what to write."""
+    used = {axis for value in graph.inputs for axis in value.axes if isinstance(axis, str)}
+    for name in spec.dims:
+        if name not in used:
+            have = ", ".join(sorted(used)) or "none"
+            raise SpecError(
+                f"the ONNX graph has no dynamic dimension {name!r} (it has: {have})",
+                where=f"{spec.path}: dims.{name}",
+                fix=f"remove [dims.{name}] or export the model with that dimension dynamic",
+            )
+    for value in graph.inputs:
+        for axis, size in enumerate(value.axes):
+            if size == "?":
+                raise SpecError(
+                    f"axis {axis} of input {value.name!r} is dynamic and has no name",
+                    where=spec.path,
+                    fix="name it when exporting the model (dynamic_axes), then give it a profile",
+                )
+            if isinstance(size, str) and size not in spec.dims:
+                raise SpecError(
+                    f"dimension {size!r} of input {value.name!r} is dynamic and has no profile; add:\n"
+                    f"    [dims.{size}]\n    min = 1\n    opt = 8\n    max = 32\n    measure = [1, 8]",
+                    where=f"{spec.path}: dims.{size}",
+                )
+    _check_inputs(spec, graph)
+
+
+def _check_inputs(spec: ModelSpec, graph: Graph) -> None:
+    known = {value.name: value for value in graph.inputs}
+    for name in spec.inputs:
+        if name not in known:
+            raise SpecError(
+                f"the ONNX graph has no input {name!r} (it has: {', '.join(known)})",
+                where=f"{spec.path}: inputs.{name}",
+                fix="use the graph's name",
+            )
+    for name, value in known.items():
+        if name not in spec.inputs and not value.dtype.startswith(("float", "double", "bfloat")):
+            raise SpecError(
+                f"input {name!r} is {value.dtype} and its data is not described; add:\n"
+                f'    [inputs.{name}]\n    generate = "integers"\n    low = 0\n    high = 30522',
+                where=f"{spec.path}: inputs.{name}",
+            )

@@ -1,0 +1,249 @@
+"""Reading `models/<name>.toml`: one file a model, every mistake one line with file, key and remedy."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from perfgate.errors import SpecError
+from perfgate.files import TEXT_LIMIT_BYTES, read_bytes
+from perfgate.records import InputData, Mode, Name, Positive, Precision, Record, Slo, Text
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+MODEL_SCHEMA = "perfgate-trt/model/v1"
+Rate = Annotated[float, Meta(gt=0, lt=10)]
+
+
+class Source(Record):
+    """Where the ONNX file comes from: `onnx` is a path, `script` a Python file with `write_onnx`."""
+
+    script: Text = ""
+    onnx: Text = ""
+    seed: Annotated[int, Meta(ge=0)] = 0
+    args: dict[Name, int | float | str | bool] = {}
+    timeout_s: Positive = 600
+    limit_mib: Positive = 2048
+
+
+class DimensionSpec(Record):
+    """A named dynamic dimension: the engine's profile, and the values that are measured."""
+
+    min: Positive
+    opt: Positive
+    max: Positive
+    measure: Annotated[tuple[Positive, ...], Meta(min_length=1, max_length=100)]
+
+
+class SkipRule(Record):
+    """Cases listed as not run, with the reason. `cases` is a shell pattern on `precision/shape`."""
+
+    backend: Name = "*"
+    device: Name = "*"
+    cases: Name = "*"
+    reason: Name
+
+
+class ModelSpec(Record):
+    """One model as its TOML file describes it; `path` is where it was read from."""
+
+    schema: Literal["perfgate-trt/model/v1"]
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
+    description: Text = ""
+    precisions: Annotated[tuple[Precision, ...], Meta(min_length=1, max_length=4)]
+    source: Source
+    dims: dict[Name, DimensionSpec] = {}
+    inputs: dict[Name, InputData] = {}
+    plugins: tuple[Text, ...] = ()
+    modes: tuple[Name, ...] = ()
+    options: dict[Name, str | int | float | bool] = {}
+    ignore: Rate | None = None
+    catch: Rate | None = None
+    slo: Slo = Slo()
+    skip: tuple[SkipRule, ...] = ()
+    path: str = ""
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.path).parent
+
+
+def find_specs(paths: list[Path]) -> list[Path]:
+    """The spec files under `paths` (files or folders), sorted. A missing path raises `SpecError`."""
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found += sorted(path.glob("*.toml"))
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise SpecError("no such file or folder", where=path, fix="name a folder of models/*.toml files")
+    return list(dict.fromkeys(found))
+
+
+def read_specs(paths: list[Path]) -> list[ModelSpec]:
+    """Read all specs under `paths`; two models of one name raise `SpecError`."""
+    specs: dict[str, ModelSpec] = {}
+    for path in find_specs(paths):
+        spec = read_spec(path)
+        if spec.name in specs:
+            raise SpecError(
+                f"two models are named {spec.name!r}: the other is {specs[spec.name].path}",
+                where=f"{path}: name",
+                fix="give each model a name of its own; baselines are filed by it",
+            )
+        specs[spec.name] = spec
+    return list(specs.values())
+
+
+def read_spec(path: Path) -> ModelSpec:
+    """Read and check one spec, without looking into its ONNX graph. Raises `SpecError`."""
+    try:
+        table = tomllib.loads(read_bytes(path, limit_bytes=TEXT_LIMIT_BYTES).decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise SpecError(f"is not valid TOML: {error}", where=path, fix="correct the line it names") from error
+    spec = _convert(path, table)
+    _check(path, spec)
+    return spec
+
+
+def _convert(path: Path, table: dict[str, Any]) -> ModelSpec:
+    if "path" in table:
+        raise SpecError("unknown key", where=f"{path}: path", fix="remove it")
+    try:
+        return msgspec.convert({**table, "path": str(path)}, ModelSpec)
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).partition(" - at `$")
+        key = where.rstrip("`").lstrip(".") or "top level"
+        unknown = re.search(r"unknown field `(.*)`", what)
+        if unknown:
+            key = f"{key}.{unknown[1]}".removeprefix("top level.")
+            raise SpecError("unknown key", where=f"{path}: {key}", fix=_near(unknown[1])) from error
+        fix = f'add schema = "{MODEL_SCHEMA}"' if "`schema`" in what else "see README, Model specs"
+        raise SpecError(what[0].lower() + what[1:], where=f"{path}: {key}", fix=fix) from error
+
+
+def _near(key: str) -> str:
+    import difflib
+
+    known = {
+        field
+        for kind in (ModelSpec, Source, DimensionSpec, SkipRule, InputData, Slo)
+        for field in kind.__struct_fields__
+    } - {"path"}
+    close = difflib.get_close_matches(key, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else "remove it, or see README, Model specs"
+
+
+def _check(path: Path, spec: ModelSpec) -> None:
+    if spec.name != path.stem:
+        raise SpecError(
+            f"the name {spec.name!r} is not the file's", where=f"{path}: name", fix=f'name = "{path.stem}"'
+        )
+    _check_source(path, spec.source)
+    for name, dim in spec.dims.items():
+        _check_dimension(f"{path}: dims.{name}", dim)
+    for name, data in spec.inputs.items():
+        _check_input(path, name, data)
+    for mode in spec.modes:
+        parse_mode(mode, where=f"{path}: modes")
+    if spec.ignore and spec.catch and spec.ignore >= spec.catch:
+        raise SpecError(
+            f"ignore ({spec.ignore:g}) is not below catch ({spec.catch:g})",
+            where=f"{path}: ignore",
+            fix="a slowdown to ignore must be smaller than one to catch, such as 0.005 and 0.02",
+        )
+    for plugin in spec.plugins:
+        if not (path.parent / plugin).is_file():
+            raise SpecError(f"no such file: {plugin}", where=f"{path}: plugins", fix="put it beside the spec")
+
+
+def _check_source(path: Path, source: Source) -> None:
+    if bool(source.script) == bool(source.onnx):
+        raise SpecError(
+            "needs exactly one of script and onnx",
+            where=f"{path}: source",
+            fix='script = "model.py" writes the file, or onnx = "model.onnx" names it',
+        )
+    key, name = ("script", source.script) if source.script else ("onnx", source.onnx)
+    inside = path.parent.resolve()
+    target = path.parent / name
+    if Path(name).is_absolute() or not target.resolve().is_relative_to(inside):
+        raise SpecError(
+            f"{name} is outside {inside}", where=f"{path}: source.{key}", fix="keep it beside the spec"
+        )
+    if not target.is_file():
+        raise SpecError(
+            f"no such file: {name}",
+            where=f"{path}: source.{key}",
+            fix=f"put it in {path.parent} or correct it",
+        )
+
+
+def _check_dimension(where: str, dim: DimensionSpec) -> None:
+    if not dim.min <= dim.opt <= dim.max:
+        raise SpecError(
+            f"min {dim.min}, opt {dim.opt}, max {dim.max} are not in order",
+            where=where,
+            fix="min <= opt <= max must hold",
+        )
+    outside = [value for value in dim.measure if not dim.min <= value <= dim.max]
+    if outside:
+        raise SpecError(
+            f"measures {outside[0]}, outside the profile {dim.min} to {dim.max}",
+            where=f"{where}.measure",
+            fix="widen min and max, or measure inside them",
+        )
+    if len(set(dim.measure)) != len(dim.measure):
+        raise SpecError("names a value twice", where=f"{where}.measure", fix="remove the repeated value")
+
+
+def _check_input(path: Path, name: str, data: InputData) -> None:
+    where = f"{path}: inputs.{name}"
+    if data.file_digest:
+        raise SpecError("unknown key", where=f"{where}.file_digest", fix="remove it; perfgate computes it")
+    if (data.generate == "file") != bool(data.file):
+        raise SpecError(
+            'generate = "file" and file = "…" go together',
+            where=where,
+            fix='file = "inputs.npy", beside the spec',
+        )
+    if data.file and not (path.parent / data.file).is_file():
+        raise SpecError(f"no such file: {data.file}", where=f"{where}.file", fix=f"put it in {path.parent}")
+    if data.generate in ("integers", "uniform") and data.low >= data.high:
+        raise SpecError(
+            f"low {data.low:g} is not below high {data.high:g}",
+            where=where,
+            fix="values are drawn from [low, high)",
+        )
+
+
+def parse_mode(text: str, *, where: str) -> Mode:
+    """`graph`, `enqueue`, `call`, with `+transfers`, `+spin`, `+x4` (streams) behind; else `SpecError`."""
+    drive, *more = text.split("+")
+    fields: dict[str, Any] = {"drive": drive}
+    for word in more:
+        if word == "transfers":
+            fields["transfers"] = True
+        elif word == "spin":
+            fields["wait"] = "spin"
+        elif re.fullmatch(r"x[1-9][0-9]?", word):
+            fields["streams"] = int(word[1:])
+        else:
+            fields["drive"] = text
+    try:
+        return msgspec.convert(fields, Mode)
+    except msgspec.ValidationError as error:
+        raise SpecError(
+            f"no such mode: {text!r}",
+            where=where,
+            fix="graph, enqueue or call, then any of +transfers, +spin, +x4: such as graph+transfers",
+        ) from error

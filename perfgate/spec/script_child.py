@@ -1,0 +1,36 @@
+"""The child that runs a model script: `python -m perfgate.spec.script_child REQUEST.json`.
+
+It limits what the script may write, then calls `write_onnx(path, seed, **args)` of the script.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import resource
+import sys
+from pathlib import Path
+
+from perfgate.children import die_with_parent
+
+
+def main() -> None:
+    die_with_parent()
+    request = json.loads(Path(sys.argv[1]).read_text())
+    resource.setrlimit(resource.RLIMIT_FSIZE, (request["limit_bytes"], request["limit_bytes"]))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    script = Path(request["script"])
+    sys.path.insert(0, str(script.parent))
+    spec = importlib.util.spec_from_file_location(script.stem, script)
+    if spec is None or spec.loader is None:
+        sys.exit(f"{script} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[script.stem] = module
+    spec.loader.exec_module(module)
+    if not hasattr(module, "write_onnx"):
+        sys.exit(f"{script.name} defines no write_onnx(path, seed)")
+    module.write_onnx(request["out"], request["seed"], **request["args"])
+
+
+if __name__ == "__main__":
+    main()

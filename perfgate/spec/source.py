@@ -1,0 +1,172 @@
+"""From a spec to its ONNX file: a path, or a script run in a child process and cached by its digest.
+
+The source digest covers the script, its local imports, its arguments and seed, and the versions of the
+packages it imports at module level. An unchanged source therefore generates nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.metadata
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from filelock import FileLock
+
+from perfgate.children import run_child, scrubbed_environment
+from perfgate.errors import CaseError, SpecError
+from perfgate.files import read_record, record_json, write_text
+from perfgate.records import Record, digest
+from perfgate.spec.graph import Graph, read_graph
+from perfgate.spec.model import ModelSpec
+
+_FACTS_LIMIT_BYTES = 4 << 20
+
+
+class SourceModel(Record):
+    """The ONNX file of a model, ready to build from."""
+
+    path: str
+    source_digest: str
+    graph: Graph
+
+
+class _Identity(Record):
+    """What a script's output depends on; only its digest leaves."""
+
+    files: dict[str, str]
+    packages: dict[str, str]
+    seed: int
+    args: dict[str, int | float | str | bool]
+
+
+def source_digest(spec: ModelSpec) -> str:
+    """The digest of everything that decides the ONNX file, computed without making it.
+
+    Empty for a model that is a file: its own digest says it all.
+    """
+    if spec.source.onnx:
+        return ""
+    files, packages = _imports(spec.folder / spec.source.script)
+    return digest(
+        _Identity(
+            files={
+                str(path.relative_to(spec.folder.resolve())): hashlib.sha256(path.read_bytes()).hexdigest()
+                for path in files
+            },
+            packages=packages,
+            seed=spec.source.seed,
+            args=spec.source.args,
+        )
+    )
+
+
+def materialise(spec: ModelSpec, store: Path) -> SourceModel:
+    """The model's ONNX file, generated into `store` (by digest) when it is not there yet.
+
+    Raises `SpecError` for a file that does not parse and `CaseError` for a script that fails.
+    """
+    if spec.source.onnx:
+        path = spec.folder / spec.source.onnx
+        return SourceModel(path=str(path.resolve()), source_digest="", graph=read_graph(path))
+    key = source_digest(spec)
+    home = store / key[:32]
+    home.mkdir(parents=True, exist_ok=True)
+    with FileLock(home / "lock"):
+        facts, path = home / "graph.json", home / "model.onnx"
+        if facts.is_file() and path.is_file():
+            graph = read_record(facts, Graph, limit_bytes=_FACTS_LIMIT_BYTES)
+            if path.stat().st_size == graph.onnx_bytes:
+                return SourceModel(path=str(path.resolve()), source_digest=key, graph=graph)
+        _run_script(spec, path)
+        graph = read_graph(path)
+        write_text(facts, record_json(graph))
+    return SourceModel(path=str(path.resolve()), source_digest=key, graph=graph)
+
+
+def _run_script(spec: ModelSpec, target: Path) -> None:
+    """Run `write_onnx` in a child with a scrubbed environment; only the file it names comes back."""
+    source = spec.source
+    script = (spec.folder / source.script).resolve()
+    with tempfile.TemporaryDirectory(prefix="perfgate-model-", dir=target.parent) as name:
+        room = Path(name)
+        request = {
+            "script": str(script),
+            "out": str(room / "model.onnx"),
+            "seed": source.seed,
+            "args": source.args,
+            "limit_bytes": source.limit_mib << 20,
+        }
+        (room / "request.json").write_text(json.dumps(request))
+        child = run_child(
+            [sys.executable, "-m", "perfgate.spec.script_child", room / "request.json"],
+            timeout_s=source.timeout_s,
+            env=scrubbed_environment(home=room),
+            cwd=room,
+        )
+        if child.failure:
+            raise CaseError(
+                f"the model script {source.script} {child.failure}",
+                stderr_tail=child.stderr_tail,
+                fix=f"call write_onnx of {source.script} by hand to see the whole error",
+            )
+        made = room / "model.onnx"
+        if made.is_symlink() or not made.is_file():
+            raise CaseError(
+                f"the model script {source.script} ended well but wrote no ONNX file",
+                stderr_tail=child.stderr_tail,
+                fix="write_onnx(path, seed) must write the file at path",
+            )
+        made.replace(target)
+
+
+def _imports(script: Path) -> tuple[list[Path], dict[str, str]]:
+    """The script with its local imports, and the versions of the packages imported at module level.
+
+    An import inside a function does not decide what `write_onnx` writes when the module is loaded (the
+    PyTorch twin of a model imports torch so), but a local file counts wherever it is imported.
+    """
+    root = script.parent.resolve()
+    files: dict[Path, None] = {}
+    packages: set[str] = set()
+    queue = [script.resolve()]
+    while queue:
+        path = queue.pop()
+        if path in files:
+            continue
+        files[path] = None
+        try:
+            tree = ast.parse(path.read_bytes())
+        except (SyntaxError, ValueError) as error:
+            raise SpecError(f"is not valid Python: {error}", where=path, fix="correct the script") from error
+        for node in ast.walk(tree):
+            for name in _imported_names(node):
+                local = [p for p in (root / f"{name}.py", root / name / "__init__.py") if p.is_file()]
+                queue += local
+                if not local and node in tree.body:
+                    packages.add(name)
+    return sorted(files), _versions(packages)
+
+
+def _imported_names(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name.split(".")[0] for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        names = [node.module.split(".")[0]] if node.module else [alias.name for alias in node.names]
+        return names
+    return []
+
+
+def _versions(packages: set[str]) -> dict[str, str]:
+    return {name: installed_version(name) for name in sorted(packages - set(sys.stdlib_module_names))}
+
+
+def installed_version(name: str) -> str:
+    """The version of an installed distribution, or `absent`."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"
