@@ -184,7 +184,7 @@ class Slo(Record):
     engine_p99_ms: Annotated[float, Meta(gt=0)] | None = None
 
 
-class Case(Record):
+class Case(Record, kw_only=True):
     """One model x backend x precision x inputs x measured shape x mode."""
 
     id: Name
@@ -282,8 +282,11 @@ class EngineFacts(Record):
 
 
 class Measured(Record, tag="measured"):
+    """Launches to judge. `screen` holds earlier ones that made the case a suspect: shown, judged no more."""
+
     engine: EngineFacts | None
     launches: Annotated[tuple[Launch, ...], Meta(min_length=1, max_length=1000)]
+    screen: Annotated[tuple[Launch, ...], Meta(max_length=1000)] = ()
 
 
 class Unchanged(Record, tag="unchanged"):
@@ -361,10 +364,10 @@ class Summary(Record):
     next_steps: tuple[Text, ...] = ()
 
 
-class RunResult(Record):
+class RunResult(Record, kw_only=True):
     """One run: everything that was measured and judged; all reports render this and nothing else."""
 
-    schema: Literal["perfgate-trt/results/v1"] = RESULTS_SCHEMA
+    schema: Literal["perfgate-trt/results/v1"]
     run_id: Name
     created: Name
     perfgate: Name
@@ -375,7 +378,7 @@ class RunResult(Record):
     summary: Summary | None = None
 
 
-class BaselineCase(Record):
+class BaselineCase(Record, kw_only=True):
     """A promoted case: one value a launch by metric, with the identity that they belong to."""
 
     case_digest: Sha256
@@ -389,11 +392,11 @@ class BaselineCase(Record):
     reason: Text
 
 
-class Baseline(Record):
+class Baseline(Record, kw_only=True):
     """The promoted cases of one model on one device and toolchain:
     `baselines/<device>/<toolchain>/<model>.json`. `environments` are referred to by digest."""
 
-    schema: Literal["perfgate-trt/baseline/v1"] = BASELINE_SCHEMA
+    schema: Literal["perfgate-trt/baseline/v1"]
     model: Name
     environments: dict[Name, Environment]
     cases: Annotated[dict[Name, BaselineCase], Meta(max_length=5_000)]

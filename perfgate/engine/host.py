@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,19 @@ def cpu_count() -> int:
 
 def gpu_names() -> list[str]:
     """The visible NVIDIA GPUs' names in CUDA's order, empty where there are none. Makes no context."""
+    return _visible_gpus(lambda pynvml, handle: pynvml.nvmlDeviceGetName(handle))
+
+
+def gpu_uuid(device: str) -> str:
+    """The UUID of the GPU that a device setting names (`auto` is the first); `gpu` where none answers."""
+    if device.startswith(("GPU-", "MIG-")):
+        return device
+    uuids = _visible_gpus(lambda pynvml, handle: pynvml.nvmlDeviceGetUUID(handle))
+    index = int(device) if device.isdigit() else 0
+    return uuids[index] if index < len(uuids) else "gpu"
+
+
+def _visible_gpus(read: Callable[[Any, Any], Any]) -> list[str]:
     try:
         import pynvml
 
@@ -42,7 +56,7 @@ def gpu_names() -> list[str]:
             handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
         else:
             handles = [_handle(pynvml, word.strip()) for word in visible.split(",") if word.strip()]
-        return [str(pynvml.nvmlDeviceGetName(handle)) for handle in handles]
+        return [str(read(pynvml, handle)) for handle in handles]
     except Exception:
         return []
     finally:

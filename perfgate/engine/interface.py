@@ -35,8 +35,8 @@ class BuildRequest(Record):
     backend: str
     recipe: Recipe
     onnx: str
-    device: str = "auto"
     engine: str
+    device: str = "auto"
     timing_cache: str = ""
     timing_cache_out: str = ""
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from perfgate.errors import DataError
 from perfgate.files import BASELINE_LIMIT_BYTES, read_record, record_json, write_text
-from perfgate.records import Baseline, BaselineCase, Environment, Record
+from perfgate.records import BASELINE_SCHEMA, Baseline, BaselineCase, Environment, Record
 
 
 class Stored(Record):
@@ -73,4 +73,9 @@ def write_baseline(path: Path, baseline: Baseline) -> None:
     """Write atomically, with only the environments that a case still refers to."""
     used = {case.environment for case in baseline.cases.values()}
     kept = {key: value for key, value in baseline.environments.items() if key in used}
-    write_text(path, record_json(Baseline(model=baseline.model, environments=kept, cases=baseline.cases)))
+    write_text(
+        path,
+        record_json(
+            Baseline(schema=BASELINE_SCHEMA, model=baseline.model, environments=kept, cases=baseline.cases)
+        ),
+    )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from perfgate.records import Launch, MetricColumns
 
-# Below this many samples the 99th percentile of a launch rests on its ten slowest or fewer: shown, not judged.
+# With fewer samples than this the 99th percentile of a launch rests on ten or less: shown, not judged.
 P99_MIN_SAMPLES = 1001
 
 

@@ -12,6 +12,7 @@ from perfgate.errors import RefusedError
 from perfgate.gate.baselines import baseline_path, read_baseline, write_baseline
 from perfgate.gate.metrics import columns
 from perfgate.records import (
+    BASELINE_SCHEMA,
     Baseline,
     BaselineCase,
     CaseResult,
@@ -56,7 +57,11 @@ def promote(
     moves: list[Move] = []
     for model, cases in sorted(by_model.items()):
         path = baseline_path(root, result.environment, model)
-        before = read_baseline(path) if path.is_file() else Baseline(model=model, environments={}, cases={})
+        before = (
+            read_baseline(path)
+            if path.is_file()
+            else Baseline(schema=BASELINE_SCHEMA, model=model, environments={}, cases={})
+        )
         after = _merge(before, cases, result, reason)
         moves += _moves(before, after)
         write_baseline(path, after)

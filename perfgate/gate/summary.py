@@ -72,7 +72,7 @@ def _sentence(
         }
         case_id = max(slow, key=lambda key: slow[key])
         how = change(slow[case_id]) if slow[case_id] else judgements[case_id].reason
-        return f"{_cases(counts[worst], total)} regressed; the worst is {case_id}: {how}."
+        return f"{_cases(counts[worst], total)} slower than allowed; the worst is {case_id}: {how}."
     if worst is Verdict.NEW:
         return f"{_cases(counts[worst], total)} new: nothing is stored for this machine to compare with."
     words = {
@@ -87,13 +87,14 @@ def _sentence(
         Verdict.UNCHANGED: "unchanged, so nothing had to be timed",
     }
     if worst is Verdict.PASS:
-        return f"All {total} cases are as fast as their baselines."
+        return f"{_cases(total, total)} as fast as before."
     return f"{_cases(counts[worst], total)} {words[worst]}."
 
 
 def _cases(count: int, total: int) -> str:
-    verb = "is" if count == 1 else "are"
-    return f"{count} of {total} cases {verb}" if count < total else f"All {total} cases are"
+    if count == total:
+        return "The only case is" if total == 1 else f"All {total} cases are"
+    return f"{count} of {total} cases {'is' if count == 1 else 'are'}"
 
 
 def _next_steps(

@@ -11,7 +11,7 @@ from perfgate.measure.launch import CallableTarget, EngineTarget, LaunchRequest,
 from perfgate.records import EngineFacts, Failed, Launch, Measured, Name, Outcome, Protocol, Record
 
 
-class Job(Record):
+class Job(Record, kw_only=True):
     """One case to measure: what to launch, and the engine's facts to report beside the launches."""
 
     case_id: Name
@@ -28,7 +28,11 @@ class Progress(Shape):
 
 
 def measure(
-    jobs: Sequence[Job], progress: Progress, *, one: Callable[[LaunchRequest], Launch] = launch
+    jobs: Sequence[Job],
+    progress: Progress,
+    *,
+    checkpoint: Callable[[dict[str, Outcome]], None] = lambda _: None,
+    one: Callable[[LaunchRequest], Launch] = launch,
 ) -> tuple[dict[str, Outcome], bool]:
     """Measure all jobs. Returns the outcome by case id, and whether Ctrl-C cut it short.
 
@@ -52,6 +56,7 @@ def measure(
                 continue
             done[job.case_id].append(result)
             progress.step(job.case_id, f"{result.median_ns / 1e6:.4g} ms")
+            checkpoint({job.case_id: _outcome(job, done[job.case_id], failed) for job in jobs})
     except KeyboardInterrupt:
         interrupted = True
     return {job.case_id: _outcome(job, done[job.case_id], failed) for job in jobs}, interrupted

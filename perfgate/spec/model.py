@@ -43,7 +43,7 @@ class DimensionSpec(Record):
     measure: Annotated[tuple[Positive, ...], Meta(min_length=1, max_length=100)]
 
 
-class SkipRule(Record):
+class SkipRule(Record, kw_only=True):
     """Cases listed as not run, with the reason. `cases` is a shell pattern on `precision/shape`."""
 
     backend: Name = "*"
@@ -52,7 +52,7 @@ class SkipRule(Record):
     reason: Name
 
 
-class ModelSpec(Record):
+class ModelSpec(Record, kw_only=True):
     """One model as its TOML file describes it; `path` is where it was read from."""
 
     schema: Literal["perfgate-trt/model/v1"]

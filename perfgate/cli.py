@@ -1,0 +1,226 @@
+"""The command line: a thin front door. It parses, calls the rooms, prints, and turns errors into advice.
+
+Exit codes: 0 all well, 1 a case is red, 2 usage or configuration, 3 environment or infrastructure.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import rich_click as click
+from click.exceptions import Exit
+
+from perfgate import __version__
+from perfgate.errors import InfrastructureError, PerfgateError, UsageError
+
+if TYPE_CHECKING:
+    from perfgate.records import RunResult
+    from perfgate.settings import Settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+FORMATS = ("terminal", "markdown", "html", "json", "pytest-benchmark")
+
+
+def main() -> NoReturn:
+    """The console script: `PerfgateError` becomes a short message and its exit code."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        cli(standalone_mode=False)
+        code = 0
+    except Exit as leave:
+        code = leave.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = 2
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("perfgate: interrupted", err=True)
+        code = 3
+    except PerfgateError as error:
+        click.echo(f"perfgate: error: {error}", err=True)
+        code = error.exit_code
+    sys.exit(code)
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    # SIGTERM, as a cancelled CI job sends it, is a Ctrl-C: children are killed, what was measured is kept.
+    raise KeyboardInterrupt
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="perfgate")
+def cli() -> None:
+    """Performance-regression gate for neural networks on TensorRT.
+
+    Start with `perfgate doctor`, then `perfgate run`: it builds and measures every case of models/*.toml,
+    compares with baselines/, and writes perfgate-out/results.json and report.html.
+
+    Exit codes: 0 all well, 1 a case is red, 2 usage or configuration, 3 environment or infrastructure
+    (CI may retry 3, never 1).
+    """
+
+
+def _settings_options(command: F) -> F:
+    for option in reversed(
+        (
+            click.option("--models", help="Folder of model specs.  [default: models]"),
+            click.option("--baselines", help="Folder of baselines.  [default: baselines]"),
+            click.option("--out", help="Folder for results and report.  [default: perfgate-out]"),
+            click.option("--backend", help="auto, onnxruntime, …  [default: auto]"),
+            click.option("--device", help="auto, cpu, or a GPU's index or UUID.  [default: auto]"),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+@cli.command()
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+@click.option("-k", "keyword", default="", help="Only cases whose id contains this text.")
+@click.option("--launches", type=int, help="Launches a case.  [default: 5]")
+@click.option("--duration-ms", type=int, help="Sampling time of a launch.  [default: 1000]")
+@click.option("--remeasure", is_flag=True, default=None, help="Measure unchanged cases all the same.")
+@click.option("--all", "all_cases", is_flag=True, default=None, help="Also cases that the spec skips here.")
+@click.option("--require-baseline", is_flag=True, default=None, help="A case without a baseline fails.")
+@click.option("--ignore", type=float, help="Slowdown to ignore, as a share.")
+@click.option("--catch", type=float, help="Slowdown to catch, as a share.")
+@_settings_options
+def run(paths: tuple[Path, ...], keyword: str, **flags: Any) -> None:
+    """Build, measure and gate the models (all of models/ where no PATHS are given)."""
+    from perfgate.pipeline import Pipeline, write_outputs
+    from perfgate.progress import make_progress
+
+    settings = _load(flags)
+    progress = make_progress()
+    with progress:
+        pipeline = Pipeline(settings, progress)
+        plan = pipeline.plan(paths or [settings.path("models")])
+        selected = [(spec, case) for spec, case in plan if keyword in case.id]
+        if not selected and keyword:
+            raise UsageError(
+                f"selects no case: {keyword!r}", where="-k", fix="perfgate run without -k lists all"
+            )
+        missing = [
+            ghost
+            for ghost in pipeline.missing(
+                (case for _, case in plan), models=[spec.name for spec, _ in plan] if paths else None
+            )
+            if keyword in ghost.case.id
+        ]
+        result = pipeline.run(selected, missing=missing)
+    written = write_outputs(result, settings.path("out"))
+    _show(result)
+    click.echo("\n".join(f"wrote {path}" for path in written), err=True)
+    _leave(result)
+
+
+@cli.command()
+@click.argument("base", type=click.Path(path_type=Path))
+@click.argument("head", type=click.Path(path_type=Path))
+def compare(base: Path, head: Path) -> None:
+    """Judge the results file HEAD against the results file BASE; measures nothing."""
+    from perfgate.gate.compare import compare_results
+    from perfgate.pipeline import read_results
+
+    result = compare_results(read_results(base), read_results(head), results=str(head))
+    _show(result)
+    _leave(result)
+
+
+@cli.command()
+@click.argument("results", type=click.Path(path_type=Path))
+@click.option("--reason", required=True, help="Why these numbers are right; kept in the baseline.")
+@click.option("--accept", multiple=True, metavar="CASE", help="A regression or removal that is meant.")
+@click.option("--allow-dirty", is_flag=True, help="Promote numbers of a tree with uncommitted changes.")
+@click.option("--baselines", help="Folder of baselines.  [default: baselines]")
+def promote(results: Path, reason: str, accept: tuple[str, ...], allow_dirty: bool, **flags: Any) -> None:
+    """Make the launches in RESULTS the baseline, and print what moved."""
+    from perfgate.gate.promote import promote as promote_results
+    from perfgate.pipeline import read_results
+    from perfgate.report.moves import render_moves
+
+    settings = _load(flags)
+    moves = promote_results(
+        read_results(results),
+        settings.path("baselines"),
+        reason=reason,
+        accept=accept,
+        allow_dirty=allow_dirty,
+    )
+    click.echo(render_moves([(move.case_id, move.before_ns, move.after_ns) for move in moves]))
+
+
+@cli.command()
+@click.argument("results", type=click.Path(path_type=Path))
+@click.option("--format", "kind", type=click.Choice(FORMATS), default="terminal", show_default=True)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Write to a file instead of the screen."
+)
+def report(results: Path, kind: str, output: Path | None) -> None:
+    """Render a results file; computes nothing and needs no GPU."""
+    from perfgate.files import write_text
+    from perfgate.pipeline import read_results
+    from perfgate.report import render
+
+    result = read_results(results)
+    if output is not None:
+        write_text(output, render(result, kind))
+    elif kind == "terminal":
+        _show(result)
+    else:
+        click.echo(render(result, kind), nl=False)
+
+
+@cli.command()
+@_settings_options
+def doctor(**flags: Any) -> None:
+    """Say what this machine can do, why not more, and the remedy."""
+    from perfgate.doctor import examine
+    from perfgate.engine import get_backend
+
+    settings = _load(flags)
+    marks = {"ok": "✓", "note": "–", "broken": "✗"}
+    for finding in examine(settings):
+        click.echo(f"{marks[finding.state]} {finding.subject}: {finding.text}")
+        if finding.remedy:
+            click.echo(f"    remedy: {finding.remedy}")
+    backend = get_backend(settings.backend, settings.device)
+    if reason := backend.unavailable():
+        raise InfrastructureError(f"no backend can run here: {reason}", fix="follow the remedies above")
+    click.echo(f"Runs here: {backend.name} on {backend.device()}")
+
+
+@cli.command()
+@click.argument("kind", type=click.Choice(["results", "baseline", "model"]))
+def schema(kind: str) -> None:
+    """Print the JSON Schema of results, baseline or model files."""
+    import json
+
+    import msgspec
+
+    from perfgate.records import Baseline, RunResult
+    from perfgate.spec.model import ModelSpec
+
+    types: dict[str, type] = {"results": RunResult, "baseline": Baseline, "model": ModelSpec}
+    click.echo(json.dumps(msgspec.json.schema(types[kind]), indent=2, sort_keys=True))
+
+
+def _load(flags: dict[str, Any]) -> Settings:
+    from perfgate.settings import load_settings
+
+    return load_settings(flags, start=Path.cwd())
+
+
+def _show(result: RunResult) -> None:
+    from rich.console import Console
+
+    from perfgate.report.terminal import print_result
+
+    print_result(result, Console())
+
+
+def _leave(result: RunResult) -> None:
+    raise Exit(result.summary.exit_code if result.summary else 0)

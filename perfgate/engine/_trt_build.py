@@ -1,0 +1,267 @@
+"""Parse, configure, build, serialise and inspect: what a TensorRT build is."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from perfgate.engine._trt_api import Api, load_plugins, logger_of, make_progress, messages_of, say
+from perfgate.engine._trt_device import free_memory_bytes
+from perfgate.engine._trt_inspect import Layers, layer_share, read_layers, realised, weight_share
+from perfgate.engine._trt_onnx import Graph, network_name, plugins_in, profile_shapes, read_graph
+from perfgate.engine._trt_options import FREE_MEMORY_OPTION, apply_options, check_typing, network_flags
+from perfgate.engine.interface import BuildRequest
+from perfgate.errors import CaseError, InfrastructureError
+from perfgate.files import write_bytes
+from perfgate.records import EngineFacts, Recipe
+
+_MIN_FREE_MIB = 4096
+_MIN_FREE_DISK_BYTES = 1 << 30
+
+
+def build_engine(api: Api, request: BuildRequest) -> EngineFacts:
+    """Build, write and inspect the engine of a request.
+
+    Raises `CaseError` for what the model or its options cannot do, and `InfrastructureError` for too
+    little device memory or disk.
+    """
+    recipe, path = request.recipe, Path(request.onnx)
+    check_typing(api, recipe)
+    graph = read_graph(path)
+    shapes = profile_shapes(graph.inputs, recipe.profile)
+    if recipe.precision.startswith("int8") and not graph.quantised:
+        raise CaseError(
+            f"precision {recipe.precision!r} needs Q/DQ nodes in the graph and {path.name} has none",
+            fix="let perfgate quantise the model, or export it with QuantizeLinear and DequantizeLinear",
+        )
+    notes = _preflight(request, _least_free_bytes(recipe))
+    logger = logger_of(api)
+    logger.forget()
+    load_plugins(api, recipe.plugins, logger)
+    started = time.perf_counter_ns()
+    engine, cache_notes, cache_bytes = _build(api, request, graph, shapes, logger, notes)
+    build_ns = time.perf_counter_ns() - started
+    write_bytes(Path(request.engine), engine)
+    layers, memory = inspect_engine(api, engine, notes)
+    share = layer_share(layers.layers)
+    notes += [*cache_notes, *_precision_notes(recipe, layers, share)]
+    return EngineFacts(
+        digest=hashlib.sha256(engine).hexdigest(),
+        engine_bytes=len(engine),
+        build_ns=build_ns,
+        layers=len(layers.layers),
+        precision_share=share,
+        device_memory_bytes=memory,
+        timing_cache_bytes=cache_bytes,
+        notes=tuple(notes),
+    )
+
+
+def _build(
+    api: Api,
+    request: BuildRequest,
+    graph: Graph,
+    shapes: Mapping[str, tuple[tuple[int, ...], ...]],
+    logger: Any,
+    notes: list[str],
+) -> tuple[bytes, list[str], int]:
+    """The serialised engine, notes about the timing cache, and the cache's size afterwards (bytes).
+
+    A function of its own so that parser, network and builder are freed before anything is loaded.
+    """
+    recipe = request.recipe
+    try:
+        builder = api.trt.Builder(logger)
+    except TypeError as error:  # the binding's way to say that TensorRT returned nothing
+        raise InfrastructureError(
+            f"{api} cannot start a builder: {messages_of(logger, warnings=True) or error}",
+            fix="check the driver with nvidia-smi, and that a GPU is visible",
+        ) from error
+    network = builder.create_network(network_flags(api, recipe))
+    parser = api.trt.OnnxParser(network, logger)
+    parse(api, parser, Path(request.onnx), graph, logger)
+    # The runtime knows no names of dimensions; the network's own name travels inside the engine.
+    network.name = network_name(graph.inputs, recipe.plugins)
+    config = builder.create_builder_config()
+    notes += apply_options(api, config, recipe)
+    _add_profile(builder, config, network, shapes)
+    cache, loaded, cache_notes = _load_timing_cache(api, config, request, logger)
+    progress = make_progress(api)
+    if progress is not None:
+        config.progress_monitor = progress
+    say(f"building with {api}")
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise CaseError(
+            f"{api} cannot build the model: {_first_error(logger)}",
+            stderr_tail=messages_of(logger, warnings=True),
+        )
+    after = bytes(cache.serialize())
+    cache_notes.append(_cache_growth(cache, loaded, after))
+    if request.timing_cache_out:
+        write_bytes(Path(request.timing_cache_out), after)
+    return bytes(plan), cache_notes, len(after)
+
+
+def parse(api: Api, parser: Any, path: Path, graph: Graph, logger: Any) -> None:
+    """Parse by path, so that external weights resolve. Raises `CaseError` with every error found."""
+    if parser.parse_from_file(str(path)):
+        return
+    errors = [_describe(parser.get_error(number), graph) for number in range(parser.num_errors)]
+    said = "\n".join(dict.fromkeys(errors)) or _first_error(logger)
+    raise CaseError(
+        f"{api} cannot parse {path.name}:\n{said}",
+        stderr_tail=messages_of(logger, warnings=True),
+        fix="replace the operator, lower the opset, or add a plugin that implements it",
+    )
+
+
+def _describe(error: Any, graph: Graph) -> str:
+    """One parser error with node, operator, place in the graph, and where the parser met it."""
+    index = int(error.node())
+    known = graph.nodes[index] if 0 <= index < len(graph.nodes) else ("", "")
+    # 10 names the node itself; 8.x gives only its index in the file.
+    name = str(error.node_name()) if hasattr(error, "node_name") else known[0]
+    operator = str(error.node_operator()) if hasattr(error, "node_operator") else known[1]
+    where = f"graph.node[{index}] {name or '(no name)'!r} ({operator or 'unknown operator'})"
+    if index < 0:
+        where = "the graph"
+    code = str(error.code()).rpartition(".")[2]
+    return f"  {where}: {str(error.desc()).strip()} [{code} in {error.func()}]"
+
+
+def _add_profile(
+    builder: Any, config: Any, network: Any, shapes: Mapping[str, tuple[tuple[int, ...], ...]]
+) -> None:
+    inputs = [network.get_input(number) for number in range(network.num_inputs)]
+    for tensor in inputs:
+        if tensor.is_shape_tensor:
+            raise CaseError(
+                f"input {tensor.name!r} holds a shape, which perfgate cannot set",
+                fix="make it a constant of the graph",
+            )
+    names = {tensor.name for tensor in inputs}
+    used = {name: shape for name, shape in shapes.items() if name in names}
+    if not used:
+        return
+    profile = builder.create_optimization_profile()
+    try:
+        for name, (least, best, most) in used.items():
+            profile.set_shape(name, least, best, most)
+    except ValueError as error:
+        raise CaseError(f"the profile of the inputs {', '.join(used)} was refused: {error}") from error
+    if config.add_optimization_profile(profile) < 0:
+        raise CaseError("the optimisation profile was refused: " + ", ".join(sorted(used)))
+
+
+def _load_timing_cache(
+    api: Api, config: Any, request: BuildRequest, logger: Any
+) -> tuple[Any, bytes, list[str]]:
+    """The cache in use, the bytes that it was loaded from (empty for a fresh one), and notes."""
+    loaded = Path(request.timing_cache).read_bytes() if request.timing_cache else b""
+    editable = api.member("BuilderFlag", "EDITABLE_TIMING_CACHE")
+    if editable is not None and not api.rtx:
+        config.set_flag(editable)  # its keys can be listed, so hits and misses are known
+    if loaded:
+        cache = config.create_timing_cache(loaded)
+        if cache is not None and config.set_timing_cache(cache, False):
+            return cache, loaded, []
+        why = _first_error(logger)
+    cache = config.create_timing_cache(b"")
+    if cache is None or not config.set_timing_cache(cache, False):
+        raise api.lacks("a timing cache", _first_error(logger))
+    notes = [f"the timing cache was refused, so every tactic was timed anew: {why}"] if loaded else []
+    return cache, b"", notes
+
+
+def _cache_growth(cache: Any, loaded: bytes, after: bytes) -> str:
+    grown = f"timing cache: loaded {len(loaded)} bytes, grew by {len(after) - len(loaded)}"
+    if not hasattr(cache, "queryKeys"):
+        return f"{grown}; hits unknown in this version"
+    try:
+        return f"{grown}; {len(cache.queryKeys())} keys"
+    except RuntimeError:
+        return f"{grown}; its keys cannot be listed"
+
+
+def inspect_engine(api: Api, plan: bytes, notes: list[str]) -> tuple[Layers, int | None]:
+    """The engine's layers and its activation memory in bytes; adds to `notes` what could not be read.
+
+    Starts CUDA. Raises `CaseError` when the engine does not load.
+    """
+    logger = logger_of(api)
+    load_plugins(api, plugins_in(plan), logger)
+    try:
+        runtime = api.trt.Runtime(logger)
+    except TypeError:
+        runtime = None
+    if runtime is not None and hasattr(runtime, "engine_host_code_allowed"):
+        runtime.engine_host_code_allowed = True  # a version-compatible engine of our own making
+    engine = None if runtime is None else runtime.deserialize_cuda_engine(plan)
+    if engine is None:
+        if not api.rtx:
+            raise CaseError(
+                f"{api} cannot load the engine that it built: {_first_error(logger)}",
+                stderr_tail=messages_of(logger, warnings=True),
+            )
+        notes.append("the engine was not inspected: TensorRT for RTX loads it only on an RTX GPU")
+        return Layers(), None
+    inspector = engine.create_engine_inspector()
+    text = inspector.get_engine_information(api.trt.LayerInformationFormat.JSON)
+    newer = hasattr(engine, "device_memory_size_v2")  # 10.1; the older name is gone in 11
+    memory = engine.device_memory_size_v2 if newer else engine.device_memory_size
+    del inspector, engine, runtime
+    try:
+        return read_layers(text), int(memory)
+    except ValueError as error:
+        notes.append(f"the engine inspector's answer cannot be read: {error}")
+        return Layers(), int(memory)
+
+
+def _precision_notes(recipe: Recipe, layers: Layers, share: Mapping[str, float]) -> list[str]:
+    weights = weight_share(layers.layers)
+    said = ", ".join(f"{kind} {part:.1%}" for kind, part in weights.items())
+    notes = [f"weights by type: {said}"] if said else []
+    reason = realised(recipe.precision, share) if layers.layers else None
+    return [*notes, reason] if reason else notes
+
+
+def _least_free_bytes(recipe: Recipe) -> int:
+    value = recipe.options.get(FREE_MEMORY_OPTION, _MIN_FREE_MIB)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        raise CaseError(f"option {FREE_MEMORY_OPTION} = {value!r} is not valid", fix="give MiB, 0 or more")
+    return int(value * (1 << 20))
+
+
+def _preflight(request: BuildRequest, least_bytes: int) -> list[str]:
+    """Refuse a build that would fail, or choose slower tactics, for want of memory or disk."""
+    folder = Path(request.engine).parent
+    model = Path(request.onnx)
+    external = sum(entry.stat().st_size for entry in os.scandir(model.parent) if entry.is_file())
+    needed = _MIN_FREE_DISK_BYTES + external
+    free_disk = shutil.disk_usage(folder).free
+    if free_disk < needed:
+        raise InfrastructureError(
+            f"{free_disk >> 20} MiB of disk are free and the build wants {needed >> 20}",
+            where=folder,
+            fix="free some space, or give another cache folder",
+        )
+    free = free_memory_bytes(request.device)
+    if free is None:
+        return ["free device memory is unknown: NVML gave no answer"]
+    if free < least_bytes:
+        raise InfrastructureError(
+            f"{free >> 20} MiB of device memory are free and the build wants {least_bytes >> 20}",
+            fix=f"stop what uses the GPU, or lower the option {FREE_MEMORY_OPTION} (MiB)",
+        )
+    return []
+
+
+def _first_error(logger: Any) -> str:
+    lines = messages_of(logger).splitlines() or messages_of(logger, warnings=True).splitlines()
+    return lines[0][:1000] if lines else "TensorRT gave no reason"

@@ -1,0 +1,169 @@
+"""Engine-inspector JSON of TensorRT 8.5 to 11 as layer records. Pure: imports no TensorRT."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal
+
+from perfgate.records import Count, Precision, Record, Text
+
+# How the versions spell an element type, and how we do.
+_TYPES = {
+    "fp32": "fp32", "float": "fp32", "float32": "fp32",
+    "fp16": "fp16", "half": "fp16", "float16": "fp16",
+    "bf16": "bf16", "bfloat16": "bf16",
+    "fp8": "fp8", "fp8e4m3fn": "fp8", "float8": "fp8", "e8m0": "e8m0",
+    "fp4": "fp4", "fp4e2m1": "fp4",
+    "int64": "int64", "int32": "int32", "int8": "int8", "int4": "int4", "uint8": "uint8",
+    "bool": "bool",
+}  # fmt: skip
+_DATATYPE_KEYS = ("Datatype", "DataType", "Format/Datatype", "Format/DataType", "Format")
+# Layers that move or hold data and compute nothing: they say nothing about the precision of the work.
+_MOVES = {
+    "reformat", "noop", "constant", "copy", "signal", "wait", "shapehosttodevice", "devicetoshapehost",
+    "shapedevicetohost", "shape_call", "shuffle", "slice", "concat", "identity",
+}  # fmt: skip
+_WANTED = {"fp32": ("fp32",), "fp16": ("fp16",), "int8": ("int8",), "int8+fp16": ("int8", "fp16")}
+_BAD_NUMBER = re.compile(r"(?<=[:\[,])(\s*)-?(?:nan|inf)(?:inity)?(?=\s*[,}\]])", re.IGNORECASE)
+
+
+class Layer(Record):
+    """One layer of a built engine.
+
+    `precision` is the type of its weights where it has any, otherwise of its first output; it is empty
+    where the engine does not say. `onnx_nodes` are the nodes of the graph that went into it.
+    """
+
+    name: Text
+    type: Text = ""
+    tactic: Text = ""
+    tactic_value: Text = ""
+    precision: Text = ""
+    formats: tuple[Text, ...] = ()
+    onnx_nodes: tuple[Text, ...] = ()
+    weights: dict[str, Count] = {}
+
+    @property
+    def computes(self) -> bool:
+        """Whether it does arithmetic, as opposed to moving data."""
+        return self.type.lower() not in _MOVES
+
+
+class Layers(Record):
+    """All layers of an engine; `detailed` is False for an engine built without detailed verbosity."""
+
+    schema: Literal["perfgate-trt/layers/v1"] = "perfgate-trt/layers/v1"
+    detailed: bool = False
+    layers: tuple[Layer, ...] = ()
+
+
+def read_layers(text: str) -> Layers:
+    """The inspector's JSON of any version as records. Raises `ValueError` where it is not JSON.
+
+    Accepts a list or an object with `Layers` or `layers`; entries that are only names become layers with
+    a name and nothing else.
+    """
+    # TensorRT prints C's nan and inf, which JSON does not have.
+    data = json.loads(_BAD_NUMBER.sub(r"\1null", text))
+    entries = data.get("Layers", data.get("layers", [])) if isinstance(data, dict) else data
+    if not isinstance(entries, list):
+        raise ValueError("the layers are not a list")
+    detailed = any(isinstance(entry, dict) for entry in entries)
+    return Layers(detailed=detailed, layers=tuple(_layer(entry) for entry in entries))
+
+
+def _layer(entry: object) -> Layer:
+    if not isinstance(entry, dict):
+        return Layer(name=str(entry), onnx_nodes=_nodes(str(entry), ""))
+    name = str(entry.get("Name", ""))
+    outputs = [output for output in entry.get("Outputs", []) if isinstance(output, dict)]
+    weights = Counter[str]()
+    for kind, count in _weights(entry):
+        weights[kind] += count
+    computed = weights.most_common(1)[0][0] if weights else ""
+    return Layer(
+        name=name,
+        type=str(entry.get("LayerType", "")),
+        tactic=str(entry.get("TacticName", "")),
+        tactic_value=str(entry.get("TacticValue", "")),
+        precision=computed or (_output_type(outputs[0]) if outputs else ""),
+        formats=tuple(str(output.get("Format/Datatype", output.get("Format", ""))) for output in outputs),
+        onnx_nodes=_nodes(name, str(entry.get("Metadata", ""))),
+        weights=dict(weights),
+    )
+
+
+def element_type(text: str) -> str:
+    """`fp16` for `Half` or `Channel major FP16 format where channel % 8 == 0`; empty where none is named."""
+    for word in re.findall(r"[A-Za-z][A-Za-z0-9]*", text):
+        found = _TYPES.get(word.lower()) or _TYPES.get(word.lower().removeprefix("k"))
+        if found:
+            return found
+    return ""
+
+
+def _output_type(output: Mapping[str, Any]) -> str:
+    return next((kind for key in _DATATYPE_KEYS if (kind := element_type(str(output.get(key, ""))))), "")
+
+
+def _weights(entry: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    for key, value in entry.items():
+        # A bias is left out: it stays in FP32 or INT32 beside INT8 weights.
+        if key != "Bias" and isinstance(value, dict) and isinstance(value.get("Count"), int):
+            kind = element_type(str(value.get("Type", "")))
+            if kind and value["Count"] > 0:
+                yield kind, value["Count"]
+
+
+def _nodes(name: str, metadata: str) -> tuple[str, ...]:
+    named = re.findall(r"\[ONNX Layer: ([^\]\x1e]*)\]", metadata)
+    if named:
+        return tuple(dict.fromkeys(named))
+    if name.startswith(("Reformatting CopyNode", "{ForeignNode")):
+        inside = re.search(r"\{ForeignNode\[(.*)\]\}", name)
+        return tuple(inside[1].split("...")) if inside else ()
+    # 8.x has no metadata but joins the fused nodes' names: `PWN(PWN(a), b) + c`.
+    bare = re.sub(r"\b(?:PWN|POINTWISE)\(|[()]", "", name)
+    return tuple(part.strip() for part in re.split(r" \+ |, | \|\| ", bare) if part.strip())
+
+
+def layer_share(layers: Iterable[Layer]) -> dict[str, float]:
+    """The share of computing layers by element type; empty where no layer names one."""
+    return _shares(Counter(layer.precision for layer in layers if layer.computes and layer.precision))
+
+
+def weight_share(layers: Iterable[Layer]) -> dict[str, float]:
+    """The share of weights (elements) by element type."""
+    total: Counter[str] = Counter()
+    for layer in layers:
+        total.update(layer.weights)
+    return _shares(total)
+
+
+def _shares(counts: Counter[str]) -> dict[str, float]:
+    total = sum(counts.values())
+    return {kind: round(count / total, 4) for kind, count in sorted(counts.items()) if total}
+
+
+def realised(precision: Precision, share: Mapping[str, float], *, least: float = 0.0) -> str | None:
+    """Why an engine is not of the precision that was asked for, or None.
+
+    `share` is `EngineFacts.precision_share`; `least` the smallest share of layers that the asked types
+    together may have. An asked type without a single layer always is a reason.
+    """
+    if not share:
+        return f"{precision.upper()} was asked for and the engine does not say what it computes in"
+    said = ", ".join(f"{kind} {part:.0%}" for kind, part in sorted(share.items()))
+    missing = [kind for kind in _WANTED[precision] if not share.get(kind)]
+    if missing:
+        return f"{precision.upper()} was asked for and no layer computes in {' or '.join(missing)} ({said})"
+    lower = [kind for kind in ("fp16", "bf16", "int8", "fp8") if share.get(kind)]
+    if precision == "fp32" and lower:
+        return f"FP32 was asked for and some layers compute in {' and '.join(lower)} ({said})"
+    total = sum(share.get(kind, 0.0) for kind in _WANTED[precision])
+    if total < least:
+        return f"{precision.upper()} was asked for at {least:.0%} of the layers or more ({said})"
+    return None

@@ -1,0 +1,175 @@
+"""Run a TensorRT engine: one lane a stream, timed by CUDA events, in every mode that `records.Mode` names."""
+
+from __future__ import annotations
+
+import collections
+import gc
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from perfgate.engine._trt_api import Api, load_plugins, logger_of, messages_of
+from perfgate.engine._trt_cuda import CudaContext
+from perfgate.engine._trt_lane import SLOTS, Lane, Plan, Slot
+from perfgate.engine._trt_onnx import plugins_in, read_network_name
+from perfgate.engine.interface import Runner, Samples
+from perfgate.errors import CaseError
+from perfgate.records import Case, Protocol, Tensor
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_PARTS = ("h2d", "gpu_compute", "d2h")
+
+
+class TensorRTRunner(Runner):
+    """A loaded engine on one stream or several.
+
+    Times are those of CUDA events on the query's own stream, in nanoseconds (their resolution is about
+    half a microsecond). Without transfers a sample is the GPU's time for the execution alone, with inputs
+    resident on the device; with transfers it spans copy in, execution and copy out. `take` keeps two
+    queries queued a stream, as trtexec does: the start event of one waits on the device behind the other,
+    so that a sample holds no pause of the host's. `infer` is one query in closed loop.
+    """
+
+    def __init__(self, api: Api, engine: Path, case: Case) -> None:
+        self._api = api
+        self._mode = case.mode
+        self._logger = logger_of(api)
+        self._logger.forget()
+        self._lanes: list[Lane] = []
+        self._engines: list[Any] = []
+        self._runtime: Any = None
+        self._cuda: CudaContext | None = CudaContext()
+        try:
+            self._load(engine, case)
+        except BaseException as error:
+            # The frames of what failed hold TensorRT's objects, which must go before the CUDA context.
+            traceback.clear_frames(error.__traceback__)
+            self.close()
+            raise
+
+    def _load(self, path: Path, case: Case) -> None:
+        assert self._cuda is not None
+        data = path.read_bytes()
+        # Before the engine is loaded, because it cannot be without its plugins.
+        load_plugins(self._api, plugins_in(data), self._logger)
+        self._runtime = self._api.trt.Runtime(self._logger)
+        if hasattr(self._runtime, "engine_host_code_allowed"):
+            self._runtime.engine_host_code_allowed = True  # version-compatible engines carry their runtime
+        first = self._deserialize(data)
+        dims, _ = read_network_name(str(first.name or ""))
+        plan = Plan.of(self._api, first, case, dims)
+        dynamic = any(isinstance(axis, str) for axes in dims.values() for axis in axes)
+        # Before TensorRT 10 two contexts of one engine cannot share a profile: an engine a stream then.
+        alone = dynamic and not self._api.rtx and self._api.version < (10,)
+        for number in range(self._mode.streams):
+            engine = first if number == 0 or not alone else self._deserialize(data)
+            self._lanes.append(Lane(self._api, self._cuda, plan, self._mode, self._logger))
+            self._lanes[-1].open(engine, 0 if alone else number)
+
+    def _deserialize(self, data: bytes) -> Any:
+        engine = self._runtime.deserialize_cuda_engine(data)
+        if engine is None:
+            said = messages_of(self._logger, warnings=True)
+            raise CaseError(
+                f"{self._api} cannot load the engine: {said.splitlines()[0] if said else 'no reason given'}",
+                stderr_tail=said,
+                fix="an engine loads only with the TensorRT and the GPU that built it: build it again",
+            )
+        self._engines.append(engine)
+        return engine
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        return self._lanes[0].plan.inputs
+
+    def bind(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        """Copy the inputs to every stream's buffers.
+
+        Raises `CaseError` for an input that is missing, unknown, or of another shape or type.
+        """
+        for lane in self._lanes:
+            lane.bind(inputs)
+
+    def infer(self) -> None:
+        slot = self._lanes[0].slots[0]
+        slot.issue()
+        slot.wait()
+
+    def take(self, protocol: Protocol) -> Samples:
+        """The timed loop. The first queries of each stream find an idle device and are not recorded.
+
+        `wall_ns` spans the recorded queries' completions on the host's clock, so that samples over wall
+        time is the throughput. `other_ns` has `enqueue` (the host's time to enqueue or to launch the
+        graph) and, with transfers, `gpu_compute`, `h2d` and `d2h`.
+        """
+        ring = [lane.slots[turn] for turn in range(SLOTS) for lane in self._lanes]
+        collecting = gc.isenabled()
+        gc.disable()  # a collection in the middle of a query would be Python's time, not the model's
+        try:
+            return _loop(ring, protocol, transfers=self._mode.transfers)
+        finally:
+            if collecting:
+                gc.enable()
+
+    def outputs(self) -> dict[str, np.ndarray[Any, Any]]:
+        return self._lanes[0].outputs()
+
+    def close(self) -> None:
+        """Free execution contexts, engines, the runtime, the CUDA context, in this order; safe twice."""
+        if self._cuda is None:
+            return
+        lanes, self._lanes = self._lanes, []
+        try:
+            for lane in lanes:
+                lane.close()
+        finally:
+            self._drop_everything(lanes)
+
+    def _drop_everything(self, lanes: list[Lane]) -> None:
+        lanes.clear()
+        self._engines.clear()
+        self._runtime = None
+        cuda, self._cuda = self._cuda, None
+        # Lanes and slots refer to each other, and none of their CUDA objects may outlive the context.
+        gc.collect()
+        if cuda is not None:
+            cuda.close()
+
+
+def _loop(ring: list[Slot], protocol: Protocol, *, transfers: bool) -> Samples:
+    clock = time.perf_counter_ns
+    samples: list[int] = []
+    series: dict[str, list[int]] = {name: [] for name in ("enqueue", *(_PARTS if transfers else ()))}
+    waiting = collections.deque(ring)
+    for slot in ring:
+        slot.issue()
+    for _ in ring:  # each slot once without being recorded, and issued again at once
+        waiting[0].wait()
+        waiting[0].issue()
+        waiting.rotate(-1)
+    started = now = clock()
+    done = 0
+    least, most = protocol.min_samples, protocol.max_samples
+    while (now - started < protocol.duration_ns or done < least) and done < most:
+        slot = waiting[0]
+        slot.wait()
+        now = clock()
+        samples.append(slot.latency_ns())
+        series["enqueue"].append(slot.enqueue_ns)
+        if transfers:
+            for name, part in zip(_PARTS, slot.parts_ns(), strict=True):
+                series[name].append(part)
+        slot.issue()
+        waiting.rotate(-1)
+        done += 1
+    for slot in ring:  # still in flight: nothing may be freed under them
+        slot.wait()
+    return Samples(
+        samples_ns=tuple(samples),
+        wall_ns=max(1, now - started),
+        other_ns={name: tuple(values) for name, values in series.items()},
+    )

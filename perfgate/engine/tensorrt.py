@@ -1,0 +1,133 @@
+"""TensorRT 8.5 to 11, and TensorRT for RTX: the backend as the rest of perfgate sees it.
+
+The work is in the modules beside this one: `_trt_build` (parse, configure, build, inspect), `_trt_options`
+(trtexec's option names), `_trt_inspect` (layers), `_trt_run`, `_trt_lane` and `_trt_cuda` (measuring).
+Importing this imports no GPU library.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+from pathlib import Path
+from typing import Literal
+
+from perfgate.engine._trt_api import MODULES, load_api
+from perfgate.engine._trt_cuda import GraphCaptureError
+from perfgate.engine._trt_device import choose, device_name
+from perfgate.engine._trt_inspect import Layer, Layers, layer_share, read_layers, realised, weight_share
+from perfgate.engine.interface import Backend, BuildRequest, Runner
+from perfgate.errors import InfrastructureError
+from perfgate.records import Case, EngineFacts, Mode
+
+__all__ = [
+    "GraphCaptureError",
+    "Layer",
+    "Layers",
+    "TensorRTBackend",
+    "layer_share",
+    "read_layers",
+    "realised",
+    "weight_share",
+]
+
+_MAX_STREAMS = 64
+_DRIVES: tuple[Literal["graph", "enqueue"], ...] = ("graph", "enqueue")
+_WAITS: tuple[Literal["spin", "block"], ...] = ("spin", "block")
+
+
+class TensorRTBackend(Backend):
+    """One code path for all versions; `name` is `tensorrt` or `tensorrt-rtx`.
+
+    `device` is `auto`, or the index or UUID of a GPU. `build` and `load` start CUDA and so belong in
+    child processes; nothing else here does.
+    """
+
+    def __init__(self, device: str = "auto", *, name: str = "tensorrt") -> None:
+        self.name = name
+        self._module = MODULES[name]
+        self._device = device
+
+    def unavailable(self) -> str | None:
+        if self._device == "cpu":
+            return "TensorRT runs on NVIDIA GPUs only, and the device asked for is the CPU"
+        for module in (self._module, "pycuda"):
+            if importlib.util.find_spec(module) is None:
+                return f"the Python module {module} is not installed; pip install 'perfgate[tensorrt]'"
+        try:
+            load_api(self.name)
+            found = device_name(self._device)
+        except InfrastructureError as error:
+            return error.what
+        except Exception as error:
+            return f"TensorRT cannot be used here: {error}"
+        return None if found else "no NVIDIA GPU is visible (nvidia-smi and NVML show none)"
+
+    @property
+    def kind(self) -> str:
+        return "gpu"
+
+    def versions(self) -> dict[str, str]:
+        """The version of TensorRT as the module itself says. Raises `InfrastructureError` without it."""
+        return {self.name: str(load_api(self.name).trt.__version__)}
+
+    def modes(self) -> tuple[Mode, ...]:
+        """All modes on one stream, trtexec 11's default first; each is also measured on 2 to 64 streams."""
+        return tuple(
+            Mode(drive=drive, transfers=transfers, wait=wait)
+            for transfers, drive, wait in itertools.product((False, True), _DRIVES, _WAITS)
+        )
+
+    def build_options(self) -> dict[str, str | int | float | bool]:
+        """Nothing: TensorRT's defaults are the machine's own, and the device is a field of the recipe."""
+        return {}
+
+    def device(self) -> str:
+        """The GPU's name, read without a CUDA context. Raises `InfrastructureError` where there is none."""
+        found = device_name(self._device)
+        if not found:
+            raise InfrastructureError(
+                "no NVIDIA GPU is visible", fix="check nvidia-smi and CUDA_VISIBLE_DEVICES"
+            )
+        return found
+
+    def refuses(self, case: Case) -> str | None:
+        if case.mode.drive == "call":
+            return "TensorRT is measured in the modes 'graph' and 'enqueue', not as a blocking call"
+        if case.mode.streams > _MAX_STREAMS:
+            return f"TensorRT is measured on at most {_MAX_STREAMS} streams"
+        if case.mode.drive == "graph" and not _has_graphs():
+            return "CUDA graphs need the package cuda-bindings; pip install 'perfgate[tensorrt]'"
+        return None
+
+    def build(self, request: BuildRequest) -> EngineFacts:
+        """Build, serialise and inspect. `timing_cache` is loaded where given and written to
+        `timing_cache_out`. Raises `CaseError`, or `InfrastructureError` for the machine's faults."""
+        from perfgate.engine._trt_build import build_engine
+
+        choose(self._device)
+        return build_engine(load_api(self.name), request)
+
+    def layers(self, engine: Path) -> Layers:
+        """The layers of a built engine, for explaining a difference. Starts CUDA; raises `CaseError`."""
+        from perfgate.engine._trt_build import inspect_engine
+
+        choose(self._device)
+        return inspect_engine(load_api(self.name), engine.read_bytes(), [])[0]
+
+    def load(self, engine: Path, case: Case) -> Runner:
+        """Deserialise, allocate, and capture the graphs where the mode is `graph`.
+
+        Raises `CaseError`, `GraphCaptureError` among them, and `InfrastructureError` without a GPU.
+        """
+        from perfgate.engine._trt_run import TensorRTRunner
+
+        choose(self._device)
+        return TensorRTRunner(load_api(self.name), engine, case)
+
+
+def _has_graphs() -> bool:
+    try:
+        return importlib.util.find_spec("cuda.bindings.driver") is not None
+    except ImportError:  # the parent package is not there
+        return False

@@ -1,0 +1,60 @@
+"""Two results files, one judged against the other as if it were the baseline. Measures nothing."""
+
+from __future__ import annotations
+
+import msgspec
+
+from perfgate.gate.baselines import Baselines, Stored
+from perfgate.gate.judge import judge
+from perfgate.gate.metrics import columns
+from perfgate.gate.summary import summarise
+from perfgate.records import BaselineCase, CaseResult, Failed, Measured, MetricColumns, RunResult, Verdict
+
+
+def compare_results(base: RunResult, head: RunResult, *, results: str) -> RunResult:
+    """`head` with every case judged against `base`. A case that only `base` measured is MISSING.
+
+    Another toolchain on either side makes every pair INCOMPARABLE, as everywhere.
+    """
+    stored = {case.case.id: _stored(base, case) for case in base.cases if _metrics(case)}
+    baselines = Baselines(root=results, cases=stored)
+    present = {case.case.id for case in head.cases}
+    gone = [
+        msgspec.structs.replace(
+            case,
+            outcome=Failed(stage="missing", reason=f"measured in {base.run_id}, absent in {head.run_id}"),
+        )
+        for case in base.cases
+        if case.case.id in stored and case.case.id not in present
+    ]
+    cases = tuple(_judged(case, baselines, head) for case in [*head.cases, *gone])
+    return msgspec.structs.replace(head, cases=cases, summary=summarise(cases, results=results))
+
+
+def _judged(case: CaseResult, baselines: Baselines, head: RunResult) -> CaseResult:
+    return msgspec.structs.replace(
+        case, judgement=judge(case.case, case.outcome, baselines, head.environment, head.protocol)
+    )
+
+
+def _metrics(case: CaseResult) -> MetricColumns:
+    """What a results file knows of a case: its own launches, or the stored numbers that it relied on."""
+    if isinstance(case.outcome, Measured):
+        return columns(case.outcome.launches)
+    unchanged = case.judgement is not None and case.judgement.verdict is Verdict.UNCHANGED
+    return case.judgement.base if case.judgement is not None and unchanged else {}
+
+
+def _stored(run: RunResult, case: CaseResult) -> Stored:
+    return Stored(
+        case=BaselineCase(
+            case_digest=case.case_digest,
+            environment=run.environment.device,
+            metrics=_metrics(case),
+            promoted=run.created,
+            commit=run.commit.sha,
+            reason=f"run {run.run_id}",
+        ),
+        environment=run.environment,
+        path=run.run_id,
+    )

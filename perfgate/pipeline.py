@@ -1,0 +1,407 @@
+"""The line from specs to a judged result. Both front doors call this; it wires rooms and decides nothing."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime, timezone
+from pathlib import Path
+
+import msgspec
+
+from perfgate import __version__
+from perfgate.engine import get_backend
+from perfgate.engine.cache import EngineCache
+from perfgate.engine.host import gpu_uuid
+from perfgate.engine.interface import Backend
+from perfgate.errors import CaseError, InfrastructureError
+from perfgate.files import RESULTS_LIMIT_BYTES, file_digest, read_record, record_json, write_text
+from perfgate.gate.baselines import Baselines, load_baselines
+from perfgate.gate.judge import judge
+from perfgate.gate.summary import summarise
+from perfgate.measure.commit import read_commit
+from perfgate.measure.environment import differences, fingerprint
+from perfgate.measure.functions import benchmark_case_id, launch_benchmarks
+from perfgate.measure.identity import case_digest
+from perfgate.measure.launch import CallableTarget, EngineTarget
+from perfgate.measure.lock import device_lock
+from perfgate.measure.schedule import Job, measure
+from perfgate.progress import PlainProgress
+from perfgate.records import (
+    RESULTS_SCHEMA,
+    Case,
+    CaseResult,
+    Environment,
+    Failed,
+    Judgement,
+    Launch,
+    Measured,
+    NotRun,
+    Outcome,
+    Protocol,
+    Recipe,
+    Record,
+    RunResult,
+    Tolerance,
+    Unchanged,
+    Verdict,
+    digest,
+)
+from perfgate.report import render
+from perfgate.settings import Settings
+from perfgate.spec.cases import expand, profile, skip_reason
+from perfgate.spec.graph import check_against_graph
+from perfgate.spec.model import ModelSpec, read_specs
+from perfgate.spec.source import SourceModel, materialise, source_digest
+
+RESULTS_NAME = "results.json"
+REPORT_NAME = "report.html"
+_CHECKPOINT_S = 10.0
+_SUSPECT = (Verdict.REGRESSION, Verdict.INCONCLUSIVE)
+_NOT_MEASURED = Failed(stage="launch", reason="the run ended before its first launch")
+
+
+class Pipeline:
+    """One run on one backend and device: plan the cases, measure those selected, judge all of them."""
+
+    def __init__(self, settings: Settings, progress: PlainProgress) -> None:
+        self.settings = settings
+        self.progress = progress
+        self.backend: Backend = get_backend(settings.backend, settings.device)
+        if reason := self.backend.unavailable():
+            raise InfrastructureError(reason, where=f"backend {self.backend.name}", fix="perfgate doctor")
+        self.environment: Environment = fingerprint(self.backend)
+        self.protocol: Protocol = settings.protocol(self.backend.kind)
+        self.baselines: Baselines = load_baselines(settings.path("baselines"), self.environment)
+        self._engines = EngineCache(
+            settings.path("store") / "engines",
+            cap_bytes=settings.engine_cache_mib << 20,
+            say=progress.say,
+        )
+
+    def plan(self, paths: Sequence[Path]) -> list[tuple[ModelSpec, Case]]:
+        """All cases of the specs under `paths`. Runs no script and builds nothing. Raises `SpecError`."""
+        return [(spec, case) for spec in read_specs(list(paths)) for case in self.cases(spec)]
+
+    def cases(self, spec: ModelSpec) -> list[Case]:
+        return expand(
+            spec,
+            backend=self.backend.name,
+            default_mode=self.backend.modes()[0],
+            tolerance=self.settings.tolerance(self.backend.kind),
+        )
+
+    def missing(self, cases: Iterable[Case], *, models: Iterable[str] | None = None) -> list[CaseResult]:
+        """Baseline cases that no spec makes any more; `models` narrows the scope to some models."""
+        known = {case.id for case in cases}
+        scope = None if models is None else set(models)
+        return [
+            CaseResult(
+                case=_ghost(case_id, self.backend.name),
+                outcome=Failed(
+                    stage="missing",
+                    reason=f"{stored.path} has this case, but no model spec makes it any more",
+                ),
+            )
+            for case_id, stored in self.baselines.cases.items()
+            if case_id not in known
+            and stored.case.onnx_digest
+            and (scope is None or case_id.split("/")[0] in scope)
+        ]
+
+    def run(
+        self, selected: Sequence[tuple[ModelSpec, Case]], *, missing: Sequence[CaseResult] = ()
+    ) -> RunResult:
+        """Prepare, build, measure and judge the selected cases; a checkpoint is written while measuring."""
+        prepared, pending = self._prepare(selected)
+        result = self._result([*prepared, *missing])
+        jobs, failed = self._build(pending)
+        outcomes, interrupted = self._measure(jobs, with_outcomes(result, failed))
+        return self.judged(with_outcomes(result, {**failed, **outcomes}), interrupted=interrupted)
+
+    def run_benchmarks(self, nodes: Sequence[str], *, root: Path) -> list[CaseResult]:
+        """Launch pytest-benchmark's tests in fresh processes; one unjudged result a test."""
+        launches: dict[str, list[Launch]] = {node: [] for node in nodes}
+        failure: Failed | None = None
+        with self._lock():
+            self.progress.start(self.protocol.launches)
+            for _ in range(self.protocol.launches):
+                try:
+                    found = launch_benchmarks(nodes, root=root, timeout_s=self.protocol.timeout_s)
+                except CaseError as error:
+                    failure = Failed(stage="launch", reason=error.what, stderr_tail=error.stderr_tail)
+                    break
+                for node in nodes:
+                    launches[node] += [found[node]] if node in found else []
+                self.progress.step("pytest-benchmark", f"{len(found)} tests")
+        return [
+            CaseResult(
+                case=self._python_case(benchmark_case_id(node), "pytest-benchmark"),
+                outcome=failure or _python_outcome(launches[node]),
+                case_digest=digest(node),
+            )
+            for node in nodes
+        ]
+
+    def run_function(self, file: Path, test: str, function: str) -> CaseResult:
+        """Measure and judge a function at the top of a test file."""
+        case = self._python_case(f"{file.stem}/{test}", "python")
+        job = Job(
+            case_id=case.id,
+            target=CallableTarget(file=str(file), function=function),
+            protocol=self.protocol,
+        )
+        with self._lock():
+            outcomes, interrupted = measure([job], self.progress)
+        if interrupted:
+            raise KeyboardInterrupt
+        result = CaseResult(case=case, outcome=outcomes[case.id], case_digest=digest(case.id))
+        return msgspec.structs.replace(result, judgement=self.judge_case(result))
+
+    def _python_case(self, case_id: str, backend: str) -> Case:
+        return Case(
+            id=case_id,
+            model=case_id.split("/")[0],
+            backend=backend,
+            precision="fp32",
+            tolerance=self.settings.tolerance("cpu"),
+        )
+
+    def judged(self, result: RunResult, *, interrupted: bool = False) -> RunResult:
+        """The result with a judgement on every case and the summary."""
+        cases = tuple(msgspec.structs.replace(case, judgement=self.judge_case(case)) for case in result.cases)
+        summary = summarise(
+            cases,
+            results=f"{self.settings.out}/{RESULTS_NAME}",
+            require_baseline=self.settings.require_baseline,
+            interrupted=interrupted,
+        )
+        return msgspec.structs.replace(result, cases=cases, summary=summary)
+
+    def judge_case(self, case: CaseResult) -> Judgement:
+        return judge(case.case, case.outcome, self.baselines, self.environment, self.protocol)
+
+    def empty_result(self) -> RunResult:
+        return self._result(())
+
+    def _result(self, cases: Sequence[CaseResult]) -> RunResult:
+        now = datetime.now(timezone.utc)
+        return RunResult(
+            schema=RESULTS_SCHEMA,
+            run_id=f"{now:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}",
+            created=f"{now:%Y-%m-%dT%H:%M:%SZ}",
+            perfgate=__version__,
+            commit=read_commit(Path(self.settings.root)),
+            environment=self.environment,
+            protocol=self.protocol,
+            cases=tuple(cases),
+        )
+
+    def _prepare(self, selected: Sequence[tuple[ModelSpec, Case]]) -> tuple[list[CaseResult], list[_Pending]]:
+        """Every selected case with its digest; those that need measuring also as pending.
+
+        All models are made and held against their specs here, before anything is built.
+        """
+        results: list[CaseResult] = []
+        pending: list[_Pending] = []
+        by_spec: dict[str, tuple[ModelSpec, list[Case]]] = {}
+        for spec, case in selected:
+            by_spec.setdefault(spec.path, (spec, []))[1].append(case)
+        for spec, cases in by_spec.values():
+            for result, model in self._prepare_model(spec, cases):
+                results.append(result)
+                if model is not None:
+                    pending.append(_Pending(result=result, model=model, folder=str(spec.folder.resolve())))
+        return results, pending
+
+    def _prepare_model(
+        self, spec: ModelSpec, cases: list[Case]
+    ) -> Iterator[tuple[CaseResult, SourceModel | None]]:
+        """Each case with its outcome, or with the ONNX file to build it from where it must be measured."""
+        source = source_digest(spec)
+        model: SourceModel | None = None
+        failure: Failed | None = None
+        for case in cases:
+            if reason := self._not_run(spec, case):
+                yield CaseResult(case=case, outcome=NotRun(reason=reason)), None
+                continue
+            known = self._stored_onnx_digest(case, source)
+            if known and (unchanged := self._unchanged(spec, case, known, source)):
+                yield unchanged, None
+                continue
+            if model is None and failure is None:
+                try:
+                    model = self._materialise(spec)
+                except CaseError as error:
+                    failure = Failed(stage="model", reason=error.what, stderr_tail=error.stderr_tail)
+            if model is None or failure is not None:
+                yield CaseResult(case=case, outcome=failure or _NOT_MEASURED, source_digest=source), None
+                continue
+            unchanged = self._unchanged(spec, case, model.graph.onnx_digest, source)
+            yield (
+                unchanged or self._described(spec, case, model.graph.onnx_digest, source),
+                (None if unchanged else model),
+            )
+
+    def _not_run(self, spec: ModelSpec, case: Case) -> str | None:
+        if not self.settings.all_cases and (reason := skip_reason(spec, case, device_kind=self.backend.kind)):
+            return reason
+        return self.backend.refuses(case)
+
+    def _materialise(self, spec: ModelSpec) -> SourceModel:
+        self.progress.say(f"{spec.name}: preparing the ONNX file")
+        model = materialise(spec, self.settings.path("store") / "models")
+        check_against_graph(spec, model.graph)
+        return model
+
+    def _stored_onnx_digest(self, case: Case, source: str) -> str:
+        """The ONNX digest that the baseline recorded for this very source, so that no file need be made."""
+        stored = self.baselines.cases.get(case.id)
+        return stored.case.onnx_digest if stored and source and stored.case.source_digest == source else ""
+
+    def _described(self, spec: ModelSpec, case: Case, onnx_digest: str, source: str) -> CaseResult:
+        recipe = Recipe(
+            backend=self.backend.name,
+            onnx_digest=onnx_digest,
+            precision=case.precision,
+            profile=profile(spec),
+            plugins=tuple(file_digest(spec.folder / plugin) for plugin in spec.plugins),
+            options={**self.backend.build_options(), **spec.options},
+            versions=self.backend.versions(),
+            device=self.backend.device(),
+        )
+        return CaseResult(
+            case=case,
+            outcome=_NOT_MEASURED,
+            case_digest=case_digest(case, recipe, self.protocol),
+            recipe=recipe,
+            source_digest=source,
+        )
+
+    def _unchanged(self, spec: ModelSpec, case: Case, onnx_digest: str, source: str) -> CaseResult | None:
+        stored = self.baselines.cases.get(case.id)
+        if stored is None or self.settings.remeasure:
+            return None
+        if differences(stored.environment.key, self.environment.key):
+            return None
+        described = self._described(spec, case, onnx_digest, source)
+        if described.case_digest != stored.case.case_digest:
+            return None
+        return msgspec.structs.replace(described, outcome=Unchanged())
+
+    def _build(self, pending: Sequence[_Pending]) -> tuple[list[Job], dict[str, Outcome]]:
+        """The engines of the pending cases, each recipe built once; a build that fails is its case's own."""
+        jobs: list[Job] = []
+        failed: dict[str, Outcome] = {}
+        for item in pending:
+            case, recipe = item.result.case, item.result.recipe
+            assert recipe is not None
+            self.progress.say(f"{case.id}: building the engine, or taking it from the cache")
+            try:
+                engine, facts = self._engines.get(
+                    recipe,
+                    Path(item.model.path),
+                    timeout_s=self.settings.build_timeout_s,
+                    device=self.settings.device,
+                )
+            except CaseError as error:
+                failed[case.id] = Failed(stage="build", reason=error.what, stderr_tail=error.stderr_tail)
+                continue
+            target = EngineTarget(
+                engine=str(engine.resolve()), case=case, folder=item.folder, device=self.settings.device
+            )
+            jobs.append(Job(case_id=case.id, target=target, protocol=self.protocol, engine=facts))
+        return jobs, failed
+
+    def _measure(self, jobs: Sequence[Job], result: RunResult) -> tuple[dict[str, Outcome], bool]:
+        """Measure under the device's lock; suspects are measured again with fresh launches only."""
+        if not jobs:
+            return {}, False
+        with self._lock():
+            checkpoint = _Checkpoint(result, self.settings.path("out") / RESULTS_NAME)
+            outcomes, interrupted = measure(jobs, self.progress, checkpoint=checkpoint)
+            suspects = [job for job in jobs if self._suspect(result, job.case_id, outcomes[job.case_id])]
+            if not suspects or interrupted:
+                return outcomes, interrupted
+            names = ", ".join(job.case_id for job in suspects)
+            self.progress.say(f"measuring again, with fresh launches only: {names}")
+            again, interrupted = measure(suspects, self.progress, checkpoint=checkpoint)
+        return {**outcomes, **{key: _confirmed(outcomes[key], again[key]) for key in again}}, interrupted
+
+    def _suspect(self, result: RunResult, case_id: str, outcome: Outcome) -> bool:
+        case = next(item.case for item in result.cases if item.case.id == case_id)
+        judged = judge(case, outcome, self.baselines, self.environment, self.protocol)
+        return isinstance(outcome, Measured) and judged.verdict in _SUSPECT
+
+    def _lock(self) -> AbstractContextManager[None]:
+        """One benchmark a device, over all processes of this machine."""
+        name = "cpu" if self.backend.kind == "cpu" else gpu_uuid(self.settings.device)
+        return device_lock(name, timeout_s=self.settings.lock_timeout_s, say=self.progress.say)
+
+
+class _Pending(Record):
+    """A case to measure, with the ONNX file to build it from."""
+
+    result: CaseResult
+    model: SourceModel
+    folder: str
+
+
+def _python_outcome(launches: Sequence[Launch]) -> Outcome:
+    if not launches:
+        return Failed(stage="launch", reason="the test reported no benchmark: was it skipped?")
+    return Measured(engine=None, launches=tuple(launches))
+
+
+class _Checkpoint:
+    """Writes what was measured so far, at most every ten seconds, so that a killed run loses little."""
+
+    def __init__(self, result: RunResult, path: Path) -> None:
+        self._result, self._path, self._last = result, path, time.monotonic()
+
+    def __call__(self, outcomes: Mapping[str, Outcome]) -> None:
+        if time.monotonic() - self._last >= _CHECKPOINT_S:
+            self._last = time.monotonic()
+            write_text(self._path, record_json(with_outcomes(self._result, outcomes)))
+
+
+def with_outcomes(result: RunResult, outcomes: Mapping[str, Outcome]) -> RunResult:
+    """The result with these outcomes put in by case id."""
+    cases = tuple(
+        msgspec.structs.replace(case, outcome=outcomes.get(case.case.id, case.outcome))
+        for case in result.cases
+    )
+    return msgspec.structs.replace(result, cases=cases)
+
+
+def _confirmed(first: Outcome, again: Outcome) -> Outcome:
+    """The fresh launches are judged; those that made the case a suspect are kept beside them."""
+    if isinstance(first, Measured) and isinstance(again, Measured):
+        return msgspec.structs.replace(again, screen=first.launches)
+    return again
+
+
+def _ghost(case_id: str, backend: str) -> Case:
+    """A stand-in for a case that only a baseline still knows."""
+    return Case(
+        id=case_id,
+        model=case_id.split("/")[0],
+        backend=backend,
+        precision="fp32",
+        tolerance=Tolerance(ignore=0.1, catch=0.3),
+    )
+
+
+def read_results(path: Path) -> RunResult:
+    """Read a results file strictly and within bounds. Raises `DataError`."""
+    return read_record(path, RunResult, limit_bytes=RESULTS_LIMIT_BYTES)
+
+
+def write_outputs(result: RunResult, out: Path) -> list[Path]:
+    """Write `results.json` and `report.html`; returns their paths. Raises `OutputError`."""
+    files = {out / RESULTS_NAME: record_json(result), out / REPORT_NAME: render(result, "html")}
+    for path, text in files.items():
+        write_text(path, text)
+    return list(files)

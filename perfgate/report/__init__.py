@@ -1,0 +1,26 @@
+"""Reports: each renderer draws the same `RunResult` and decides nothing.
+
+`render` imports the one renderer that it needs, so that importing this package stays cheap.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from perfgate.errors import UsageError
+
+if TYPE_CHECKING:
+    from perfgate.records import RunResult
+
+FORMATS = ("terminal", "markdown", "html", "json", "pytest-benchmark")
+_MODULES = {"json": "json_", "pytest-benchmark": "pytest_benchmark"}
+
+
+def render(result: RunResult, format: str) -> str:  # noqa: A002
+    """The whole report as text in one of `FORMATS`. Raises `UsageError` for any other format."""
+    if format not in FORMATS:
+        raise UsageError(f"unknown report format {format!r}", fix=f"choose one of {', '.join(FORMATS)}")
+    module: Any = importlib.import_module(f"perfgate.report.{_MODULES.get(format, format)}")
+    text: str = module.render(result)
+    return text

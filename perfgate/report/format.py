@@ -1,0 +1,149 @@
+"""Numbers and foreign text made fit to be read: the only place where units are converted."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from perfgate.records import Commit, Interval, Protocol
+
+NOTHING = "—"
+
+_TIME_UNITS = (("ns", 1.0), ("µs", 1e3), ("ms", 1e6), ("s", 1e9))
+_SIZE_UNITS = (("B", 1.0), ("KiB", 1024.0), ("MiB", 1024.0**2))
+
+# Escape sequences first, whole, so that "\x1b[31m" leaves no "[31m" behind.
+_ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x9b[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b\n]*(?:\x07|\x1b\\)")
+_LINE_ENDS = re.compile(r"\r\n|[\r\x85\u2028\u2029]")
+# Control characters, and the invisible ones that reorder a line so that it reads as another.
+_CONTROL = re.compile(
+    r"\x1b[@-_]?|[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]"
+)
+_COMMAND = re.compile(r"(?P<advice>(?:[^`]*?: )?)(?P<code>(?:perfgate|pytest|python) .*)")
+_SURROGATE = re.compile(r"[\ud800-\udfff\ufffe\uffff]")
+
+
+def block(text: str) -> str:
+    """Foreign text without escape sequences and control characters; line breaks stay."""
+    text = _LINE_ENDS.sub("\n", _ANSI.sub("", text))
+    return _SURROGATE.sub("\ufffd", _CONTROL.sub("", text))
+
+
+def line(text: str, limit: int = 300) -> str:
+    """Foreign text as a single line of at most `limit` characters."""
+    # Cut before cleaning as well, so that a text of megabytes costs no more than a short one.
+    flat = " ".join(block(text[: limit * 8]).split())
+    return flat if len(flat) <= limit and len(text) <= limit * 8 else flat[: limit - 1] + "…"
+
+
+def tail(text: str, limit: int = 4_000) -> str:
+    """The end of a foreign text, where the error is; says when something was left out."""
+    kept = block(text).strip("\n")
+    return kept if len(kept) <= limit else "… (earlier lines are in the JSON)\n" + kept[-limit:]
+
+
+def _significant(value: float, unit: str) -> str:
+    """Four significant digits, never an exponent, no decimals that a whole number would only fake."""
+    magnitude = int(f"{value:.3e}".partition("e")[2])  # of the rounded value: 0.99996 has that of 1
+    decimals = max(0, 3 - magnitude)
+    text = f"{value:.{decimals}f}"
+    if unit in ("ns", "B") and "." in text:
+        text = text.rstrip("0").rstrip(".")
+    return f"{text} {unit}"
+
+
+def _scaled(value: float, units: tuple[tuple[str, float], ...], limit: float) -> str:
+    if not math.isfinite(value):
+        return NOTHING
+    for unit, scale in units[:-1]:
+        if abs(value) / scale < limit:
+            return _significant(value / scale, unit)
+    unit, scale = units[-1]
+    return _significant(value / scale, unit)
+
+
+def duration(nanoseconds: float) -> str:
+    """A duration with four significant digits in ns, µs, ms or s."""
+    return _scaled(nanoseconds, _TIME_UNITS, 999.95)  # what rounds to 1000 is one of the next unit
+
+
+def size(count: float) -> str:
+    """A size with four significant digits in MiB (KiB or B where it is smaller than one)."""
+    return _scaled(count, _SIZE_UNITS, 1024.0)
+
+
+def rate(per_second: float) -> str:
+    """A throughput in queries a second."""
+    return _significant(per_second, "/s") if math.isfinite(per_second) else NOTHING
+
+
+def percent(ratio: float) -> str:
+    """A ratio as a signed difference: 1.123 is "+12.3 %"."""
+    if not math.isfinite(ratio):
+        return NOTHING
+    difference = (ratio - 1) * 100
+    text = f"{abs(difference):.{_decimals(difference)}f}"
+    sign = "" if float(text) == 0 else "+" if difference > 0 else "−"
+    return f"{sign}{text} %"
+
+
+def change(ratio: float) -> str:
+    """A latency ratio head / base in words: 1.123 is "12.3 % slower", 3.2 "takes 3.20 × as long"."""
+    if not math.isfinite(ratio):
+        return NOTHING
+    if ratio >= 2:
+        return f"takes {ratio:.2f} × as long"
+    difference = (ratio - 1) * 100
+    text = f"{abs(difference):.{_decimals(difference)}f}"
+    if float(text) == 0:
+        return "no change"
+    return f"{text} % {'slower' if difference > 0 else 'faster'}"
+
+
+def _decimals(difference: float) -> int:
+    # Half a per cent is what is being decided on: one decimal would blur it.
+    return 1 if abs(difference) >= 0.995 else 2
+
+
+def share(value: float) -> str:
+    """A share in per cent, without a sign: 0.005 is "0.5 %"."""
+    return f"{value * 100:.3g} %"
+
+
+def bounds(ratio: Interval) -> str:
+    """Both ends of a change: "+10.1 % to +14.5 %"."""
+    return f"{percent(ratio.low)} to {percent(ratio.high)}"
+
+
+def interval(ratio: Interval) -> str:
+    """The interval of a change: "95 % interval +10.1 % to +14.5 %"."""
+    return f"{ratio.confidence * 100:.6g} % interval {bounds(ratio)}"
+
+
+def commit(value: Commit) -> str:
+    """A commit by its short id, whether the tree was clean, and its subject."""
+    if not value.sha:
+        return "not in a git repository"
+    parts = [value.sha[:12], "with uncommitted changes" if value.dirty else "", line(value.subject, 120)]
+    return " · ".join(part for part in parts if part)
+
+
+def protocol(value: Protocol) -> str:
+    """The measuring protocol in a sentence."""
+    return (
+        f"{value.launches} launches a case, each a fresh process; warm-up {duration(value.warmup_ns)}, "
+        f"then at least {duration(value.duration_ns)} and {value.min_samples} samples"
+    )
+
+
+def spans(text: str) -> tuple[tuple[bool, str], ...]:
+    """A next step as (is code, text) parts: "advice: perfgate …", or text with `backticks`."""
+    if command := _COMMAND.fullmatch(text):
+        parts = [command["advice"], command["code"].replace("`", "")]
+    else:
+        parts = text.split("`")
+        if len(parts) % 2 == 0:  # an odd number of backticks pairs with nothing
+            parts = [text]
+    return tuple((index % 2 == 1, part) for index, part in enumerate(parts) if part)

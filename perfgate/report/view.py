@@ -1,0 +1,258 @@
+"""A `RunResult` as display-ready rows: words, formatted numbers and an order. Pure, shared by renderers."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import sys
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from perfgate.records import CaseResult, Failed, Measured, NotRun, RunResult, Unchanged, Verdict
+from perfgate.report import format as fmt
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+NOTE = (
+    "Medians are the median of the launches' medians, p99 is the median of the launches' p99. "
+    "The change is head against baseline as the gate estimated it from all launches, with its interval."
+)
+
+
+@dataclass(frozen=True)
+class Tag:
+    """A verdict as a word, a shape and a tone, so that colour never says it alone."""
+
+    word: str
+    symbol: str
+    ascii: str
+    tone: str
+    severity: int
+    quiet: bool = False
+
+
+# Worst first, in the order in which the gate picks the verdict of a run.
+_TAGS = (
+    Tag("REGRESSION", "✗", "x", "red", 0),
+    Tag("ERROR", "!", "!", "red", 1),
+    Tag("MISSING", "∅", "0", "red", 2),
+    Tag("INCONCLUSIVE", "?", "?", "amber", 3),
+    Tag("INCOMPARABLE", "≠", "#", "amber", 4),
+    Tag("INVALID", "≁", "~", "amber", 5),
+    Tag("NEW", "+", "+", "blue", 6),
+    Tag("WAIVED", "◇", "w", "amber", 7),
+    Tag("IMPROVEMENT", "★", "*", "green", 8),
+    Tag("NOT JUDGED", "○", "o", "grey", 9),
+    Tag("PASS", "✓", "v", "green", 10, quiet=True),
+    Tag("UNCHANGED", "=", "=", "grey", 11, quiet=True),
+    Tag("NOT RUN", "–", "-", "grey", 12, quiet=True),
+)
+_BY_WORD = {tag.word: tag for tag in _TAGS}
+NOT_JUDGED = _BY_WORD["NOT JUDGED"]
+NOT_RUN = _BY_WORD[Verdict.NOT_RUN.value]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One case, ready to show. `number` is its place in `RunResult.cases`."""
+
+    number: int
+    tag: Tag
+    case: str
+    head: str
+    base: str
+    change: str
+    range: str
+    interval: str
+    p99: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cases that were not run for one and the same reason."""
+
+    reason: str
+    cases: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A run, ready to show. `rows` are ordered worst first and leave out `not_run`."""
+
+    tag: Tag
+    sentence: str
+    worst: str
+    worst_number: int | None
+    counts: tuple[tuple[Tag, int], ...]
+    steps: tuple[tuple[tuple[bool, str], ...], ...]
+    facts: tuple[tuple[str, str], ...]
+    rows: tuple[Row, ...]
+    not_run: tuple[Group, ...]
+
+    @property
+    def loud(self) -> tuple[Row, ...]:
+        """The rows that a reader has to see."""
+        return tuple(row for row in self.rows if not row.tag.quiet)
+
+    @property
+    def quiet(self) -> tuple[Row, ...]:
+        """The rows of cases where nothing happened."""
+        return tuple(row for row in self.rows if row.tag.quiet)
+
+
+def run_view(result: RunResult) -> RunView:
+    """Everything of a run that more than one renderer shows."""
+    ordered = sorted(enumerate(result.cases), key=_order)
+    rows = tuple(_row(number, case) for number, case in ordered if case_tag(case) is not NOT_RUN)
+    worst = _worst([pair for pair in ordered if case_tag(pair[1]) is not NOT_RUN])
+    summary = result.summary
+    return RunView(
+        tag=NOT_JUDGED if summary is None else _BY_WORD[summary.verdict.value],
+        sentence=_unjudged(result) if summary is None else fmt.line(summary.sentence, 1_000),
+        worst="" if worst is None else worst[1],
+        worst_number=None if worst is None else worst[0],
+        counts=_counts(result),
+        steps=() if summary is None else tuple(fmt.spans(fmt.line(s, 500)) for s in summary.next_steps),
+        facts=_facts(result),
+        rows=rows,
+        not_run=_not_run([case for _, case in ordered]),
+    )
+
+
+def case_tag(case: CaseResult) -> Tag:
+    """The verdict to show. An unjudged case still shows that it failed or was not run."""
+    if case.judgement is not None:
+        return _BY_WORD[case.judgement.verdict.value]
+    if isinstance(case.outcome, NotRun):
+        return NOT_RUN
+    if isinstance(case.outcome, Failed):
+        return _BY_WORD["MISSING" if case.outcome.stage == "missing" else "ERROR"]
+    return NOT_JUDGED
+
+
+def column(case: CaseResult, side: str, metric: str) -> tuple[float, ...]:
+    """One value a launch, as judged; of a case that was not judged, from its valid launches."""
+    if case.judgement is not None:
+        columns = case.judgement.head if side == "head" else case.judgement.base
+        if columns.get(metric):
+            return tuple(float(value) for value in columns[metric] if abs(value) <= sys.float_info.max)
+    if side == "head" and isinstance(case.outcome, Measured):
+        launches = [launch for launch in case.outcome.launches if not launch.invalid]
+        if metric == "latency_ns":
+            return tuple(launch.median_ns for launch in launches)
+        if metric == "p99_ns":
+            return tuple(launch.percentile_ns(99) for launch in launches)
+        if metric in ("load_ns", "first_inference_ns", "peak_memory_bytes"):
+            return tuple(getattr(launch, metric) for launch in launches)
+    return ()
+
+
+def middle(values: Sequence[float]) -> float | None:
+    """The median, or nothing of nothing."""
+    return statistics.median(values) if values else None
+
+
+def _duration(value: float | None) -> str:
+    return fmt.NOTHING if value is None else fmt.duration(value)
+
+
+def _estimate(case: CaseResult) -> float:
+    ratio = None if case.judgement is None else case.judgement.ratio
+    return 1.0 if ratio is None or not math.isfinite(ratio.estimate) else ratio.estimate
+
+
+def _order(pair: tuple[int, CaseResult]) -> tuple[int, float, str, int]:
+    number, case = pair
+    return (case_tag(case).severity, -_estimate(case), case.case.id, number)
+
+
+def _row(number: int, case: CaseResult) -> Row:
+    ratio = None if case.judgement is None else case.judgement.ratio
+    stored = isinstance(case.outcome, Unchanged)
+    head = middle(column(case, "head", "latency_ns"))
+    p99 = column(case, "head", "p99_ns") or (column(case, "base", "p99_ns") if stored else ())
+    return Row(
+        number=number,
+        tag=case_tag(case),
+        case=fmt.line(case.case.id),
+        head="not timed" if stored and head is None else _duration(head),
+        base=_duration(middle(column(case, "base", "latency_ns"))),
+        change=fmt.NOTHING if ratio is None else fmt.change(ratio.estimate),
+        range="" if ratio is None else fmt.bounds(ratio),
+        interval="" if ratio is None else fmt.interval(ratio),
+        p99=_duration(middle(p99)),
+        reason=fmt.line(_reason(case), 400),
+    )
+
+
+def _reason(case: CaseResult) -> str:
+    said = "" if case.judgement is None else case.judgement.reason
+    if isinstance(case.outcome, NotRun):
+        return case.outcome.reason or said
+    if isinstance(case.outcome, Failed):
+        own = f"{case.outcome.stage}: {case.outcome.reason}"
+        return own if not said or case.outcome.reason in said else f"{said} — {own}"
+    return said
+
+
+def _worst(ordered: Sequence[tuple[int, CaseResult]]) -> tuple[int, str] | None:
+    """The worst change of the gravest verdict that has one; nothing where nothing is slower."""
+    rated = [
+        pair for pair in ordered if pair[1].judgement is not None and pair[1].judgement.ratio is not None
+    ]
+    if not rated:
+        return None
+    grave = [pair for pair in rated if case_tag(pair[1]).severity == 0]
+    number, case = max(grave or rated, key=lambda pair: _estimate(pair[1]))
+    if _estimate(case) <= 1:
+        return None
+    return number, f"{fmt.line(case.case.id)}: {fmt.change(_estimate(case))}"
+
+
+def _counts(result: RunResult) -> tuple[tuple[Tag, int], ...]:
+    """Counts by verdict without zeros. A word that we do not know is shown, not lost."""
+    if result.summary is not None and result.summary.counts:
+        counts = dict(result.summary.counts)
+    else:
+        counts = dict(Counter(case_tag(case).word for case in result.cases))
+    known = [(tag, counts[tag.word]) for tag in _TAGS if counts.get(tag.word)]
+    unknown = [word for word in sorted(counts) if word not in _BY_WORD and counts[word]]
+    return (*known, *((Tag(fmt.line(word, 40), "·", ".", "grey", 99), counts[word]) for word in unknown))
+
+
+def _unjudged(result: RunResult) -> str:
+    measured = sum(isinstance(case.outcome, Measured) for case in result.cases)
+    return f"Measured {measured} of {len(result.cases)} cases; nothing was compared, so nothing is judged."
+
+
+def _not_run(cases: Sequence[CaseResult]) -> tuple[Group, ...]:
+    groups: dict[str, list[str]] = defaultdict(list)
+    for case in cases:
+        if case_tag(case) is NOT_RUN:
+            groups[fmt.line(_reason(case)) or "no reason given"].append(fmt.line(case.case.id))
+    return tuple(Group(reason, tuple(ids)) for reason, ids in groups.items())
+
+
+def _facts(result: RunResult) -> tuple[tuple[str, str], ...]:
+    """What was compared, where and with what."""
+    versions = {
+        f"{fmt.line(name, 60)} {fmt.line(version, 60)}"
+        for case in result.cases
+        if case.recipe is not None
+        for name, version in case.recipe.versions.items()
+    }
+    facts = (
+        ("Commit", fmt.commit(result.commit)),
+        ("Device", fmt.line(result.environment.device)),
+        ("Toolchain", fmt.line(result.environment.toolchain)),
+        ("Libraries", fmt.line(", ".join(sorted(versions)), 600)),
+        ("Protocol", fmt.protocol(result.protocol)),
+        ("Measured", fmt.line(result.created)),
+        ("Run", fmt.line(result.run_id)),
+        ("perfgate", fmt.line(result.perfgate)),
+        ("Exit status", "" if result.summary is None else str(result.summary.exit_code)),
+    )
+    return tuple((name, value) for name, value in facts if value)

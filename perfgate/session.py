@@ -1,0 +1,261 @@
+"""One registered plugin object a pytest run: it collects, measures once, lets items report, and writes.
+
+Under pytest-xdist every worker holds the whole selection. The first to reach the measuring step takes a
+file lock and measures for all; the others wait, then read what it wrote.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from filelock import FileLock
+
+from perfgate.errors import PerfgateError, SpecError
+from perfgate.files import RESULTS_LIMIT_BYTES, read_record, record_json, write_text
+from perfgate.gate.summary import summarise
+from perfgate.items import EXIT_CODE, CaseItem, SpecFile, failure_text
+from perfgate.measure import functions
+from perfgate.pipeline import Pipeline, write_outputs
+from perfgate.progress import BarProgress, PlainProgress
+from perfgate.records import CaseResult, RunResult, Verdict
+from perfgate.settings import load_settings
+from perfgate.spec.model import ModelSpec, read_spec
+
+_SCHEMA_MARK = b"perfgate-trt/model/"
+
+
+class _Trouble(PerfgateError):
+    """An error that a sibling worker met, told again."""
+
+
+class GateSession:
+    """Holds the pipeline and the results of one pytest run."""
+
+    def __init__(self, config: pytest.Config, flags: dict[str, Any]) -> None:
+        self._config = config
+        self.settings = load_settings(flags, start=config.rootpath)
+        self._specs: dict[str, ModelSpec] = {}
+        self._results: dict[str, CaseResult] = {}
+        self._own: dict[str, CaseResult] = {}
+        self._run: RunResult | None = None
+        self._trouble: PerfgateError | None = None
+        self._codes: list[int] = []
+        worker = getattr(config, "workerinput", None)
+        self._is_worker = worker is not None
+        shared = worker["perfgate_shared"] if worker else None
+        self._shared = Path(shared) if shared else self.settings.path("store") / "runs" / uuid.uuid4().hex
+        models = self.settings.path("models")
+        if not worker and config.args_source is not pytest.Config.ArgsSource.ARGS and models.is_dir():
+            config.args.append(str(models))
+
+    @cached_property
+    def pipeline(self) -> Pipeline:
+        return Pipeline(self.settings, self._progress())
+
+    def _progress(self) -> PlainProgress:
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        if self._is_worker or reporter is None:
+            return PlainProgress(lambda _: None)
+        from rich.console import Console
+
+        console = Console(file=self._config.get_terminal_writer()._file)
+        if console.is_terminal:
+            return BarProgress(console)
+        return PlainProgress(lambda text: reporter.write_line(f"perfgate: {text}"))
+
+    # Collection
+
+    def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> SpecFile | None:
+        if file_path.suffix != ".toml" or not self._is_spec(file_path):
+            return None
+        file: SpecFile = SpecFile.from_parent(parent, path=file_path)
+        file.gate = self
+        return file
+
+    def _is_spec(self, path: Path) -> bool:
+        return (
+            path.parent == self.settings.path("models").resolve() or _SCHEMA_MARK in path.read_bytes()[:4096]
+        )
+
+    def read_spec(self, path: Path) -> ModelSpec:
+        spec = read_spec(path)
+        other = self._specs.setdefault(spec.name, spec)
+        if other.path != spec.path:
+            raise SpecError(
+                f"two models are named {spec.name!r}: the other is {other.path}",
+                where=f"{path}: name",
+                fix="give each model a name of its own; baselines are filed by it",
+            )
+        return spec
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> None:
+        """Baseline cases that nothing collected makes any more become items that fail as MISSING."""
+        if not self._specs:
+            return
+        cases = [item.case for item in items if isinstance(item, CaseItem)]
+        specs = {Path(spec.path) for spec in self._specs.values()}
+        whole = set(self.settings.path("models").resolve().glob("*.toml")) <= specs
+        ghosts = self.pipeline.missing(cases, models=None if whole else self._specs)
+        items += [CaseItem.make(session, self, one.case.id, case=one.case, ghost=one) for one in ghosts]
+
+    # Measuring
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Iterator[None]:
+        stopped = session.testsfailed and not session.config.option.continue_on_collection_errors
+        if session.items and not stopped and not session.config.option.collectonly:
+            self._measure(session.items)
+        return (yield)
+
+    def _measure(self, items: list[pytest.Item]) -> None:
+        cases = [item for item in items if isinstance(item, CaseItem)]
+        nodes = functions.benchmark_nodes(items) if functions.has_benchmark(self._config) else []
+        if not cases and not nodes:
+            return
+        saved, trouble = self._shared / "results.json", self._shared / "trouble.json"
+        self._shared.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self._shared / "lock"):
+                if trouble.is_file():
+                    self._trouble = _retell(msgspec.json.decode(trouble.read_bytes()))
+                    return
+                if not saved.is_file():
+                    write_text(saved, record_json(self._measure_now(cases, nodes)))
+                self._run = read_record(saved, RunResult, limit_bytes=RESULTS_LIMIT_BYTES)
+        except PerfgateError as error:
+            self._trouble = error
+            text = {"what": error.what, "where": error.where, "fix": error.fix, "code": error.exit_code}
+            with contextlib.suppress(PerfgateError):
+                write_text(trouble, msgspec.json.encode(text).decode())
+            return
+        self._results = {result.case.id: result for result in self._run.cases}
+
+    def _measure_now(self, items: list[CaseItem], nodes: list[str]) -> RunResult:
+        selected = [(item.spec, item.case) for item in items if item.spec is not None]
+        ghosts = [item.ghost for item in items if item.ghost is not None]
+        pipeline = self.pipeline
+        with pipeline.progress:
+            result = pipeline.run(selected, missing=ghosts)
+            if nodes:
+                timed = pipeline.run_benchmarks(nodes, root=self._config.rootpath)
+                result = pipeline.judged(msgspec.structs.replace(result, cases=(*result.cases, *timed)))
+        return result
+
+    def gate_function(self, file: Path, test: str, function: str) -> CaseResult:
+        """Measure a function of a test file in fresh processes and judge it; used by the fixture."""
+        result = self.pipeline.run_function(file, test, function)
+        self._own[result.case.id] = result
+        if self._is_worker:
+            write_text(
+                self._shared / f"own-{uuid.uuid4().hex}.json",
+                record_json(self._with_cases((result,))),
+            )
+        assert result.judgement is not None
+        if self.exit_code_of(result.judgement.verdict):
+            pytest.fail(failure_text(result), pytrace=False)
+        return result
+
+    # Reporting
+
+    def result_of(self, case_id: str) -> CaseResult:
+        if self._trouble is not None:
+            raise self._trouble
+        return self._results[case_id]
+
+    def exit_code_of(self, verdict: Verdict) -> int:
+        return 1 if verdict is Verdict.NEW and self.settings.require_baseline else verdict.exit_code
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
+        yield
+        result = self._results.get(functions.benchmark_case_id(item.nodeid))
+        if result is not None and result.judgement is not None:
+            code = self.exit_code_of(result.judgement.verdict)
+            if code:
+                item.user_properties.append((EXIT_CODE, code))
+                pytest.fail(failure_text(result), pytrace=False)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Iterator[pytest.TestReport]:
+        report: pytest.TestReport = yield  # type: ignore[misc,assignment]
+        if isinstance(item, CaseItem) and call.when == "call":
+            trouble = call.excinfo.value if call.excinfo else None
+            if isinstance(trouble, PerfgateError):
+                report.user_properties.append((EXIT_CODE, trouble.exit_code))
+            else:
+                report.duration = item.measured_s()
+        return report  # type: ignore[return-value]
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self._codes.append(int(str(dict(report.user_properties).get(EXIT_CODE, 1))))
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        node.workerinput["perfgate_shared"] = str(self._shared.resolve())
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self._is_worker or session.config.option.collectonly:
+            return
+        result = self._gather()
+        if result is None:
+            return
+        self._run = result
+        write_outputs(result, self.settings.path("out"))
+        if session.exitstatus == pytest.ExitCode.TESTS_FAILED and self._codes and 1 not in self._codes:
+            session.exitstatus = min(self._codes)
+        elif session.exitstatus == pytest.ExitCode.OK and result.summary and result.summary.exit_code:
+            session.exitstatus = result.summary.exit_code
+
+    def _gather(self) -> RunResult | None:
+        """The run with the cases of fixtures, joined from all workers; None where nothing was collected."""
+        saved = self._shared / "results.json"
+        if self._run is None and saved.is_file():
+            self._run = read_record(saved, RunResult, limit_bytes=RESULTS_LIMIT_BYTES)
+        for path in sorted(self._shared.glob("own-*.json")):
+            for case in read_record(path, RunResult, limit_bytes=RESULTS_LIMIT_BYTES).cases:
+                self._own.setdefault(case.case.id, case)
+        if self._run is None and not self._own:
+            return None
+        return self._with_cases((*(self._run.cases if self._run else ()), *self._own.values()))
+
+    def _with_cases(self, cases: tuple[CaseResult, ...]) -> RunResult:
+        run = self._run or self.pipeline.empty_result()
+        summary = summarise(
+            cases,
+            results=f"{self.settings.out}/results.json",
+            require_baseline=self.settings.require_baseline,
+        )
+        return msgspec.structs.replace(run, cases=cases, summary=summary)
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        terminalreporter.section("perfgate")
+        if self._run is None:
+            terminalreporter.write_line("nothing was measured: no case was selected, so nothing was compared")
+            return
+        from perfgate.report import render
+
+        terminalreporter.write_line(render(self._run, "terminal"))
+        out = self.settings.path("out")
+        terminalreporter.write_line(f"wrote {out / 'results.json'} and {out / 'report.html'}")
+        if self._codes and 1 not in self._codes:
+            terminalreporter.write_line(
+                f"perfgate: only the environment failed, no case did: exit status {min(self._codes)}"
+            )
+
+
+def _retell(text: dict[str, Any]) -> PerfgateError:
+    error = _Trouble(text["what"], where=text["where"], fix=text["fix"])
+    error.exit_code = text["code"]
+    return error

@@ -1,0 +1,118 @@
+"""Settings: flags over environment (`PERFGATE_*`) over `[tool.perfgate]` in `pyproject.toml`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from perfgate.errors import UsageError
+from perfgate.files import TEXT_LIMIT_BYTES, read_bytes
+from perfgate.records import Name, Positive, Protocol, Record, Tolerance
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+# Free clocks and one tenant on a GPU; neighbours on the same cores of a CPU. Checked against launches.
+_TOLERANCES = {"gpu": Tolerance(ignore=0.005, catch=0.02), "cpu": Tolerance(ignore=0.10, catch=0.30)}
+_PROTOCOLS = {
+    "gpu": Protocol(launches=5, duration_ns=1_000_000_000, min_samples=200),
+    "cpu": Protocol(launches=5, duration_ns=1_000_000_000, min_samples=5),
+}
+
+
+class Settings(Record):
+    """Everything a user can set. Paths are relative to `root`, the folder of `pyproject.toml` or the
+    working directory."""
+
+    models: Name = "models"
+    baselines: Name = "baselines"
+    out: Name = "perfgate-out"
+    store: Name = ".perfgate"
+    backend: Name = "auto"
+    device: Name = "auto"
+    launches: Annotated[int, Meta(ge=1, le=1000)] | None = None
+    duration_ms: Positive | None = None
+    warmup_ms: Annotated[int, Meta(ge=0)] | None = None
+    min_samples: Positive | None = None
+    launch_timeout_s: Positive = 300
+    build_timeout_s: Positive = 3600
+    lock_timeout_s: Positive = 3600
+    engine_cache_mib: Positive = 6144
+    ignore: Annotated[float, Meta(gt=0, lt=10)] | None = None
+    catch: Annotated[float, Meta(gt=0, lt=10)] | None = None
+    require_baseline: bool = False
+    remeasure: bool = False
+    all_cases: bool = False
+    root: str = "."
+
+    def path(self, name: str) -> Path:
+        """A setting that names a path, relative to `root`."""
+        return Path(self.root) / str(getattr(self, name))
+
+    def protocol(self, kind: str) -> Protocol:
+        """The measuring protocol on a `cpu` or `gpu`."""
+        default = _PROTOCOLS[kind]
+        return msgspec.structs.replace(
+            default,
+            launches=self.launches or default.launches,
+            duration_ns=default.duration_ns if self.duration_ms is None else self.duration_ms * 1_000_000,
+            warmup_ns=default.warmup_ns if self.warmup_ms is None else self.warmup_ms * 1_000_000,
+            min_samples=self.min_samples or default.min_samples,
+            timeout_s=self.launch_timeout_s,
+        )
+
+    def tolerance(self, kind: str) -> Tolerance:
+        """The default tolerance on a `cpu` or `gpu`; a model's own goes over it."""
+        default = _TOLERANCES[kind]
+        return Tolerance(ignore=self.ignore or default.ignore, catch=self.catch or default.catch)
+
+
+def load_settings(
+    flags: Mapping[str, Any], *, start: Path, environ: Mapping[str, str] = os.environ
+) -> Settings:
+    """Join the three sources. `flags` that are None were not given.
+
+    Raises `UsageError` that names the source and key of a value that does not fit.
+    """
+    root, table = _project_table(start)
+    settings = _layer(
+        {"root": str(root)}, table, where=f"{root / 'pyproject.toml'}: tool.perfgate", strict=True
+    )
+    known = set(Settings.__struct_fields__) - {"root"}
+    from_environment = {
+        name: environ[f"PERFGATE_{name.upper()}"] for name in known if f"PERFGATE_{name.upper()}" in environ
+    }
+    settings = _layer(settings, from_environment, where="environment", strict=False)
+    given = {name: value for name, value in flags.items() if value is not None}
+    return msgspec.convert(_layer(settings, given, where="flags", strict=True), Settings)
+
+
+def _layer(under: dict[str, Any], over: Mapping[str, Any], *, where: str, strict: bool) -> dict[str, Any]:
+    try:
+        layer = msgspec.convert(dict(over), Settings, strict=strict)
+    except msgspec.ValidationError as error:
+        raise UsageError(str(error), where=where, fix="see README, Settings") from error
+    return under | {name: getattr(layer, name) for name in over}
+
+
+def _project_table(start: Path) -> tuple[Path, dict[str, Any]]:
+    """The nearest `pyproject.toml` at or above `start` that has a `[tool.perfgate]`, or `start` itself."""
+    for folder in (start, *start.parents):
+        path = folder / "pyproject.toml"
+        if path.is_file():
+            try:
+                project = tomllib.loads(read_bytes(path, limit_bytes=TEXT_LIMIT_BYTES).decode())
+            except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+                raise UsageError(f"is not valid TOML: {error}", where=path) from error
+            table = project.get("tool", {}).get("perfgate")
+            if isinstance(table, dict):
+                return folder, table
+    return start, {}

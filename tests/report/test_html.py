@@ -1,0 +1,150 @@
+import base64
+import hashlib
+import re
+import time
+from html.parser import HTMLParser
+
+import msgspec
+import pytest
+
+from perfgate.records import RunResult
+from perfgate.report import render
+
+VOID = {"meta", "br", "path", "link", "img", "hr"}
+
+
+class Page(HTMLParser):
+    """Collects what a browser would, and fails on tags that do not nest."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.style = ""
+        self.text = ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] == "style":
+            self.style += data
+        else:
+            self.text += data
+
+    def values(self, attribute: str) -> list[str]:
+        return [value for _, attrs in self.tags if (value := attrs.get(attribute)) is not None]
+
+
+@pytest.fixture
+def page(run: RunResult) -> Page:
+    return Page(render(run, "html"))
+
+
+def test_the_policy_allows_this_style_sheet_and_nothing_else(page: Page) -> None:
+    policy = next(a["content"] for t, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
+    digest = base64.b64encode(hashlib.sha256(page.style.encode()).digest()).decode()
+    assert policy is not None
+    assert policy.startswith(f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:")
+
+
+def test_the_page_asks_for_nothing(page: Page) -> None:
+    names = {tag for tag, _ in page.tags}
+    assert not names & {"script", "link", "img", "iframe", "object", "embed", "form", "base"}
+    assert not page.values("src") and not page.values("style")
+    assert all(href.startswith("#c") for href in page.values("href"))
+    assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
+    assert not re.search(r"https?://|@import|url\(", page.style)
+
+
+def test_ids_are_unique_and_every_link_and_label_finds_its_target(page: Page) -> None:
+    ids = page.values("id")
+    assert len(ids) == len(set(ids))
+    assert {href[1:] for href in page.values("href")} <= set(ids)
+    assert {word for label in page.values("aria-labelledby") for word in label.split()} <= set(ids)
+
+
+def test_the_same_result_makes_the_same_bytes(run: RunResult) -> None:
+    assert render(run, "html") == render(run, "html")
+
+
+def test_the_first_screen_says_what_happened(run: RunResult) -> None:
+    text = render(run, "html")
+    first = Page(text).text.split("Cases\n")[0]
+    assert '<html lang="en">' in text and 'name="viewport"' in text
+    for words in (
+        "REGRESSION",
+        "resnet50/fp16/b8: 12.3 % slower",
+        "perfgate explain",
+        "NVIDIA-H200",
+        "8.5.3.1",
+    ):
+        assert words in first
+    assert "IMPROVEMENT" not in first, "a count of zero is left out"
+
+
+def test_a_case_shows_its_launches_engine_differences_and_error(page: Page) -> None:
+    for words in (
+        "48.92 MiB",
+        "45.20 s",
+        "fp16 93 %",
+        "cask_conv_f32",
+        "Unsupported op: Einsum",
+        "invalid: thermal",
+    ):
+        assert words in page.text
+    assert "Baseline: 5 launches, 2.054 ms to 2.075 ms. Head: 5 launches, 2.307 ms to 2.330 ms." in page.text
+    assert {attrs.get("role") for tag, attrs in page.tags if tag == "svg"} == {"img"}
+
+
+def test_an_unjudged_run_says_so(unjudged: RunResult) -> None:
+    text = Page(render(unjudged, "html")).text
+    assert "NOT JUDGED" in text and "nothing is judged" in text and "MISSING" in text
+
+
+def test_five_hundred_cases_stay_small_and_quick(many: RunResult) -> None:
+    begin = time.monotonic()
+    text = render(many, "html")
+    assert time.monotonic() - begin < 3
+    assert len(text.encode()) < 1_500_000
+    Page(text)
+
+
+def test_beyond_a_thousand_cases_the_table_goes_on_without_sections(many: RunResult) -> None:
+    page = Page(render(msgspec.structs.replace(many, cases=many.cases * 3), "html"))
+    assert "500 more cases are in the table above" in page.text
+    assert {href[1:] for href in page.values("href")} <= set(page.values("id"))
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_colours_keep_a_contrast_of_4_5(page: Page, scheme: int) -> None:
+    blocks = [dict(re.findall(r"--([\w-]+): (#\w{6});", part)) for part in page.style.split("@media screen")]
+    colour = {**blocks[0], **blocks[scheme]}
+    pairs = [(ink, paper) for ink in ("ink", "soft", "blue") for paper in ("page", "card")]
+    pairs += [(tone, f"{tone}-bg") for tone in ("red", "amber", "green", "blue", "grey")]
+    pairs += [("ink", "code")]
+    assert {pair: _contrast(colour[pair[0]], colour[pair[1]]) for pair in pairs} == {
+        pair: pytest.approx(12.75, abs=8.25) for pair in pairs
+    }
+
+
+def _contrast(ink: str, paper: str) -> float:
+    high, low = sorted((_luminance(ink), _luminance(paper)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    parts = [int(colour[index : index + 2], 16) / 255 for index in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
