@@ -63,8 +63,8 @@ def _table(view: RunView, count: int, pen: _Pen, console: Console) -> None:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     table.add_column("verdict", no_wrap=True)
     table.add_column("case", overflow="fold", min_width=12)
-    table.add_column("head median", justify="right", no_wrap=wide)
-    table.add_column("baseline median", justify="right", no_wrap=wide)
+    table.add_column("head\nmedian", justify="right", no_wrap=wide)
+    table.add_column("baseline\nmedian", justify="right", no_wrap=wide)
     table.add_column("change", no_wrap=wide, overflow="fold")
     if wide:
         table.add_column("p99", justify="right", no_wrap=True)

@@ -40,8 +40,8 @@ def save(
     return path
 
 
-def conv(path: Path, dtype: type = np.float32, **more: Any) -> Path:
-    weight = np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(dtype)
+def conv(path: Path, element: type = np.float32, **more: Any) -> Path:
+    weight: Any = np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(element)
     nodes = [
         helper.make_node("Conv", ["x", "w"], ["c"], "conv1"),
         helper.make_node("Relu", ["c"], ["y"], "relu1"),

@@ -1,8 +1,9 @@
 """One code path for all versions: probing is held against the names that each real version has.
 
-`data/tensorrt_names.json` was extracted from the published wheels by running this file under each:
+`data/tensorrt_names.json` was extracted from the published wheels by running `extract` below, pasted
+into each one's interpreter:
 
-    python test_tensorrt_names.py MODULE VERSION        # prints the version's names as JSON
+    python -c "<ENUMS, CLASSES, FUNCTIONS, extract>; print(json.dumps(extract(MODULE)))"
 
 with `tensorrt` from tensorrt==8.5.3.1 (CPython 3.10), tensorrt-bindings==8.6.1 and tensorrt-cu12-bindings
 10.0.1, 10.8.0.43, 10.16.1.11 and 11.4.0.106, and `tensorrt_rtx` from tensorrt-rtx-cu13==1.7.1.116. The
@@ -15,10 +16,16 @@ from __future__ import annotations
 import enum
 import importlib
 import json
-import sys
 import types
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+from perfgate.engine._trt_api import Api, version_tuple
+from perfgate.engine._trt_options import apply_options, check_typing, network_flags, precision_flags
+from perfgate.errors import CaseError
+from perfgate.records import Precision, Recipe
 
 ENUMS = (
     "BuilderFlag", "NetworkDefinitionCreationFlag", "TacticSource", "PreviewFeature",
@@ -47,17 +54,6 @@ def extract(module: str) -> dict[str, Any]:
         "functions": sorted(name for name in FUNCTIONS if hasattr(trt, name)),
     }
 
-
-if __name__ == "__main__":
-    print(json.dumps({sys.argv[2]: extract(sys.argv[1])}, sort_keys=True))
-    sys.exit()
-
-import pytest
-
-from perfgate.engine._trt_api import Api, version_tuple
-from perfgate.engine._trt_options import apply_options, check_typing, network_flags, precision_flags
-from perfgate.errors import CaseError
-from perfgate.records import Precision, Recipe
 
 NAMES = json.loads((Path(__file__).parent / "data" / "tensorrt_names.json").read_text())
 VERSIONS = ("8.5.3.1", "8.6.1", "10.0.1", "10.8.0.43", "10.16.1.11", "11.4.0.106", "rtx-1.7.1.116")
@@ -224,7 +220,7 @@ def test_strong_precision_sets_no_flag(version: str) -> None:
 
 @pytest.mark.parametrize("version", ["11.4.0.106", "rtx-1.7.1.116"])
 def test_a_weak_flag_that_is_gone_is_an_error(version: str) -> None:
-    with pytest.raises(CaseError, match="BuilderFlag.FP16"):
+    with pytest.raises(CaseError, match=r"BuilderFlag\.FP16"):
         precision_flags(api_of(version), "fp16", "weak")
 
 
