@@ -29,10 +29,8 @@ def main() -> NoReturn:
     """The console script: `PerfgateError` becomes a short message and its exit code."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        cli(standalone_mode=False)
-        code = 0
-    except Exit as leave:
-        code = leave.exit_code
+        # Not standalone, click returns the code of an `Exit` and raises the rest.
+        code = cli(standalone_mode=False) or 0
     except click.ClickException as error:
         error.show()
         code = 2

@@ -37,17 +37,29 @@ def read_bytes(path: Path, *, limit_bytes: int) -> bytes:
 def read_record(path: Path, kind: type[T], *, limit_bytes: int) -> T:
     """Decode a JSON file strictly as `kind`.
 
-    Unknown keys, wrong types, NaN, truncation and absurd lengths raise `DataError` that names the file
-    and the path inside it.
+    Unknown and repeated keys, wrong types, NaN, truncation and absurd lengths raise `DataError` that names
+    the file and the path inside it.
     """
+    data = read_bytes(path, limit_bytes=limit_bytes)
     try:
-        return msgspec.json.decode(read_bytes(path, limit_bytes=limit_bytes), type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        record = msgspec.json.decode(data, type=kind)
+        # msgspec lets the last of two equal keys win, so that a reader of the text may see another value.
+        json.loads(data, object_pairs_hook=_refuse_repeated)
+        return record
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise DataError(
             f"is not a valid {kind.__name__}: {error}",
             where=path,
             fix="restore the file from git or make it anew; it is not meant to be edited by hand",
         ) from error
+
+
+def _refuse_repeated(pairs: list[tuple[str, Any]]) -> None:
+    seen = set()
+    for key, _ in pairs:
+        if key in seen:
+            raise ValueError(f"the key {key!r} is there twice")
+        seen.add(key)
 
 
 def file_digest(path: Path) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timezone
@@ -16,7 +18,7 @@ from perfgate.engine import get_backend
 from perfgate.engine.cache import EngineCache
 from perfgate.engine.host import gpu_uuid
 from perfgate.engine.interface import Backend
-from perfgate.errors import CaseError, InfrastructureError
+from perfgate.errors import CaseError, DataError, InfrastructureError
 from perfgate.files import RESULTS_LIMIT_BYTES, file_digest, read_record, record_json, write_text
 from perfgate.gate.baselines import Baselines, load_baselines
 from perfgate.gate.judge import judge
@@ -86,11 +88,13 @@ class Pipeline:
         return [(spec, case) for spec in read_specs(list(paths)) for case in self.cases(spec)]
 
     def cases(self, spec: ModelSpec) -> list[Case]:
+        """The cases of a spec; results name the spec by its path in the project, not on this machine."""
         return expand(
             spec,
             backend=self.backend.name,
             default_mode=self.backend.modes()[0],
             tolerance=self.settings.tolerance(self.backend.kind),
+            source=os.path.relpath(spec.path, self.settings.root),
         )
 
     def missing(self, cases: Iterable[Case], *, models: Iterable[str] | None = None) -> list[CaseResult]:
@@ -396,7 +400,11 @@ def _ghost(case_id: str, backend: str) -> Case:
 
 def read_results(path: Path) -> RunResult:
     """Read a results file strictly and within bounds. Raises `DataError`."""
-    return read_record(path, RunResult, limit_bytes=RESULTS_LIMIT_BYTES)
+    result = read_record(path, RunResult, limit_bytes=RESULTS_LIMIT_BYTES)
+    ids = Counter(case.case.id for case in result.cases)
+    if repeated := next((case_id for case_id, count in ids.items() if count > 1), None):
+        raise DataError(f"has two cases {repeated!r}", where=path, fix="one of them would hide the other")
+    return result
 
 
 def write_outputs(result: RunResult, out: Path) -> list[Path]:

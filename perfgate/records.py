@@ -103,7 +103,8 @@ class Mode(Record):
 
 class Protocol(Record):
     """How a launch is measured: warm up for `warmup_ns` (at least once), then take samples until both
-    `duration_ns` and `min_samples` are reached, never more than `max_samples`."""
+    `duration_ns` and `min_samples` are reached, never more than `max_samples`. On a CPU a launch is invalid
+    when others used more than `foreign_cpu_limit` of the processors meanwhile."""
 
     launches: Annotated[int, Meta(ge=1, le=1000)] = 5
     warmup_ns: Count = 200_000_000
@@ -111,6 +112,7 @@ class Protocol(Record):
     min_samples: Annotated[int, Meta(ge=1, le=1_000_000)] = 5
     max_samples: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
     timeout_s: Annotated[int, Meta(ge=1, le=86_400)] = 300
+    foreign_cpu_limit: Share = 0.15
 
 
 class Tensor(Record):
@@ -226,15 +228,22 @@ class Difference(Record):
 
 class Telemetry(Record):
     """What the device did during a launch. A field that could not be read is absent, and
-    `unavailable` says why. Clocks in MHz, power in mW, energy in mJ, temperature in degrees Celsius."""
+    `unavailable` says why. Clocks in MHz, power in mW, energy in mJ, temperature in degrees Celsius;
+    `violations_ns` is the time slowed by a policy, `unexplained_bytes` device memory in use before the
+    launch that no process of ours explains, `foreign_cpu` the share of our processors that others used."""
 
     sm_clock_mhz: Series = ()
     memory_clock_mhz: Series = ()
     power_mw: Series = ()
     temperature_c: Series = ()
     energy_mj: Count | None = None
+    violations_ns: dict[Name, Count] = {}
+    ecc_errors: Count | None = None
+    peak_used_bytes: Count = 0
+    unexplained_bytes: Count = 0
     slowdowns: tuple[Name, ...] = ()
     foreign_pids: tuple[Count, ...] = ()
+    foreign_cpu: Share | None = None
     unavailable: Facts = {}
 
 
@@ -309,8 +318,9 @@ class Failed(Record, tag="failed"):
 
 Outcome = Measured | Unchanged | NotRun | Failed
 
+MetricValue = Count | Annotated[float, Meta(ge=0, lt=1e19)]
 MetricColumns = Annotated[
-    dict[Name, Annotated[tuple[float | int, ...], Meta(max_length=10_000)]], Meta(max_length=100)
+    dict[Name, Annotated[tuple[MetricValue, ...], Meta(max_length=10_000)]], Meta(max_length=100)
 ]
 
 

@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from perfgate.errors import UsageError
 from perfgate.files import TEXT_LIMIT_BYTES, read_bytes
-from perfgate.records import Name, Positive, Protocol, Record, Tolerance
+from perfgate.records import Name, Positive, Protocol, Record, Share, Tolerance
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -46,6 +46,7 @@ class Settings(Record):
     build_timeout_s: Positive = 3600
     lock_timeout_s: Positive = 3600
     engine_cache_mib: Positive = 6144
+    foreign_cpu_limit: Share = 0.15
     ignore: Annotated[float, Meta(gt=0, lt=10)] | None = None
     catch: Annotated[float, Meta(gt=0, lt=10)] | None = None
     require_baseline: bool = False
@@ -67,12 +68,20 @@ class Settings(Record):
             warmup_ns=default.warmup_ns if self.warmup_ms is None else self.warmup_ms * 1_000_000,
             min_samples=self.min_samples or default.min_samples,
             timeout_s=self.launch_timeout_s,
+            foreign_cpu_limit=self.foreign_cpu_limit,
         )
 
     def tolerance(self, kind: str) -> Tolerance:
         """The default tolerance on a `cpu` or `gpu`; a model's own goes over it."""
         default = _TOLERANCES[kind]
-        return Tolerance(ignore=self.ignore or default.ignore, catch=self.catch or default.catch)
+        own = Tolerance(ignore=self.ignore or default.ignore, catch=self.catch or default.catch)
+        if own.ignore >= own.catch:
+            raise UsageError(
+                f"ignore ({own.ignore:g}) is not below catch ({own.catch:g})",
+                where="settings",
+                fix="what is to be ignored must be smaller than what is to be caught: set both",
+            )
+        return own
 
 
 def load_settings(
@@ -96,6 +105,8 @@ def load_settings(
 
 
 def _layer(under: dict[str, Any], over: Mapping[str, Any], *, where: str, strict: bool) -> dict[str, Any]:
+    if "root" in over:
+        raise UsageError("unknown key `root`", where=where, fix="it is the folder of pyproject.toml")
     try:
         layer = msgspec.convert(dict(over), Settings, strict=strict)
     except msgspec.ValidationError as error:
@@ -110,9 +121,12 @@ def _project_table(start: Path) -> tuple[Path, dict[str, Any]]:
         if path.is_file():
             try:
                 project = tomllib.loads(read_bytes(path, limit_bytes=TEXT_LIMIT_BYTES).decode())
-            except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            except (ValueError, RecursionError) as error:  # a number of 5000 digits is a plain ValueError
                 raise UsageError(f"is not valid TOML: {error}", where=path) from error
-            table = project.get("tool", {}).get("perfgate")
-            if isinstance(table, dict):
+            tool = project.get("tool")
+            table = tool.get("perfgate") if isinstance(tool, dict) else None
+            if table is not None and not isinstance(table, dict):
+                raise UsageError("is not a table", where=f"{path}: tool.perfgate", fix="[tool.perfgate]")
+            if table is not None:
                 return folder, table
     return start, {}

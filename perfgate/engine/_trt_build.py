@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import time
 import warnings
@@ -40,7 +39,7 @@ def build_engine(api: Api, request: BuildRequest) -> EngineFacts:
             f"precision {recipe.precision!r} needs Q/DQ nodes in the graph and {path.name} has none",
             fix="let perfgate quantise the model, or export it with QuantizeLinear and DequantizeLinear",
         )
-    notes = _preflight(request, _least_free_bytes(recipe))
+    notes = _preflight(request, graph, _least_free_bytes(recipe))
     logger = logger_of(api)
     logger.forget()
     load_plugins(api, recipe.plugins, logger)
@@ -242,12 +241,10 @@ def _least_free_bytes(recipe: Recipe) -> int:
     return int(value * (1 << 20))
 
 
-def _preflight(request: BuildRequest, least_bytes: int) -> list[str]:
+def _preflight(request: BuildRequest, graph: Graph, least_bytes: int) -> list[str]:
     """Refuse a build that would fail, or choose slower tactics, for want of memory or disk."""
     folder = Path(request.engine).parent
-    model = Path(request.onnx)
-    external = sum(entry.stat().st_size for entry in os.scandir(model.parent) if entry.is_file())
-    needed = _MIN_FREE_DISK_BYTES + external
+    needed = _MIN_FREE_DISK_BYTES + graph.size_bytes
     free_disk = shutil.disk_usage(folder).free
     if free_disk < needed:
         raise InfrastructureError(

@@ -53,10 +53,6 @@ class CudaContext:
         """A timing event; `blocking` lets `synchronize` sleep where it would otherwise spin."""
         return self.cuda.Event(self.cuda.event_flags.BLOCKING_SYNC if blocking else 0)
 
-    def synchronize(self) -> None:
-        """Wait for all work on the device."""
-        self.cuda.Context.synchronize()
-
     def close(self) -> None:
         """Pop and release the context; everything made in it must be gone by now."""
         if self._context is None:

@@ -32,6 +32,12 @@ def free_memory_bytes(device: str = "auto") -> int | None:
     return int(number) << 20 if number.isdigit() else None
 
 
+def compute_capability(device: str = "auto") -> tuple[int, int] | None:
+    """(9, 0) for an H200; None where it cannot be read."""
+    found = _ask(device, lambda pynvml, handle: pynvml.nvmlDeviceGetCudaComputeCapability(handle))
+    return None if found is None else (int(found[0]), int(found[1]))
+
+
 def selected(device: str = "auto") -> str:
     """The index or UUID of the GPU that CUDA's device 0 is, given `--device` and CUDA_VISIBLE_DEVICES.
 

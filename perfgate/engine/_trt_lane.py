@@ -76,8 +76,10 @@ def numpy_type(dtype: str) -> np.dtype[Any]:
     import numpy as np
 
     name = next(array for onnx_name, array in _TYPES.values() if onnx_name == dtype)
-    if hasattr(np, name):
+    try:
         return np.dtype(name)
+    except TypeError:
+        pass
     try:
         import ml_dtypes
 

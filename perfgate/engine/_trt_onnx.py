@@ -15,10 +15,12 @@ _NAME_PREFIX = "perfgate?"
 
 
 class Graph(Record):
-    """The inputs by name, with numbers or dimension names; the nodes as (name, operator) in file order."""
+    """The inputs by name, with numbers or dimension names; the nodes as (name, operator) in file order;
+    the model's size with its external weights."""
 
     inputs: dict[str, Dims]
     nodes: tuple[tuple[str, str], ...]
+    size_bytes: int
 
     @property
     def quantised(self) -> bool:
@@ -35,6 +37,12 @@ def read_graph(path: Path) -> Graph:
     except Exception as error:  # protobuf and onnx raise families of their own
         raise CaseError(f"{path.name} is not a readable ONNX file: {error}") from error
     weights = {tensor.name for tensor in graph.initializer}
+    beside = {
+        path.parent / entry.value
+        for tensor in graph.initializer
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
     inputs: dict[str, Dims] = {}
     for value in graph.input:
         if value.name in weights:
@@ -48,7 +56,11 @@ def read_graph(path: Path) -> Graph:
                 )
             axes.append(axis.dim_param or int(axis.dim_value))
         inputs[value.name] = tuple(axes)
-    return Graph(inputs=inputs, nodes=tuple((node.name, node.op_type) for node in graph.node))
+    return Graph(
+        inputs=inputs,
+        nodes=tuple((node.name, node.op_type) for node in graph.node),
+        size_bytes=sum(file.stat().st_size for file in (path, *beside) if file.is_file()),
+    )
 
 
 def profile_shapes(

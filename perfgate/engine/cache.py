@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from perfgate.children import call_child
 from perfgate.engine.interface import BuildRequest
@@ -37,6 +36,7 @@ class EngineCache:
         self._root = root
         self._cap_bytes = cap_bytes
         self._say = say
+        self._in_use: set[Path] = set()
 
     def get(
         self, recipe: Recipe, onnx: Path, *, timeout_s: float, device: str = "auto"
@@ -46,6 +46,7 @@ class EngineCache:
         Raises `CaseError` when it does not build, crashes the child or exceeds `timeout_s`.
         """
         home = self._root / digest(recipe)[:32]
+        self._in_use.add(home)
         try:
             home.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -55,8 +56,8 @@ class EngineCache:
             if found is None:
                 self._build(home, recipe, onnx, timeout_s, device)
                 found = read_record(home / "facts.json", EngineFacts, limit_bytes=_FACTS_LIMIT_BYTES)
-        os.utime(home / "facts.json")
-        self._evict(keep=home)
+            os.utime(home / "facts.json")
+        self._evict()
         return home / "engine", found
 
     def _load(self, home: Path) -> EngineFacts | None:
@@ -82,7 +83,8 @@ class EngineCache:
             fresh.replace(home / "engine")
             write_text(home / "facts.json", record_json(facts))
 
-    def _evict(self, *, keep: Path) -> None:
+    def _evict(self) -> None:
+        """Remove the least recently used entries over the cap, but none that this cache has handed out."""
         entries = []
         for facts in self._root.glob("*/facts.json"):
             with contextlib.suppress(OSError):
@@ -90,8 +92,16 @@ class EngineCache:
                 entries.append((facts.stat().st_mtime, used, facts.parent))
         total = sum(used for _, used, _ in entries)
         for _, used, home in sorted(entries):
-            if total <= self._cap_bytes or home == keep:
+            if total <= self._cap_bytes or home in self._in_use or not _removed(home):
                 continue
-            shutil.rmtree(home, ignore_errors=True)
             total -= used
             self._say(f"the engine cache was over {self._cap_bytes >> 20} MiB: removed {home.name}")
+
+
+def _removed(home: Path) -> bool:
+    """Remove an entry unless somebody is at it. Its lock file stays: another process may wait for it."""
+    with contextlib.suppress(OSError, Timeout), FileLock(home / "lock", timeout=0):
+        (home / "facts.json").unlink()
+        (home / "engine").unlink(missing_ok=True)
+        return True
+    return False

@@ -14,7 +14,7 @@ from typing import Literal
 
 from perfgate.engine._trt_api import MODULES, load_api
 from perfgate.engine._trt_cuda import GraphCaptureError
-from perfgate.engine._trt_device import choose, device_name
+from perfgate.engine._trt_device import choose, compute_capability, device_name
 from perfgate.engine._trt_inspect import Layer, Layers, layer_share, read_layers, realised, weight_share
 from perfgate.engine.interface import Backend, BuildRequest, Runner
 from perfgate.errors import InfrastructureError
@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 _MAX_STREAMS = 64
+_RTX_CAPABILITIES = ((7, 5), (8, 6), (8, 9))  # and all of 12.x
 _DRIVES: tuple[Literal["graph", "enqueue"], ...] = ("graph", "enqueue")
 _WAITS: tuple[Literal["spin", "block"], ...] = ("spin", "block")
 
@@ -61,7 +62,13 @@ class TensorRTBackend(Backend):
             return error.what
         except Exception as error:
             return f"TensorRT cannot be used here: {error}"
-        return None if found else "no NVIDIA GPU is visible (nvidia-smi and NVML show none)"
+        if not found:
+            return "no NVIDIA GPU is visible (nvidia-smi and NVML show none)"
+        capability = compute_capability(self._device) if self.name == "tensorrt-rtx" else None
+        if capability is not None and capability not in _RTX_CAPABILITIES and capability[0] < 12:
+            number = ".".join(map(str, capability))
+            return f"TensorRT for RTX does not run on {found} (compute capability {number})"
+        return None
 
     @property
     def kind(self) -> str:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from perfgate.errors import DataError
+import msgspec
+
+from perfgate.errors import DataError, RefusedError
 from perfgate.files import BASELINE_LIMIT_BYTES, read_record, record_json, write_text
+from perfgate.gate.metrics import metrics_fault
 from perfgate.records import BASELINE_SCHEMA, Baseline, BaselineCase, Environment, Record
 
 
@@ -27,6 +30,10 @@ class Baselines(Record):
 
 
 def baseline_path(root: Path, environment: Environment, model: str) -> Path:
+    """Raises `DataError` for a name that would leave `root`; names may come from a results file."""
+    for name in (environment.device, environment.toolchain, model):
+        if "/" in name or "\0" in name or name.startswith("."):
+            raise DataError(f"{name!r} cannot name a baseline's file", where=root)
     return root / environment.device / environment.toolchain / f"{model}.json"
 
 
@@ -38,13 +45,8 @@ def read_baseline(path: Path) -> Baseline:
     for case_id, case in baseline.cases.items():
         if case.environment not in baseline.environments:
             raise DataError("names an environment that is not in the file", where=f"{path}: cases.{case_id}")
-        lengths = {len(values) for values in case.metrics.values()}
-        if len(lengths) != 1 or 0 in lengths or "latency_ns" not in case.metrics:
-            raise DataError(
-                "needs latency_ns, and metrics of one equal length", where=f"{path}: cases.{case_id}.metrics"
-            )
-        if min(case.metrics["latency_ns"]) <= 0:
-            raise DataError("is not above zero", where=f"{path}: cases.{case_id}.metrics.latency_ns")
+        if wrong := metrics_fault(case.metrics):
+            raise DataError(wrong, where=f"{path}: cases.{case_id}.metrics")
     return baseline
 
 
@@ -70,12 +72,17 @@ def _load_folder(folder: Path) -> dict[str, Stored]:
 
 
 def write_baseline(path: Path, baseline: Baseline) -> None:
-    """Write atomically, with only the environments that a case still refers to."""
+    """Write atomically, with only the environments that a case still refers to.
+
+    Raises `RefusedError` for a record that could not be read back, and writes nothing then.
+    """
     used = {case.environment for case in baseline.cases.values()}
     kept = {key: value for key, value in baseline.environments.items() if key in used}
-    write_text(
-        path,
-        record_json(
-            Baseline(schema=BASELINE_SCHEMA, model=baseline.model, environments=kept, cases=baseline.cases)
-        ),
+    text = record_json(
+        Baseline(schema=BASELINE_SCHEMA, model=baseline.model, environments=kept, cases=baseline.cases)
     )
+    try:
+        msgspec.json.decode(text, type=Baseline)
+    except msgspec.MsgspecError as error:
+        raise RefusedError(f"would not be a valid baseline: {error}", where=path) from error
+    write_text(path, text)

@@ -6,7 +6,7 @@ import msgspec
 
 from perfgate.gate.baselines import Baselines, Stored
 from perfgate.gate.judge import judge
-from perfgate.gate.metrics import columns
+from perfgate.gate.metrics import columns, metrics_fault
 from perfgate.gate.summary import summarise
 from perfgate.records import BaselineCase, CaseResult, Failed, Measured, MetricColumns, RunResult, Verdict
 
@@ -16,7 +16,7 @@ def compare_results(base: RunResult, head: RunResult, *, results: str) -> RunRes
 
     Another toolchain on either side makes every pair INCOMPARABLE, as everywhere.
     """
-    stored = {case.case.id: _stored(base, case) for case in base.cases if _metrics(case)}
+    stored = {case.case.id: _stored(base, case) for case in base.cases if not metrics_fault(_metrics(case))}
     baselines = Baselines(root=results, cases=stored)
     present = {case.case.id for case in head.cases}
     gone = [
@@ -40,7 +40,7 @@ def _judged(case: CaseResult, baselines: Baselines, head: RunResult) -> CaseResu
 def _metrics(case: CaseResult) -> MetricColumns:
     """What a results file knows of a case: its own launches, or the stored numbers that it relied on."""
     if isinstance(case.outcome, Measured):
-        return columns(case.outcome.launches)
+        return columns([one for one in case.outcome.launches if not one.invalid])
     unchanged = case.judgement is not None and case.judgement.verdict is Verdict.UNCHANGED
     return case.judgement.base if case.judgement is not None and unchanged else {}
 

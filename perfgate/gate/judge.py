@@ -19,6 +19,7 @@ from perfgate.records import (
     NotRun,
     Outcome,
     Protocol,
+    Unchanged,
     Verdict,
 )
 
@@ -33,10 +34,13 @@ def judge(
         return Judgement(verdict=verdict, reason=outcome.reason, base=_metrics(stored))
     if isinstance(outcome, NotRun):
         return _judge_not_run(outcome, stored)
-    head = columns(outcome.launches) if isinstance(outcome, Measured) else {}
-    if isinstance(outcome, Measured) and len(outcome.launches) < protocol.launches:
-        reason = f"too few launches: {len(outcome.launches)} of {protocol.launches}; run again"
-        return Judgement(verdict=Verdict.INVALID, reason=reason, base=_metrics(stored), head=head)
+    head: MetricColumns = {}
+    if isinstance(outcome, Measured):
+        valid = [launch for launch in outcome.launches if not launch.invalid]
+        head = columns(valid) if valid else {}
+        if len(valid) < protocol.launches:
+            reason = _too_few(outcome, len(valid), protocol.launches)
+            return Judgement(verdict=Verdict.INVALID, reason=reason, base=_metrics(stored), head=head)
     if stored is None:
         judgement = _judge_without_baseline(case, baselines, environment, head)
     elif changed := differences(stored.environment.key, environment.key):
@@ -49,7 +53,7 @@ def judge(
             head=head,
             differences=changed,
         )
-    elif not head:
+    elif isinstance(outcome, Unchanged):
         judgement = Judgement(
             verdict=Verdict.UNCHANGED,
             reason="same model, recipe, inputs and environment as the baseline: nothing to time",
@@ -58,6 +62,11 @@ def judge(
     else:
         judgement = _compare(case, stored, environment, head)
     return _judge_slo(case, judgement)
+
+
+def _too_few(outcome: Measured, valid: int, wanted: int) -> str:
+    why = next((launch.invalid for launch in outcome.launches if launch.invalid), "the run was cut short")
+    return f"only {valid} of {wanted} launches are valid: {why}; run again"
 
 
 def _metrics(stored: Stored | None) -> MetricColumns:

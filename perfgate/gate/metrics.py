@@ -23,3 +23,11 @@ def columns(launches: Sequence[Launch]) -> MetricColumns:
             round(len(launch.samples_ns) / launch.wall_ns * 1e9, 3) for launch in launches
         ),
     }
+
+
+def metrics_fault(metrics: MetricColumns) -> str | None:
+    """Why stored columns cannot be judged against, or None."""
+    lengths = {len(values) for values in metrics.values()}
+    if len(lengths) != 1 or 0 in lengths or "latency_ns" not in metrics:
+        return "needs latency_ns, and metrics of one equal length"
+    return None if min(metrics["latency_ns"]) >= 1 else "has a latency_ns below one nanosecond"

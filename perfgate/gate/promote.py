@@ -10,7 +10,7 @@ import msgspec
 
 from perfgate.errors import RefusedError
 from perfgate.gate.baselines import baseline_path, read_baseline, write_baseline
-from perfgate.gate.metrics import columns
+from perfgate.gate.metrics import columns, metrics_fault
 from perfgate.records import (
     BASELINE_SCHEMA,
     Baseline,
@@ -55,6 +55,7 @@ def promote(
             "holds no measured case", where="promote", fix="perfgate run --remeasure, then promote"
         )
     moves: list[Move] = []
+    files: dict[Path, Baseline] = {}
     for model, cases in sorted(by_model.items()):
         path = baseline_path(root, result.environment, model)
         before = (
@@ -64,6 +65,9 @@ def promote(
         )
         after = _merge(before, cases, result, reason)
         moves += _moves(before, after)
+        files[path] = after
+    # All are read before any is written: a damaged one leaves the others alone.
+    for path, after in files.items():
         write_baseline(path, after)
     return moves
 
@@ -104,13 +108,16 @@ def _merge(before: Baseline, cases: list[CaseResult], result: RunResult, reason:
             merged.pop(case.case.id, None)
             continue
         engine = case.outcome.engine
+        metrics = columns([one for one in case.outcome.launches if not one.invalid])
+        if wrong := metrics_fault(metrics):
+            raise RefusedError(f"{case.case.id} {wrong}", where=result.run_id, fix="measure it again")
         merged[case.case.id] = BaselineCase(
             case_digest=case.case_digest,
             onnx_digest=case.recipe.onnx_digest if case.recipe else "",
             source_digest=case.source_digest,
             engine_digest=engine.digest if engine else "",
             environment=key,
-            metrics=columns(case.outcome.launches),
+            metrics=metrics,
             promoted=result.created,
             commit=result.commit.sha,
             reason=reason,

@@ -6,6 +6,7 @@ the protocol of `perfgate.children`.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import sys
 import time
@@ -17,6 +18,7 @@ from perfgate.children import call_child, serve
 from perfgate.engine import get_backend
 from perfgate.engine.interface import Runner, Samples, blocking_samples
 from perfgate.errors import CaseError
+from perfgate.measure.watch import watching
 from perfgate.records import Case, InputData, Launch, Name, Protocol, Record
 from perfgate.spec.inputs import make_array
 
@@ -55,12 +57,16 @@ def _serve(request: LaunchRequest) -> Launch:
 
 
 def _launch_engine(target: EngineTarget, protocol: Protocol) -> Launch:
-    started = time.perf_counter_ns()
     backend = get_backend(target.case.backend, target.device)
-    with backend.load(Path(target.engine), target.case) as runner:
-        load_ns = time.perf_counter_ns() - started
-        runner.bind(_inputs(runner, target))
-        return _measure(runner.infer, lambda: runner.take(protocol), load_ns, protocol)
+    with watching(backend.kind, target.device, protocol) as watch:
+        started = time.perf_counter_ns()
+        with backend.load(Path(target.engine), target.case) as runner:
+            load_ns = time.perf_counter_ns() - started
+            runner.bind(_inputs(runner, target))
+            result = _measure(
+                runner.infer, lambda: watch.around(lambda: runner.take(protocol)), load_ns, protocol
+            )
+        return watch.complete(result)
 
 
 def _inputs(runner: Runner, target: EngineTarget) -> dict[str, Any]:
@@ -87,7 +93,9 @@ def _launch_callable(target: CallableTarget, protocol: Protocol) -> Launch:
             fix="it must load what it needs and return the function to time",
         )
     load_ns = time.perf_counter_ns() - started
-    return _measure(work, lambda: blocking_samples(work, protocol), load_ns, protocol)
+    with watching("cpu", "cpu", protocol) as watch:
+        take = functools.partial(watch.around, lambda: blocking_samples(work, protocol))
+        return watch.complete(_measure(work, take, load_ns, protocol))
 
 
 def _measure(

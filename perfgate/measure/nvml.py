@@ -7,27 +7,21 @@ Every reading survives a machine that does not offer it: it is absent, and `unav
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
-import threading
-from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
 from perfgate.errors import InfrastructureError, UsageError
-from perfgate.records import Count, Facts, Record, Telemetry
+from perfgate.records import Count, Facts, Record
 
 IDLE_LIMIT_BYTES = 512 << 20
 """Memory in use before our launch above this is somebody's. A driver alone holds less, a CUDA context
 with a model more."""
 
-_CLOCK_SM, _CLOCK_MEMORY = 1, 2
+CLOCK_SM, CLOCK_MEMORY = 1, 2
 _TEMPERATURE_GPU = 0
-_POLICIES = {"power": 0, "thermal": 1}
-_ECC_TYPES = {"corrected": 0, "uncorrected": 1}
-_ECC_SINCE_BOOT = 0
 _MEMORY_V2 = 0x02000028
 # What "this machine does not offer it" looks like; a GPU that was lost, or a time-out, is something else.
 _ABSENT = {
@@ -38,27 +32,10 @@ _ABSENT = {
     25: "not in a version known to this driver",
     26: "no longer supported by this driver",
 }
-_SLOWDOWNS = {
-    0x2: "applications_clocks",
-    0x4: "sw_power_cap",
-    0x8: "hw_slowdown",
-    0x10: "sync_boost",
-    0x20: "sw_thermal",
-    0x40: "hw_thermal",
-    0x80: "hw_power_brake",
-    0x100: "display_clocks",
-    0x200: "board_limit",
-    0x400: "reliability",
-}
-_INVALIDATING = {"hw_slowdown", "hw_thermal", "hw_power_brake", "sw_thermal", "thermal_violation"}
 # CUDA cores an SM. NVML counts cores only; a capability that is not here has no SM count.
 _CORES_PER_SM = dict.fromkeys(["7.0", "7.2", "7.5", "8.0"], 64) | dict.fromkeys(
     ["8.6", "8.7", "8.9", "9.0", "10.0", "10.1", "10.3", "11.0", "12.0", "12.1"], 128
 )
-_MAX_COUNT = 1 << 62
-_MAX_TICKS = 20_000
-_TICKS_PER_LOOK = 10
-_JOIN_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -81,7 +58,7 @@ class Presence(Record):
     unavailable: Facts = {}
 
 
-class _Reader:
+class Reader:
     """Makes NVML calls. What cannot be read is None and has its reason in `unavailable`.
 
     `strict` raises `InfrastructureError` for a failure that is not "this machine does not offer it".
@@ -241,7 +218,7 @@ def _instances(nvml: Any, gpu: Any) -> Iterator[Any]:
 
 
 def _answer(nvml: Any, name: str, *arguments: Any) -> Any | None:
-    return _Reader(nvml, strict=True).read(name, (name, *arguments))
+    return Reader(nvml, strict=True).read(name, (name, *arguments))
 
 
 def describe(
@@ -253,7 +230,7 @@ def describe(
     `locked_mhz` is the clock that this run locked: NVML cannot read a lock back. Raises
     `InfrastructureError` when the device fails, as opposed to not offering a reading.
     """
-    reader = _Reader(device.nvml, strict=True)
+    reader = Reader(device.nvml, strict=True)
 
     def read(show: Callable[[Any], object], field: str, *calls: tuple[Any, ...]) -> None:
         answer = reader.read(field, *calls)
@@ -266,8 +243,8 @@ def describe(
     read("{0[0]}.{0[1]}".format, "compute_capability", ("nvmlDeviceGetCudaComputeCapability", gpu))
     read(_on_off, "ecc", ("nvmlDeviceGetEccMode", gpu))
     read(lambda mw: f"{mw / 1000:g}", "power_limit_w", ("nvmlDeviceGetEnforcedPowerLimit", gpu))
-    read(str, "applications_sm_clock_mhz", ("nvmlDeviceGetApplicationsClock", gpu, _CLOCK_SM))
-    read(str, "applications_memory_clock_mhz", ("nvmlDeviceGetApplicationsClock", gpu, _CLOCK_MEMORY))
+    read(str, "applications_sm_clock_mhz", ("nvmlDeviceGetApplicationsClock", gpu, CLOCK_SM))
+    read(str, "applications_memory_clock_mhz", ("nvmlDeviceGetApplicationsClock", gpu, CLOCK_MEMORY))
     read(str, "driver", ("nvmlSystemGetDriverVersion",))
     cuda = [("nvmlSystemGetCudaDriverVersion_v2",), ("nvmlSystemGetCudaDriverVersion",)]
     read(lambda n: f"{n // 1000}.{n % 1000 // 10}", "cuda_driver", *cuda)
@@ -289,7 +266,7 @@ def describe(
     read(str, "pcie_generation", ("nvmlDeviceGetCurrPcieLinkGeneration", gpu))
     read(str, "pcie_width", ("nvmlDeviceGetCurrPcieLinkWidth", gpu))
     read("P{}".format, "p_state", ("nvmlDeviceGetPerformanceState", gpu))
-    read(str, "temperature_c", *_temperature_calls(device))
+    read(str, "temperature_c", *temperature_calls(device))
     return key, noted, reader.unavailable
 
 
@@ -298,7 +275,7 @@ def _on_off(modes: Sequence[int]) -> str:
     return "on" if modes[0] else "off"
 
 
-def _temperature_calls(device: Device) -> list[tuple[Any, ...]]:
+def temperature_calls(device: Device) -> list[tuple[Any, ...]]:
     # NVML deprecates the first one.
     names = ("nvmlDeviceGetTemperature", "nvmlDeviceGetTemperatureV")
     return [(name, device.gpu, _TEMPERATURE_GPU) for name in names]
@@ -311,7 +288,7 @@ def own_pids() -> frozenset[int]:
 
 def presence(device: Device) -> Presence:
     """Who is on the device now. Take the first one before this launch makes a CUDA context."""
-    reader = _Reader(device.nvml)
+    reader = Reader(device.nvml)
     processes = reader.read("foreign_pids", ("nvmlDeviceGetComputeRunningProcesses", device.handle))
     # Version 2 leaves the driver's own reserve out of what is in use.
     memory = reader.read(
@@ -343,159 +320,3 @@ def unexplained_bytes(before: Presence, own: AbstractSet[int], *, limit_bytes: i
     if before.used_bytes <= limit_bytes or set(before.pids) & own:
         return 0
     return before.used_bytes
-
-
-def invalid_reason(telemetry: Telemetry, *, unexplained_bytes: int = 0) -> str | None:
-    """Why a launch says nothing of the commit, or None. A software power cap is a note only: a head that
-    draws more power and so clocks lower is slower."""
-    reasons = []
-    slowdowns = sorted(_INVALIDATING & set(telemetry.slowdowns))
-    if slowdowns:
-        reasons.append(f"the device was slowed down ({', '.join(slowdowns)})")
-    if telemetry.foreign_pids:
-        reasons.append(f"another process used the device (pid {', '.join(map(str, telemetry.foreign_pids))})")
-    if unexplained_bytes and not telemetry.foreign_pids:
-        reasons.append(f"{unexplained_bytes >> 20} MiB of device memory were in use before the launch")
-    return "; ".join(reasons) or None
-
-
-class TelemetrySampler:
-    """Watches a device from a thread of its own, from `start` to `stop`; neither ever raises.
-
-    Start it before the samples and stop it after them: only the polling falls between. After `stop`,
-    `violations_ns` holds the time slowed by policy, `ecc_errors` the errors counted, `peak_used_bytes`
-    the most device memory seen in use. `before` and `own` are as for `foreign`.
-    """
-
-    def __init__(
-        self,
-        device: Device,
-        before: Presence,
-        own: AbstractSet[int] | None = None,
-        *,
-        interval_s: float = 0.04,
-    ) -> None:
-        self.violations_ns: dict[str, int] = {}
-        self.ecc_errors: int | None = None
-        self.peak_used_bytes = 0
-        self._device = device
-        self._before = before
-        self._own = own_pids() if own is None else own
-        self._interval_s = interval_s
-        self._reader = _Reader(device.nvml)
-        self._reader.unavailable.update(before.unavailable)
-        self._polls: dict[str, list[tuple[Any, ...]]] = {
-            "sm_clock_mhz": [("nvmlDeviceGetClockInfo", device.gpu, _CLOCK_SM)],
-            "memory_clock_mhz": [("nvmlDeviceGetClockInfo", device.gpu, _CLOCK_MEMORY)],
-            "power_mw": [("nvmlDeviceGetPowerUsage", device.gpu)],
-            "temperature_c": _temperature_calls(device),
-        }
-        self._series: dict[str, deque[int]] = {name: deque(maxlen=_MAX_TICKS) for name in self._polls}
-        self._reasons = 0
-        self._foreign: set[int] = set()
-        self._counters: dict[str, int] = {}
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._poll, name="perfgate-telemetry", daemon=True)
-        self._telemetry: Telemetry | None = None
-
-    def __enter__(self) -> TelemetrySampler:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def start(self) -> None:
-        with self._forgiven():
-            self._counters = self._read_counters()
-            self._thread.start()
-
-    def stop(self) -> Telemetry:
-        """Join the thread and sum up. A second call returns the same record."""
-        if self._telemetry is None:
-            self._stopping.set()
-            if self._thread.ident is not None:
-                self._thread.join(_JOIN_S)
-            if self._thread.is_alive():
-                # A driver that hangs must not hang the run, and its thread may still write.
-                self._telemetry = Telemetry(
-                    unavailable={"telemetry": f"NVML did not answer for {_JOIN_S:.0f} s"}
-                )
-            else:
-                self._telemetry = self._sum_up()
-        return self._telemetry
-
-    @contextlib.contextmanager
-    def _forgiven(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            # Whatever telemetry trips over, the launch that it watches is not to blame.
-            self._reader.unavailable["telemetry"] = f"{type(error).__name__}: {error}"[:1000]
-
-    def _sum_up(self) -> Telemetry:
-        slowdowns = [name for bit, name in _SLOWDOWNS.items() if self._reasons & bit]
-        energy_mj = None
-        with self._forgiven():
-            # Counters first, so that they span little more than the samples.
-            last = self._read_counters(only=self._counters)
-            self._look_around()
-            # A counter that ran backwards was reset, and says nothing.
-            deltas = {n: v - self._counters[n] for n, v in last.items() if v >= self._counters[n]}
-            energy_mj = deltas.get("energy_mj")
-            self.violations_ns = {
-                n: deltas[f"{n}_violation"] for n in _POLICIES if f"{n}_violation" in deltas
-            }
-            slowdowns += [f"{name}_violation" for name, time_ns in self.violations_ns.items() if time_ns]
-            errors = [deltas[f"ecc_{name}"] for name in _ECC_TYPES if f"ecc_{name}" in deltas]
-            self.ecc_errors = sum(errors) if errors else None
-        return Telemetry(
-            energy_mj=energy_mj,
-            slowdowns=tuple(sorted(slowdowns)),
-            foreign_pids=tuple(sorted(self._foreign)),
-            unavailable=dict(self._reader.unavailable),
-            **{name: tuple(values) for name, values in self._series.items()},
-        )
-
-    def _read_counters(self, only: Collection[str] | None = None) -> dict[str, int]:
-        gpu = self._device.gpu
-        calls: dict[str, tuple[Any, ...]] = {"energy_mj": ("nvmlDeviceGetTotalEnergyConsumption", gpu)}
-        for name, policy in _POLICIES.items():
-            calls[f"{name}_violation"] = ("nvmlDeviceGetViolationStatus", gpu, policy)
-        for name, kind in _ECC_TYPES.items():
-            calls[f"ecc_{name}"] = ("nvmlDeviceGetTotalEccErrors", gpu, kind, _ECC_SINCE_BOOT)
-        answers = {n: self._reader.read(n, call) for n, call in calls.items() if only is None or n in only}
-        return {n: int(getattr(a, "violationTime", a)) for n, a in answers.items() if a is not None}
-
-    def _poll(self) -> None:
-        with self._forgiven():
-            for tick in itertools.count():
-                self._tick()
-                if tick % _TICKS_PER_LOOK == 0:
-                    self._look_around()
-                if self._stopping.wait(self._interval_s):
-                    return
-
-    def _tick(self) -> None:
-        for name, calls in self._polls.items():
-            value = self._reader.read(name, *calls)
-            if value is None:
-                continue
-            if 0 <= int(value) < _MAX_COUNT:
-                self._series[name].append(int(value))
-            else:
-                # All bits set is how NVML says it in a number.
-                self._reader.unavailable[name] = "said to be not available"
-        gpu = self._device.gpu
-        reasons = self._reader.read(
-            "slowdowns",
-            ("nvmlDeviceGetCurrentClocksEventReasons", gpu),
-            ("nvmlDeviceGetCurrentClocksThrottleReasons", gpu),
-        )
-        self._reasons |= int(reasons or 0)
-
-    def _look_around(self) -> None:
-        during = presence(self._device)
-        self._foreign |= set(foreign(self._before, during, self._own))
-        self.peak_used_bytes = max(self.peak_used_bytes, during.used_bytes)
-        self._reader.unavailable.update(during.unavailable)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol as Shape
 
 from perfgate.errors import CaseError
 from perfgate.measure.launch import CallableTarget, EngineTarget, LaunchRequest, launch
 from perfgate.records import EngineFacts, Failed, Launch, Measured, Name, Outcome, Protocol, Record
+
+RETRIES = 3
 
 
 class Job(Record, kw_only=True):
@@ -36,15 +39,19 @@ def measure(
 ) -> tuple[dict[str, Outcome], bool]:
     """Measure all jobs. Returns the outcome by case id, and whether Ctrl-C cut it short.
 
-    A case whose launch fails is `Failed` and is launched no more; the others go on. What was measured
-    before an interrupt is kept, though it is fewer launches than the protocol asks for.
+    A case whose launch fails is `Failed` and is launched no more; the others go on. An invalid launch (the
+    device was slowed down, or not ours alone) is kept and measured again, at most `RETRIES` times a case.
+    What was measured before an interrupt is kept, though it is fewer launches than the protocol asks for.
     """
     done: dict[str, list[Launch]] = {job.case_id: [] for job in jobs}
     failed: dict[str, Failed] = {}
     interrupted = False
     progress.start(sum(job.protocol.launches for job in jobs))
     try:
-        for job in order(jobs):
+        queue = deque(order(jobs))
+        again = {job.case_id: RETRIES for job in jobs}
+        while queue:
+            job = queue.popleft()
             if job.case_id in failed:
                 progress.step(job.case_id, "skipped: an earlier launch failed")
                 continue
@@ -55,6 +62,11 @@ def measure(
                 progress.step(job.case_id, f"failed: {error.what}")
                 continue
             done[job.case_id].append(result)
+            if result.invalid and again[job.case_id]:
+                again[job.case_id] -= 1
+                queue.append(job)
+                progress.step(job.case_id, f"invalid, to be measured again: {result.invalid}")
+                continue
             progress.step(job.case_id, f"{result.median_ns / 1e6:.4g} ms")
             checkpoint({job.case_id: _outcome(job, done[job.case_id], failed) for job in jobs})
     except KeyboardInterrupt:

@@ -6,18 +6,28 @@ import fnmatch
 import itertools
 from collections.abc import Iterator
 
+from perfgate.errors import SpecError
 from perfgate.records import Case, Dimension, Mode, Precision, Tolerance
 from perfgate.spec.inputs import input_digest
 from perfgate.spec.model import ModelSpec, parse_mode
 
 
-def expand(spec: ModelSpec, *, backend: str, default_mode: Mode, tolerance: Tolerance) -> list[Case]:
+def expand(
+    spec: ModelSpec, *, backend: str, default_mode: Mode, tolerance: Tolerance, source: str = ""
+) -> list[Case]:
     """All cases of a spec, in the order of the file.
 
     Ids read `resnet50/fp16/b8`, `bert-base/fp32/b1-s128`; where the spec lists modes, the mode comes last.
-    `tolerance` is the default for what the spec leaves open.
+    `tolerance` is the default for what the spec leaves open; `source` is how results name the spec.
     """
     own = Tolerance(ignore=spec.ignore or tolerance.ignore, catch=spec.catch or tolerance.catch)
+    if own.ignore >= own.catch:
+        given, other = ("ignore", "catch") if spec.ignore else ("catch", "ignore")
+        raise SpecError(
+            f"ignore ({own.ignore:g}) is not below catch ({own.catch:g})",
+            where=f"{spec.path}: {given}",
+            fix=f"set {other} as well: what is to be ignored must be smaller than what is to be caught",
+        )
     inputs = {name: input_digest(spec.folder, data) for name, data in spec.inputs.items()}
     return [
         Case(
@@ -30,7 +40,7 @@ def expand(spec: ModelSpec, *, backend: str, default_mode: Mode, tolerance: Tole
             inputs=inputs,
             tolerance=own,
             slo=spec.slo,
-            source=spec.path,
+            source=source,
         )
         for precision, shape, mode, parts in _combinations(spec, default_mode)
     ]

@@ -39,13 +39,18 @@ def read_graph(path: Path) -> Graph:
     import onnx
 
     try:
-        model = onnx.load(str(path), load_external_data=False)
+        return _read(path.resolve(), onnx.load(str(path), load_external_data=False))
+    except SpecError:
+        raise
     except Exception as error:  # protobuf raises its own kinds, by version
         raise SpecError(
             f"does not parse as ONNX: {error}",
             where=path,
             fix="export it again; is it cut short or a Git LFS pointer?",
         ) from error
+
+
+def _read(path: Path, model: Any) -> Graph:
     if not model.graph.node:
         raise SpecError("is an ONNX file without nodes", where=path, fix="export it again")
     weights = {tensor.name for tensor in model.graph.initializer}
@@ -65,7 +70,11 @@ def _input(value: Any) -> GraphInput:
 
     tensor = value.type.tensor_type
     dtype = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
-    axes = tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in tensor.shape.dim)
+    # Some exporters write -1 for a dynamic axis.
+    axes = tuple(
+        d.dim_value if d.HasField("dim_value") and d.dim_value >= 0 else d.dim_param or "?"
+        for d in tensor.shape.dim
+    )
     return GraphInput(name=value.name, dtype=dtype, axes=axes)
 
 

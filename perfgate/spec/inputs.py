@@ -57,8 +57,10 @@ def _load(tensor: Tensor, path: Path, dtype: np.dtype[Any]) -> np.ndarray[Any, A
 
     try:
         array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise SpecError(f"is not a .npy file: {error}", where=path, fix="save it with numpy.save") from error
+    if not isinstance(array, np.ndarray):
+        raise SpecError("is an archive, not a .npy file", where=path, fix="save it with numpy.save")
     if array.shape != tensor.shape or array.dtype != dtype:
         raise SpecError(
             f"holds {array.dtype}{list(array.shape)}, "

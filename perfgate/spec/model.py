@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from pathlib import Path
@@ -108,11 +109,20 @@ def read_spec(path: Path) -> ModelSpec:
     """Read and check one spec, without looking into its ONNX graph. Raises `SpecError`."""
     try:
         table = tomllib.loads(read_bytes(path, limit_bytes=TEXT_LIMIT_BYTES).decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number of 5000 digits is a plain ValueError
         raise SpecError(f"is not valid TOML: {error}", where=path, fix="correct the line it names") from error
+    _refuse_non_finite(path, table)
     spec = _convert(path, table)
     _check(path, spec)
     return spec
+
+
+def _refuse_non_finite(path: Path, value: Any, key: str = "") -> None:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _refuse_non_finite(path, inner, f"{key}.{name}".lstrip("."))
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise SpecError(f"{value} is not a finite number", where=f"{path}: {key}", fix="write a number")
 
 
 def _convert(path: Path, table: dict[str, Any]) -> ModelSpec:
@@ -122,13 +132,34 @@ def _convert(path: Path, table: dict[str, Any]) -> ModelSpec:
         return msgspec.convert({**table, "path": str(path)}, ModelSpec)
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at `$")
-        key = where.rstrip("`").lstrip(".") or "top level"
+        key = _spelled(where.rstrip("`").lstrip("."), table) or "top level"
         unknown = re.search(r"unknown field `(.*)`", what)
         if unknown:
             key = f"{key}.{unknown[1]}".removeprefix("top level.")
             raise SpecError("unknown key", where=f"{path}: {key}", fix=_near(unknown[1])) from error
         fix = f'add schema = "{MODEL_SCHEMA}"' if "`schema`" in what else "see README, Model specs"
         raise SpecError(what[0].lower() + what[1:], where=f"{path}: {key}", fix=fix) from error
+
+
+_DICTIONARIES: dict[str, type[Record]] = {"dims": DimensionSpec, "inputs": InputData}
+
+
+def _spelled(key: str, table: dict[str, Any]) -> str:
+    """The key with the name of the entry that does not fit, where msgspec writes `dims[...]`."""
+    section, hidden, rest = key.partition("[...]")
+    if not hidden or section not in _DICTIONARIES:
+        return key
+    kind = _DICTIONARIES[section]
+    name = next((name for name, value in table[section].items() if not _fits(value, kind)), "…")
+    return f"{section}.{name}{rest}"
+
+
+def _fits(value: object, kind: type[Record]) -> bool:
+    try:
+        msgspec.convert(value, kind)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 def _near(key: str) -> str:
@@ -149,6 +180,9 @@ def _check(path: Path, spec: ModelSpec) -> None:
             f"the name {spec.name!r} is not the file's", where=f"{path}: name", fix=f'name = "{path.stem}"'
         )
     _check_source(path, spec.source)
+    for key, values in (("precisions", spec.precisions), ("modes", spec.modes)):
+        if len(set(values)) != len(values):
+            raise SpecError("names a value twice", where=f"{path}: {key}", fix="remove the repeated value")
     for name, dim in spec.dims.items():
         _check_dimension(f"{path}: dims.{name}", dim)
     for name, data in spec.inputs.items():
@@ -162,7 +196,7 @@ def _check(path: Path, spec: ModelSpec) -> None:
             fix="a slowdown to ignore must be smaller than one to catch, such as 0.005 and 0.02",
         )
     for plugin in spec.plugins:
-        if not (path.parent / plugin).is_file():
+        if not _is_file(path.parent / plugin):
             raise SpecError(f"no such file: {plugin}", where=f"{path}: plugins", fix="put it beside the spec")
 
 
@@ -176,16 +210,30 @@ def _check_source(path: Path, source: Source) -> None:
     key, name = ("script", source.script) if source.script else ("onnx", source.onnx)
     inside = path.parent.resolve()
     target = path.parent / name
-    if Path(name).is_absolute() or not target.resolve().is_relative_to(inside):
+    if Path(name).is_absolute() or not _resolved(target).is_relative_to(inside):
         raise SpecError(
             f"{name} is outside {inside}", where=f"{path}: source.{key}", fix="keep it beside the spec"
         )
-    if not target.is_file():
+    if not _is_file(target):
         raise SpecError(
             f"no such file: {name}",
             where=f"{path}: source.{key}",
             fix=f"put it in {path.parent} or correct it",
         )
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, ValueError, RuntimeError):  # a loop of links, or no possible name: then it is no file
+        return path
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name too long, or one that no file can have
+        return False
 
 
 def _check_dimension(where: str, dim: DimensionSpec) -> None:
@@ -216,13 +264,19 @@ def _check_input(path: Path, name: str, data: InputData) -> None:
             where=where,
             fix='file = "inputs.npy", beside the spec',
         )
-    if data.file and not (path.parent / data.file).is_file():
+    if data.file and not _is_file(path.parent / data.file):
         raise SpecError(f"no such file: {data.file}", where=f"{where}.file", fix=f"put it in {path.parent}")
     if data.generate in ("integers", "uniform") and data.low >= data.high:
         raise SpecError(
             f"low {data.low:g} is not below high {data.high:g}",
             where=where,
             fix="values are drawn from [low, high)",
+        )
+    if data.generate == "integers" and not -(2**63) <= int(data.low) < int(data.high) <= 2**63:
+        raise SpecError(
+            f"no whole number lies from {data.low:g} to {data.high:g}, or not in 64 bits",
+            where=where,
+            fix="low and high are whole numbers of at most 64 bits",
         )
 
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from filelock import FileLock
 
 from perfgate.children import run_child, scrubbed_environment
-from perfgate.errors import CaseError, SpecError
-from perfgate.files import read_record, record_json, write_text
+from perfgate.errors import CaseError, DataError, SpecError
+from perfgate.files import file_digest, read_record, record_json, write_error, write_text
 from perfgate.records import Record, digest
 from perfgate.spec.graph import Graph, read_graph
 from perfgate.spec.model import ModelSpec
@@ -74,17 +74,27 @@ def materialise(spec: ModelSpec, store: Path) -> SourceModel:
         return SourceModel(path=str(path.resolve()), source_digest="", graph=read_graph(path))
     key = source_digest(spec)
     home = store / key[:32]
-    home.mkdir(parents=True, exist_ok=True)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(home, error) from error
     with FileLock(home / "lock"):
         facts, path = home / "graph.json", home / "model.onnx"
-        if facts.is_file() and path.is_file():
-            graph = read_record(facts, Graph, limit_bytes=_FACTS_LIMIT_BYTES)
-            if path.stat().st_size == graph.onnx_bytes:
-                return SourceModel(path=str(path.resolve()), source_digest=key, graph=graph)
+        if graph := _made_before(facts, path):
+            return SourceModel(path=str(path.resolve()), source_digest=key, graph=graph)
         _run_script(spec, path)
         graph = read_graph(path)
         write_text(facts, record_json(graph))
     return SourceModel(path=str(path.resolve()), source_digest=key, graph=graph)
+
+
+def _made_before(facts: Path, path: Path) -> Graph | None:
+    """The facts of the file in the store, or None where it is not there, cut short or damaged."""
+    try:
+        graph = read_record(facts, Graph, limit_bytes=_FACTS_LIMIT_BYTES)
+        return graph if file_digest(path) == graph.onnx_digest else None
+    except (DataError, OSError):
+        return None
 
 
 def _run_script(spec: ModelSpec, target: Path) -> None:
@@ -144,11 +154,17 @@ def _imports(script: Path) -> tuple[list[Path], dict[str, str]]:
             raise SpecError(f"is not valid Python: {error}", where=path, fix="correct the script") from error
         for node in ast.walk(tree):
             for name in _imported_names(node):
-                local = [p for p in (root / f"{name}.py", root / name / "__init__.py") if p.is_file()]
+                local = _local_files(root, name)
                 queue += local
                 if not local and node in tree.body:
                     packages.add(name)
     return sorted(files), _versions(packages)
+
+
+def _local_files(root: Path, name: str) -> list[Path]:
+    """The file of a local module; of a local package all files, because they import each other."""
+    module = root / f"{name}.py"
+    return [module] if module.is_file() else sorted((root / name).rglob("*.py"))
 
 
 def _imported_names(node: ast.AST) -> list[str]:

@@ -156,13 +156,12 @@ def test_what_is_called_without_asking_is_everywhere(version: str) -> None:
     assert NAMES[version]["functions"] == sorted(FUNCTIONS)
 
 
-def test_the_names_are_those_of_the_installed_tensorrt_rtx() -> None:
-    pytest.importorskip("tensorrt_rtx")
-    import tensorrt_rtx
-
-    if tensorrt_rtx.__version__ != "1.7.1.116":
-        pytest.skip(f"the names are those of 1.7.1.116, not of {tensorrt_rtx.__version__}")
-    assert extract("tensorrt_rtx") == NAMES["rtx-1.7.1.116"]
+@pytest.mark.parametrize(("module", "prefix"), [("tensorrt", ""), ("tensorrt_rtx", "rtx-")])
+def test_the_names_are_those_of_what_is_installed(module: str, prefix: str) -> None:
+    version = prefix + str(pytest.importorskip(module).__version__)
+    if version not in NAMES:
+        pytest.skip(f"the names of {version} were not extracted")
+    assert extract(module) == NAMES[version]
 
 
 def test_versions_compare_as_numbers() -> None:

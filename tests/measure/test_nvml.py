@@ -26,16 +26,15 @@ from perfgate.measure.nvml import (
     IDLE_LIMIT_BYTES,
     Device,
     Presence,
-    TelemetrySampler,
     describe,
     foreign,
-    invalid_reason,
     open_device,
     own_pids,
     presence,
     unexplained_bytes,
     visible_entry,
 )
+from perfgate.measure.telemetry import TelemetrySampler, invalid_reason
 from perfgate.records import Telemetry
 
 NOT_SUPPORTED, NO_PERMISSION, FUNCTION_NOT_FOUND, GPU_IS_LOST = 3, 4, 13, 15
@@ -472,7 +471,7 @@ def test_a_power_cap_is_a_note(name: str) -> None:
 
 def test_company_makes_a_launch_invalid() -> None:
     assert "pid 5, 7" in (invalid_reason(Telemetry(foreign_pids=(5, 7))) or "")
-    assert "1024 MiB" in (invalid_reason(Telemetry(), unexplained_bytes=1 << 30) or "")
+    assert "1024 MiB" in (invalid_reason(Telemetry(unexplained_bytes=1 << 30)) or "")
     assert invalid_reason(Telemetry(unavailable={"foreign_pids": "needs more permissions"})) is None
 
 
@@ -500,7 +499,7 @@ def test_a_launch_is_watched() -> None:
     assert len(telemetry.sm_clock_mhz) >= 3
     assert telemetry.energy_mj == 900
     assert telemetry.slowdowns == ("power_violation", "sw_power_cap")
-    assert (watch.violations_ns, watch.ecc_errors) == ({"power": 12, "thermal": 0}, 2)
+    assert (telemetry.violations_ns, telemetry.ecc_errors) == ({"power": 12, "thermal": 0}, 2)
     assert telemetry.unavailable == {}
     assert invalid_reason(telemetry) is None
     assert watch.stop() is telemetry
@@ -540,8 +539,9 @@ def test_company_is_seen_also_when_it_comes_and_goes() -> None:
     nvml.pids, nvml.used_bytes = [10, 66], 9 << 30
     nvml.wait_for("nvmlDeviceGetComputeRunningProcesses", 2)
     nvml.pids, nvml.used_bytes = [10], 1 << 30
-    assert watch.stop().foreign_pids == (66,)
-    assert watch.peak_used_bytes == 9 << 30
+    telemetry = watch.stop()
+    assert telemetry.foreign_pids == (66,)
+    assert telemetry.peak_used_bytes == 9 << 30
 
 
 WATCHED = {
@@ -611,7 +611,7 @@ def test_no_fault_of_telemetry_reaches_the_launch(name: str) -> None:
 
 
 def test_a_driver_that_hangs_does_not_hang_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nvml_module, "_JOIN_S", 0.05)
+    monkeypatch.setattr(telemetry_module, "_JOIN_S", 0.05)
     nvml, answered = FakeNvml(), threading.Event()
     nvml.answers["nvmlDeviceGetPowerUsage"] = lambda handle: answered.wait(DEADLINE_S)
     watch = TelemetrySampler(fake_device(nvml), Presence(), {10})

@@ -1,0 +1,330 @@
+"""TensorRT on a real GPU, from 8.5 on: every mode against ONNX Runtime's CPU, rebuilt engines, clean exits.
+
+Everything that starts CUDA runs in a child process, as it does in a real launch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from perfgate.children import package_environment
+from perfgate.engine._trt_api import version_tuple
+from perfgate.engine.interface import BuildRequest
+from perfgate.engine.tensorrt import TensorRTBackend, realised
+from perfgate.records import Case, Dimension, EngineFacts, Mode, Precision, Recipe, Tolerance
+
+pytestmark = pytest.mark.gpu
+
+BATCH = {"b": Dimension(min=1, opt=4, max=8)}
+MODES = (
+    *TensorRTBackend().modes(),
+    Mode(drive="graph", streams=2, wait="spin"),
+    Mode(drive="enqueue", transfers=True, streams=3, wait="block"),
+)
+BUILD = """
+import sys, msgspec
+from pathlib import Path
+from perfgate.engine.interface import BuildRequest
+from perfgate.engine.tensorrt import TensorRTBackend
+from perfgate.errors import PerfgateError
+request = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=BuildRequest)
+try:
+    print(msgspec.json.encode(TensorRTBackend().build(request)).decode())
+except PerfgateError as error:
+    print(msgspec.json.encode({"error": str(error)}).decode())
+"""
+LAUNCH = """
+import sys, msgspec, numpy
+from pathlib import Path
+from perfgate.engine.tensorrt import TensorRTBackend
+from perfgate.errors import PerfgateError
+from perfgate.records import Case, Protocol
+engine, case_file, data, out, times = sys.argv[1:]
+case = msgspec.json.decode(Path(case_file).read_bytes(), type=Case)
+protocol = Protocol(duration_ns=50_000_000, min_samples=20, max_samples=500)
+try:
+    for _ in range(int(times)):
+        with TensorRTBackend().load(Path(engine), case) as runner:
+            wanted = numpy.load(data)["x"]
+            runner.bind({tensor.name: wanted for tensor in runner.inputs})
+            runner.infer()
+            first = runner.outputs()
+            samples = runner.take(protocol)
+            last = runner.outputs()
+        runner.close()
+    numpy.savez(out, first=first["y"], last=last["y"])
+    print(msgspec.json.encode(samples).decode())
+except PerfgateError as error:
+    print(msgspec.json.encode({"error": str(error), "kind": type(error).__name__}).decode())
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _needs_tensorrt() -> Iterator[None]:
+    reason = TensorRTBackend().unavailable()
+    if reason:
+        pytest.skip(reason)
+    yield
+
+
+def _version() -> tuple[int, ...]:
+    return version_tuple(importlib.import_module("tensorrt").__version__)
+
+
+def _typing() -> Any:
+    """What each generation builds: weak before 10, strong from 10 on."""
+    return "weak" if _version() < (10,) else "strong"
+
+
+def _child(script: str, *argv: Any) -> tuple[dict[str, Any], str]:
+    """Run a script in a fresh interpreter; its reply and its stderr. It must end with exit code 0."""
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, argv)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env=package_environment(),
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1]), done.stderr
+
+
+def _model(path: Path, *, batch: Any = "b", half: bool = False) -> Path:
+    """Two convolutions, pooling and a Gemm: small, and no operator newer than opset 17."""
+    random = np.random.default_rng(0)
+    element = np.float16 if half else np.float32
+
+    def weight(name: str, *shape: int) -> Any:
+        array: Any = (random.standard_normal(shape) * 0.2).astype(element)
+        return numpy_helper.from_array(array, name)
+
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["c1"], "conv1", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c1"], ["r1"], "relu1"),
+        helper.make_node("Conv", ["r1", "w2"], ["c2"], "conv2", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c2"], ["r2"], "relu2"),
+        helper.make_node("GlobalAveragePool", ["r2"], ["p"], "pool"),
+        helper.make_node("Flatten", ["p"], ["f"], "flatten"),
+        helper.make_node("Gemm", ["f", "w3"], ["y"], "fc"),
+    ]
+    weights = [weight("w1", 32, 8, 3, 3), weight("w2", 64, 32, 3, 3), weight("w3", 64, 10)]
+    kind = TensorProto.FLOAT16 if half else TensorProto.FLOAT
+    return _save(path, nodes, weights, batch, kind)
+
+
+def _save(
+    path: Path, nodes: list[Any], weights: list[Any], batch: Any, kind: int = TensorProto.FLOAT
+) -> Path:
+    graph = helper.make_graph(
+        nodes,
+        "tinyconv",
+        [helper.make_tensor_value_info("x", kind, [batch, 8, 32, 32])],
+        [helper.make_tensor_value_info("y", kind, None)],
+        weights,
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
+    return path
+
+
+def _build(model: Path, *, cache: str = "", **recipe: Any) -> EngineFacts:
+    reply, stderr = _try_build(model, cache=cache, **recipe)
+    assert "error" not in reply, reply
+    assert all(line.startswith("perfgate-progress ") for line in stderr.splitlines()), stderr
+    return msgspec.convert(reply, EngineFacts)
+
+
+def _try_build(model: Path, *, cache: str = "", **recipe: Any) -> tuple[dict[str, Any], str]:
+    wanted = {
+        "backend": "tensorrt",
+        "onnx_digest": "0" * 64,
+        "precision": "fp32",
+        "typing": _typing(),
+        **recipe,
+    }
+    request = BuildRequest(
+        backend="tensorrt",
+        recipe=Recipe(**wanted),
+        onnx=str(model),
+        engine=str(model.with_suffix(".engine")),
+        timing_cache=cache,
+        timing_cache_out=str(model.with_suffix(".timing")),
+    )
+    question = model.with_suffix(".json")
+    question.write_bytes(msgspec.json.encode(request))
+    return _child(BUILD, question)
+
+
+def _launch(
+    folder: Path, engine: Path, mode: Mode, batch: int, *, times: int = 1, dtype: type = np.float32
+) -> tuple[dict[str, Any], Any, Any]:
+    """The reply, the input and the outputs (None after an error); stderr must be empty."""
+    case = Case(
+        id="tiny/fp32",
+        model="tiny",
+        backend="tensorrt",
+        precision="fp32",
+        shape={"b": batch},
+        mode=mode,
+        tolerance=Tolerance(ignore=0.005, catch=0.02),
+    )
+    question, data, out = folder / "case.json", folder / "in.npz", folder / "out.npz"
+    question.write_bytes(msgspec.json.encode(case))
+    x: Any = np.random.default_rng(1).standard_normal((batch, 8, 32, 32)).astype(dtype)
+    np.savez(data, x=x)
+    reply, stderr = _child(LAUNCH, engine, question, data, out, times)
+    assert stderr == ""
+    return reply, x, (None if "error" in reply else np.load(out))
+
+
+def _reference(model: Path, x: Any) -> Any:
+    runtime = pytest.importorskip("onnxruntime")
+    return runtime.InferenceSession(str(model), providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
+
+
+@pytest.fixture(scope="module")
+def dynamic(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, EngineFacts]:
+    """One dynamic FP32 engine without TF32, so that its outputs are ONNX Runtime's."""
+    model = _model(tmp_path_factory.mktemp("dynamic") / "m.onnx")
+    return model, _build(model, profile=BATCH, options={"noTF32": True})
+
+
+def test_facts(dynamic: tuple[Path, EngineFacts]) -> None:
+    model, facts = dynamic
+    assert facts.engine_bytes == model.with_suffix(".engine").stat().st_size
+    assert facts.layers > 0
+    assert realised("fp32", facts.precision_share) is None, facts
+    assert facts.device_memory_bytes is not None
+    assert facts.timing_cache_bytes
+    assert "TF32 is off" in facts.notes
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_every_mode(mode: Mode, dynamic: tuple[Path, EngineFacts], tmp_path: Path) -> None:
+    model, _ = dynamic
+    reply, x, outputs = _launch(tmp_path, model.with_suffix(".engine"), mode, 4)
+    assert "error" not in reply, reply
+    wanted = _reference(model, x)
+    np.testing.assert_allclose(outputs["first"], wanted, rtol=1e-3, atol=1e-4)
+    # The timed loop computes the same as a single query does, also through a graph.
+    np.testing.assert_array_equal(outputs["first"], outputs["last"])
+    samples = reply["samples_ns"]
+    assert 20 <= len(samples) <= 500
+    assert min(samples) > 0
+    assert reply["wall_ns"] > 0
+    names = {"enqueue", "h2d", "gpu_compute", "d2h"} if mode.transfers else {"enqueue"}
+    assert set(reply["other_ns"]) == names
+    assert all(len(series) == len(samples) for series in reply["other_ns"].values())
+    if mode.transfers:
+        parts = zip(*(reply["other_ns"][name] for name in ("h2d", "gpu_compute", "d2h")), strict=True)
+        # Four events on one stream: the parts are the whole, up to the events' resolution.
+        assert all(abs(sum(part) - whole) < 5_000 for part, whole in zip(parts, samples, strict=True))
+    if mode.streams == 1:
+        # One stream runs one query at a time, so the samples cannot take longer than the wall's time.
+        assert sum(samples) <= reply["wall_ns"] * 1.05
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_the_ends_of_the_profile(batch: int, dynamic: tuple[Path, EngineFacts], tmp_path: Path) -> None:
+    model, _ = dynamic
+    reply, x, outputs = _launch(tmp_path, model.with_suffix(".engine"), MODES[0], batch)
+    assert "error" not in reply, reply
+    np.testing.assert_allclose(outputs["last"], _reference(model, x), rtol=1e-3, atol=1e-4)
+
+
+def test_a_shape_outside_the_profile_is_named_and_exits_cleanly(
+    dynamic: tuple[Path, EngineFacts], tmp_path: Path
+) -> None:
+    model, _ = dynamic
+    reply, _, _ = _launch(tmp_path, model.with_suffix(".engine"), MODES[0], 9)
+    assert "b = 9 is outside the engine's profile (1 to 8)" in reply["error"]
+
+
+def test_a_damaged_engine_is_named_and_exits_cleanly(tmp_path: Path) -> None:
+    engine = tmp_path / "engine"
+    engine.write_bytes(b"not an engine" * 100)
+    reply, _, _ = _launch(tmp_path, engine, MODES[0], 4)
+    assert "cannot load the engine" in reply["error"]
+
+
+def test_several_loads_in_one_process(dynamic: tuple[Path, EngineFacts], tmp_path: Path) -> None:
+    model, _ = dynamic
+    reply, _, _ = _launch(tmp_path, model.with_suffix(".engine"), MODES[0], 4, times=3)
+    assert "error" not in reply, reply
+
+
+def test_a_rebuild_with_the_timing_cache_gives_the_same_bytes(tmp_path: Path) -> None:
+    first = _build(_model(tmp_path / "first.onnx", batch=4))
+    cache = tmp_path / "first.timing"
+    again = _build(_model(tmp_path / "again.onnx", batch=4), cache=str(cache))
+    assert again.digest == first.digest
+    assert any("loaded" in note and "grew by 0" in note for note in again.notes), again.notes
+    assert not any("refused" in note for note in again.notes)
+
+
+def test_a_foreign_timing_cache_is_noted(tmp_path: Path) -> None:
+    cache = tmp_path / "foreign.timing"
+    cache.write_bytes(b"\x00" * 64)
+    facts = _build(_model(tmp_path / "m.onnx", batch=4), cache=str(cache))
+    assert any("timing cache was refused" in note for note in facts.notes), facts.notes
+
+
+def test_half_precision_is_realised(tmp_path: Path) -> None:
+    weak = _version() < (10,)
+    model = _model(tmp_path / "m.onnx", half=not weak)
+    facts = _build(model, precision="fp16", profile=BATCH)
+    assert realised("fp16", facts.precision_share) is None, facts
+    dtype = np.float32 if weak else np.float16
+    reply, x, outputs = _launch(tmp_path, model.with_suffix(".engine"), MODES[0], 4, dtype=dtype)
+    assert "error" not in reply, reply
+    np.testing.assert_allclose(outputs["last"], _reference(model, x), rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("precision", ["int8", "int8+fp16"])
+def test_quantised_precision(precision: Precision, tmp_path: Path) -> None:
+    if _version() >= (10,) and precision == "int8+fp16":
+        pytest.skip("a strongly typed build of this needs FP16 in the graph itself")
+
+    def pair(source: str, scale: float) -> tuple[list[Any], list[Any]]:
+        names = [f"{source}_s", f"{source}_z"]
+        values = [np.array(scale, np.float32), np.array(0, np.int8)]
+        nodes = [
+            helper.make_node("QuantizeLinear", [source, *names], [f"{source}_q"], f"{source}_quantise"),
+            helper.make_node("DequantizeLinear", [f"{source}_q", *names], [f"{source}_d"], f"{source}_back"),
+        ]
+        return nodes, [
+            numpy_helper.from_array(value, name) for name, value in zip(names, values, strict=True)
+        ]
+
+    nodes: list[Any] = []
+    weight: Any = (np.random.default_rng(0).standard_normal((32, 8, 3, 3)) * 0.2).astype(np.float32)
+    weights = [numpy_helper.from_array(weight, "w")]
+    for source, scale in (("x", 0.03), ("w", 0.01)):
+        more, constants = pair(source, scale)
+        nodes += more
+        weights += constants
+    nodes.append(helper.make_node("Conv", ["x_d", "w_d"], ["y"], "conv1"))
+    model = _save(tmp_path / "m.onnx", nodes, weights, "b")
+    facts = _build(model, precision=precision, profile=BATCH)
+    assert realised("int8", facts.precision_share) is None, facts
+
+
+def test_an_unsupported_operator_is_named(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Relu", ["x"], ["a"], "fine"),
+        helper.make_node("NoSuch", ["a"], ["y"], "bad1"),
+    ]
+    reply, _ = _try_build(_save(tmp_path / "m.onnx", nodes, [], 4))
+    assert "graph.node[1] 'bad1' (NoSuch)" in reply["error"]
