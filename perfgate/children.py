@@ -21,7 +21,7 @@ from typing import IO, TypeVar
 
 import msgspec
 
-from perfgate.errors import CaseError, DataError, PerfgateError
+from perfgate.errors import CaseError, DataError, InfrastructureError, PerfgateError
 from perfgate.files import read_bytes, write_bytes
 from perfgate.records import Record
 
@@ -83,7 +83,8 @@ def call_child(
 ) -> T:
     """Run one request in a fresh process and return its result.
 
-    Raises `CaseError` when the child crashes, hangs, answers garbage or reports a failure of its own.
+    Raises `CaseError` when the child crashes, hangs, answers garbage or reports a failure of its own, and
+    `InfrastructureError` when it says that the machine is at fault.
     """
     with tempfile.TemporaryDirectory(prefix="perfgate-call-") as name:
         question, answer = Path(name) / "request.json", Path(name) / "reply.json"
@@ -97,8 +98,13 @@ def call_child(
             raise CaseError(f"the process {child.failure}", stderr_tail=child.stderr_tail)
         try:
             reply = msgspec.json.decode(read_bytes(answer, limit_bytes=REPLY_LIMIT_BYTES), type=_Reply)
+            if reply.error and reply.infrastructure:
+                raise InfrastructureError(reply.error, fix=reply.fix or None)
             if reply.error:
-                raise CaseError(reply.error, stderr_tail=child.stderr_tail, fix=reply.fix or None)
+                tail = "\n".join(part for part in (reply.tail, child.stderr_tail) if part)
+                raise CaseError(
+                    reply.error, stderr_tail=tail[-TAIL_BYTES:], fix=reply.fix or None, kind=reply.kind
+                )
             return msgspec.json.decode(reply.result, type=result)
         except (msgspec.MsgspecError, UnicodeDecodeError, DataError) as error:
             raise CaseError(
@@ -113,7 +119,13 @@ def serve(request: type[T], work: Callable[[T], Record]) -> None:
     try:
         reply = _Reply(result=msgspec.Raw(msgspec.json.encode(work(question))))
     except PerfgateError as error:
-        reply = _Reply(error=error.what, fix=error.fix or "")
+        reply = _Reply(
+            error=error.what,
+            fix=error.fix or "",
+            infrastructure=isinstance(error, InfrastructureError),
+            kind=type(error).__name__,
+            tail=getattr(error, "stderr_tail", ""),
+        )
     write_bytes(Path(sys.argv[2]), msgspec.json.encode(reply))
 
 
@@ -121,6 +133,9 @@ class _Reply(Record):
     result: msgspec.Raw = msgspec.Raw(b"null")
     error: str = ""
     fix: str = ""
+    infrastructure: bool = False
+    kind: str = ""
+    tail: str = ""
 
 
 def die_with_parent() -> None:

@@ -145,6 +145,7 @@ def promote(results: Path, reason: str, accept: tuple[str, ...], allow_dirty: bo
         read_results(results),
         settings.path("baselines"),
         reason=reason,
+        timing=results.parent / "timing",
         accept=accept,
         allow_dirty=allow_dirty,
     )

@@ -53,10 +53,14 @@ class InfrastructureError(PerfgateError):
 
 
 class CaseError(PerfgateError):
-    """The case's own fault: it does not build, or its launch crashed, hung or printed garbage."""
+    """The case's own fault: it does not build, or its launch crashed, hung or printed garbage.
+
+    `kind` is the name of the class it was raised as, which survives the way out of a child process.
+    """
 
     exit_code = 1
 
-    def __init__(self, what: str, *, stderr_tail: str = "", fix: str | None = None) -> None:
+    def __init__(self, what: str, *, stderr_tail: str = "", fix: str | None = None, kind: str = "") -> None:
         super().__init__(what, fix=fix)
         self.stderr_tail = stderr_tail
+        self.kind = kind or type(self).__name__

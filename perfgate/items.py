@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 VERDICT = "perfgate_verdict"
 EXIT_CODE = "perfgate_exit_code"
+COLLECT_CODE = pytest.StashKey[int]()
 
 
 class GateFailure(Exception):
@@ -34,6 +35,7 @@ class SpecFile(pytest.File):
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         if isinstance(excinfo.value, PerfgateError):
+            self.stash[COLLECT_CODE] = excinfo.value.exit_code
             return f"perfgate: {excinfo.value}"
         return super().repr_failure(excinfo)
 

@@ -6,7 +6,7 @@ import os
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,35 +16,34 @@ import msgspec
 from perfgate import __version__
 from perfgate.engine import get_backend
 from perfgate.engine.cache import EngineCache
-from perfgate.engine.host import gpu_uuid
+from perfgate.engine.gpu import device_uuid
 from perfgate.engine.interface import Backend
 from perfgate.errors import CaseError, DataError, InfrastructureError
-from perfgate.files import RESULTS_LIMIT_BYTES, file_digest, read_record, record_json, write_text
+from perfgate.files import RESULTS_LIMIT_BYTES, read_record, record_json, write_bytes, write_text
 from perfgate.gate.baselines import Baselines, load_baselines
 from perfgate.gate.judge import judge
 from perfgate.gate.summary import summarise
 from perfgate.measure.commit import read_commit
-from perfgate.measure.environment import differences, fingerprint
+from perfgate.measure.environment import fingerprint
 from perfgate.measure.functions import benchmark_case_id, launch_benchmarks
-from perfgate.measure.identity import case_digest
 from perfgate.measure.launch import CallableTarget, EngineTarget
 from perfgate.measure.lock import device_lock
 from perfgate.measure.schedule import Job, measure
+from perfgate.preparation import Pending, Preparation
 from perfgate.progress import PlainProgress
 from perfgate.records import (
     RESULTS_SCHEMA,
     Case,
     CaseResult,
+    EngineFacts,
     Environment,
     Failed,
     Judgement,
     Launch,
     Measured,
-    NotRun,
+    Mode,
     Outcome,
     Protocol,
-    Recipe,
-    Record,
     RunResult,
     Tolerance,
     Unchanged,
@@ -53,16 +52,14 @@ from perfgate.records import (
 )
 from perfgate.report import render
 from perfgate.settings import Settings
-from perfgate.spec.cases import expand, profile, skip_reason
-from perfgate.spec.graph import check_against_graph
+from perfgate.spec.cases import expand
 from perfgate.spec.model import ModelSpec, read_specs
-from perfgate.spec.source import SourceModel, materialise, source_digest
 
 RESULTS_NAME = "results.json"
 REPORT_NAME = "report.html"
+TIMING_NAME = "timing"
 _CHECKPOINT_S = 10.0
 _SUSPECT = (Verdict.REGRESSION, Verdict.INCONCLUSIVE)
-_NOT_MEASURED = Failed(stage="launch", reason="the run ended before its first launch")
 
 
 class Pipeline:
@@ -74,9 +71,12 @@ class Pipeline:
         self.backend: Backend = get_backend(settings.backend, settings.device)
         if reason := self.backend.unavailable():
             raise InfrastructureError(reason, where=f"backend {self.backend.name}", fix="perfgate doctor")
-        self.environment: Environment = fingerprint(self.backend)
+        self.environment: Environment = fingerprint(self.backend, settings.device)
         self.protocol: Protocol = settings.protocol(self.backend.kind)
         self.baselines: Baselines = load_baselines(settings.path("baselines"), self.environment)
+        self._preparation = Preparation(
+            settings, self.backend, self.environment, self.baselines, progress.say
+        )
         self._engines = EngineCache(
             settings.path("store") / "engines",
             cap_bytes=settings.engine_cache_mib << 20,
@@ -119,11 +119,11 @@ class Pipeline:
         self, selected: Sequence[tuple[ModelSpec, Case]], *, missing: Sequence[CaseResult] = ()
     ) -> RunResult:
         """Prepare, build, measure and judge the selected cases; a checkpoint is written while measuring."""
-        prepared, pending = self._prepare(selected)
+        prepared, pending = self._preparation.all_cases(selected)
         result = self._result([*prepared, *missing])
-        jobs, failed = self._build(pending)
-        outcomes, interrupted = self._measure(jobs, with_outcomes(result, failed))
-        return self.judged(with_outcomes(result, {**failed, **outcomes}), interrupted=interrupted)
+        jobs, known = self._build(pending)
+        outcomes, interrupted = self._measure(jobs, with_outcomes(result, known))
+        return self.judged(with_outcomes(result, {**known, **outcomes}), interrupted=interrupted)
 
     def run_benchmarks(self, nodes: Sequence[str], *, root: Path) -> list[CaseResult]:
         """Launch pytest-benchmark's tests in fresh processes; one unjudged result a test."""
@@ -203,121 +203,36 @@ class Pipeline:
             cases=tuple(cases),
         )
 
-    def _prepare(self, selected: Sequence[tuple[ModelSpec, Case]]) -> tuple[list[CaseResult], list[_Pending]]:
-        """Every selected case with its digest; those that need measuring also as pending.
+    def _build(self, pending: Sequence[Pending]) -> tuple[list[Job], dict[str, Outcome]]:
+        """Engines for the pending cases, each recipe built once; a build that fails is its case's own.
 
-        All models are made and held against their specs here, before anything is built.
+        Returns the jobs to measure, and the outcomes that are known without measuring.
         """
-        results: list[CaseResult] = []
-        pending: list[_Pending] = []
-        by_spec: dict[str, tuple[ModelSpec, list[Case]]] = {}
-        for spec, case in selected:
-            by_spec.setdefault(spec.path, (spec, []))[1].append(case)
-        for spec, cases in by_spec.values():
-            for result, model in self._prepare_model(spec, cases):
-                results.append(result)
-                if model is not None:
-                    pending.append(_Pending(result=result, model=model, folder=str(spec.folder.resolve())))
-        return results, pending
-
-    def _prepare_model(
-        self, spec: ModelSpec, cases: list[Case]
-    ) -> Iterator[tuple[CaseResult, SourceModel | None]]:
-        """Each case with its outcome, or with the ONNX file to build it from where it must be measured."""
-        source = source_digest(spec)
-        model: SourceModel | None = None
-        failure: Failed | None = None
-        for case in cases:
-            if reason := self._not_run(spec, case):
-                yield CaseResult(case=case, outcome=NotRun(reason=reason)), None
-                continue
-            known = self._stored_onnx_digest(case, source)
-            if known and (unchanged := self._unchanged(spec, case, known, source)):
-                yield unchanged, None
-                continue
-            if model is None and failure is None:
-                try:
-                    model = self._materialise(spec)
-                except CaseError as error:
-                    failure = Failed(stage="model", reason=error.what, stderr_tail=error.stderr_tail)
-            if model is None or failure is not None:
-                yield CaseResult(case=case, outcome=failure or _NOT_MEASURED, source_digest=source), None
-                continue
-            unchanged = self._unchanged(spec, case, model.graph.onnx_digest, source)
-            yield (
-                unchanged or self._described(spec, case, model.graph.onnx_digest, source),
-                (None if unchanged else model),
-            )
-
-    def _not_run(self, spec: ModelSpec, case: Case) -> str | None:
-        if not self.settings.all_cases and (reason := skip_reason(spec, case, device_kind=self.backend.kind)):
-            return reason
-        return self.backend.refuses(case)
-
-    def _materialise(self, spec: ModelSpec) -> SourceModel:
-        self.progress.say(f"{spec.name}: preparing the ONNX file")
-        model = materialise(spec, self.settings.path("store") / "models")
-        check_against_graph(spec, model.graph)
-        return model
-
-    def _stored_onnx_digest(self, case: Case, source: str) -> str:
-        """The ONNX digest that the baseline recorded for this very source, so that no file need be made."""
-        stored = self.baselines.cases.get(case.id)
-        return stored.case.onnx_digest if stored and source and stored.case.source_digest == source else ""
-
-    def _described(self, spec: ModelSpec, case: Case, onnx_digest: str, source: str) -> CaseResult:
-        recipe = Recipe(
-            backend=self.backend.name,
-            onnx_digest=onnx_digest,
-            precision=case.precision,
-            profile=profile(spec),
-            plugins=tuple(file_digest(spec.folder / plugin) for plugin in spec.plugins),
-            options={**self.backend.build_options(), **spec.options},
-            versions=self.backend.versions(),
-            device=self.backend.device(),
-        )
-        return CaseResult(
-            case=case,
-            outcome=_NOT_MEASURED,
-            case_digest=case_digest(case, recipe, self.protocol),
-            recipe=recipe,
-            source_digest=source,
-        )
-
-    def _unchanged(self, spec: ModelSpec, case: Case, onnx_digest: str, source: str) -> CaseResult | None:
-        stored = self.baselines.cases.get(case.id)
-        if stored is None or self.settings.remeasure:
-            return None
-        if differences(stored.environment.key, self.environment.key):
-            return None
-        described = self._described(spec, case, onnx_digest, source)
-        if described.case_digest != stored.case.case_digest:
-            return None
-        return msgspec.structs.replace(described, outcome=Unchanged())
-
-    def _build(self, pending: Sequence[_Pending]) -> tuple[list[Job], dict[str, Outcome]]:
-        """The engines of the pending cases, each recipe built once; a build that fails is its case's own."""
         jobs: list[Job] = []
-        failed: dict[str, Outcome] = {}
+        known: dict[str, Outcome] = {}
         for item in pending:
-            case, recipe = item.result.case, item.result.recipe
-            assert recipe is not None
+            case = item.result.case
             self.progress.say(f"{case.id}: building the engine, or taking it from the cache")
             try:
-                engine, facts = self._engines.get(
-                    recipe,
-                    Path(item.model.path),
-                    timeout_s=self.settings.build_timeout_s,
-                    device=self.settings.device,
-                )
+                engine, facts = self._engines.get(item.request, timeout_s=self.settings.build_timeout_s)
             except CaseError as error:
-                failed[case.id] = Failed(stage="build", reason=error.what, stderr_tail=error.stderr_tail)
+                known[case.id] = Failed(stage="build", reason=error.what, stderr_tail=error.stderr_tail)
+                continue
+            self._keep_timing(engine.parent / "timing", facts)
+            if self._preparation.same_engine(item.result, facts):
+                known[case.id] = Unchanged(evidence="engine")
                 continue
             target = EngineTarget(
                 engine=str(engine.resolve()), case=case, folder=item.folder, device=self.settings.device
             )
             jobs.append(Job(case_id=case.id, target=target, protocol=self.protocol, engine=facts))
-        return jobs, failed
+        return jobs, known
+
+    def _keep_timing(self, timing: Path, facts: EngineFacts) -> None:
+        """Timing caches travel beside the results, so that promote finds them on another machine too."""
+        if facts.timing_cache_digest and timing.is_file():
+            target = self.settings.path("out") / TIMING_NAME / f"{facts.timing_cache_digest}.timing"
+            write_bytes(target, timing.read_bytes())
 
     def _measure(self, jobs: Sequence[Job], result: RunResult) -> tuple[dict[str, Outcome], bool]:
         """Measure under the device's lock; suspects are measured again with fresh launches only."""
@@ -326,6 +241,9 @@ class Pipeline:
         with self._lock():
             checkpoint = _Checkpoint(result, self.settings.path("out") / RESULTS_NAME)
             outcomes, interrupted = measure(jobs, self.progress, checkpoint=checkpoint)
+            if not interrupted:
+                enqueued, interrupted = self._measure_without_graph(jobs, outcomes)
+                outcomes |= enqueued
             suspects = [job for job in jobs if self._suspect(result, job.case_id, outcomes[job.case_id])]
             if not suspects or interrupted:
                 return outcomes, interrupted
@@ -334,6 +252,29 @@ class Pipeline:
             again, interrupted = measure(suspects, self.progress, checkpoint=checkpoint)
         return {**outcomes, **{key: _confirmed(outcomes[key], again[key]) for key in again}}, interrupted
 
+    def _measure_without_graph(
+        self, jobs: Sequence[Job], outcomes: Mapping[str, Outcome]
+    ) -> tuple[dict[str, Outcome], bool]:
+        """Cases that no CUDA graph can hold, enqueued instead where the spec did not ask for the graph.
+
+        The mode that was measured is recorded, and is never compared with the other.
+        """
+        enqueue = [
+            msgspec.structs.replace(job, target=without_graph(job.target))
+            for job in jobs
+            if _needs_enqueue(outcomes[job.case_id], job, self.backend.modes()[0])
+        ]
+        if not enqueue:
+            return {}, False
+        names = ", ".join(job.case_id for job in enqueue)
+        self.progress.say(f"no CUDA graph can hold these, so they are enqueued: {names}")
+        measured, interrupted = measure(enqueue, self.progress)
+        return {
+            job.case_id: _in_mode(measured[job.case_id], job.target.case.mode)
+            for job in enqueue
+            if isinstance(job.target, EngineTarget)
+        }, interrupted
+
     def _suspect(self, result: RunResult, case_id: str, outcome: Outcome) -> bool:
         case = next(item.case for item in result.cases if item.case.id == case_id)
         judged = judge(case, outcome, self.baselines, self.environment, self.protocol)
@@ -341,22 +282,33 @@ class Pipeline:
 
     def _lock(self) -> AbstractContextManager[None]:
         """One benchmark a device, over all processes of this machine."""
-        name = "cpu" if self.backend.kind == "cpu" else gpu_uuid(self.settings.device)
+        name = "cpu" if self.backend.kind == "cpu" else device_uuid(self.settings.device)
         return device_lock(name, timeout_s=self.settings.lock_timeout_s, say=self.progress.say)
-
-
-class _Pending(Record):
-    """A case to measure, with the ONNX file to build it from."""
-
-    result: CaseResult
-    model: SourceModel
-    folder: str
 
 
 def _python_outcome(launches: Sequence[Launch]) -> Outcome:
     if not launches:
         return Failed(stage="launch", reason="the test reported no benchmark: was it skipped?")
     return Measured(engine=None, launches=tuple(launches))
+
+
+def _needs_enqueue(outcome: Outcome, job: Job, default: Mode) -> bool:
+    asked = job.target.case.mode if isinstance(job.target, EngineTarget) else None
+    return isinstance(outcome, Failed) and outcome.stage == "capture" and asked == default
+
+
+def without_graph(target: EngineTarget | CallableTarget) -> EngineTarget | CallableTarget:
+    """The same launch with the execution enqueued."""
+    if isinstance(target, CallableTarget):
+        return target
+    mode = msgspec.structs.replace(target.case.mode, drive="enqueue")
+    return msgspec.structs.replace(target, case=msgspec.structs.replace(target.case, mode=mode))
+
+
+def _in_mode(outcome: Outcome, mode: Mode) -> Outcome:
+    if not isinstance(outcome, Measured):
+        return outcome
+    return msgspec.structs.replace(outcome, mode=mode)
 
 
 class _Checkpoint:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -44,11 +43,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if not config.getoption("perfgate") or config.getoption("help", default=False):
         return
+    from perfgate.errors import PerfgateError
     from perfgate.session import GateSession
 
     names = [name for _, name, _ in (*_OPTIONS, *_FLAGS)]
     flags = {name: config.getoption(f"perfgate_{name}") for name in names}
-    config.pluginmanager.register(GateSession(config, flags), "perfgate-session")
+    try:
+        gate = GateSession(config, flags)
+    except PerfgateError as error:
+        pytest.exit(f"perfgate: {error}", returncode=error.exit_code)
+    config.pluginmanager.register(gate, "perfgate-session")
 
 
 @pytest.fixture
@@ -59,10 +63,8 @@ def perfgate(request: pytest.FixtureRequest) -> Iterator[Any]:
     needs and returns the callable whose time is judged. Without `--perfgate` it is called once, here.
     """
     session: GateSession | None = request.config.pluginmanager.get_plugin("perfgate-session")
-    path = Path(str(request.path))
-    name = request.node.name
     yield (
         (lambda load: load()())
         if session is None
-        else (lambda load: session.gate_function(path, name, load.__name__))
+        else (lambda load: session.gate_function(request.node, load.__name__))
     )

@@ -30,6 +30,7 @@ BASELINE_SCHEMA: Final = "perfgate-trt/baseline/v1"
 
 Name = Annotated[str, Meta(min_length=1, max_length=300)]
 Text = Annotated[str, Meta(max_length=20_000)]
+Packed = Annotated[str, Meta(max_length=2_000_000)]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Meta(ge=0, lt=1 << 62)]
 Positive = Annotated[int, Meta(gt=0, lt=1 << 62)]
@@ -277,7 +278,8 @@ class Launch(Record):
 class EngineFacts(Record):
     """What is known of the engine that was measured. `layers` counts layers or nodes after
     optimisation; `precision_share` is the share of layers by element type, as realised (of weights, where
-    a note says that the runtime tells no more)."""
+    a note says that the runtime tells no more). `layer_record` is the engine's layers as zlib-compressed
+    JSON in base64; `unmet` says which asked-for precision was not realised."""
 
     digest: Sha256
     engine_bytes: Count
@@ -287,19 +289,27 @@ class EngineFacts(Record):
     precision_share: dict[Name, Share] = {}
     device_memory_bytes: Count | None = None
     timing_cache_bytes: Count | None = None
+    timing_cache_digest: str = ""
+    layer_record: Packed = ""
+    unmet: Text = ""
     notes: tuple[Text, ...] = ()
 
 
 class Measured(Record, tag="measured"):
-    """Launches to judge. `screen` holds earlier ones that made the case a suspect: shown, judged no more."""
+    """Launches to judge. `screen` holds earlier ones that made the case a suspect: shown, judged no more.
+    `mode` is the mode that was really measured, where the case's default one could not be."""
 
     engine: EngineFacts | None
     launches: Annotated[tuple[Launch, ...], Meta(min_length=1, max_length=1000)]
     screen: Annotated[tuple[Launch, ...], Meta(max_length=1000)] = ()
+    mode: Mode | None = None
 
 
 class Unchanged(Record, tag="unchanged"):
-    """Nothing to time: the case digest and the environment are the baseline's own."""
+    """Nothing to time: in the baseline's own environment the case digest is the same (`digest`), or the
+    engine that was built is the same bytes and is used alike (`engine`)."""
+
+    evidence: Literal["digest", "engine"] = "digest"
 
 
 class NotRun(Record, tag="not-run"):
@@ -309,9 +319,9 @@ class NotRun(Record, tag="not-run"):
 
 
 class Failed(Record, tag="failed"):
-    """The case's own fault. `stage` is where it broke."""
+    """The case's own fault. `stage` is where it broke; `capture` is a network that no CUDA graph can hold."""
 
-    stage: Literal["model", "build", "launch", "missing"]
+    stage: Literal["model", "build", "launch", "capture", "missing"]
     reason: Text
     stderr_tail: Text = ""
 
@@ -351,6 +361,7 @@ class CaseResult(Record):
     case: Case
     outcome: Outcome
     case_digest: str = ""
+    usage_digest: str = ""
     recipe: Recipe | None = None
     source_digest: str = ""
     judgement: Judgement | None = None
@@ -389,12 +400,18 @@ class RunResult(Record, kw_only=True):
 
 
 class BaselineCase(Record, kw_only=True):
-    """A promoted case: one value a launch by metric, with the identity that they belong to."""
+    """A promoted case: one value a launch by metric, with the identity that they belong to.
+
+    `timing_cache` is the SHA-256 of the cache file beside the baseline that its engine was built with.
+    """
 
     case_digest: Sha256
+    usage_digest: str = ""
     onnx_digest: str = ""
     source_digest: str = ""
     engine_digest: str = ""
+    mode: Mode = Mode()
+    timing_cache: str = ""
     environment: Name
     metrics: MetricColumns
     promoted: Name

@@ -7,20 +7,21 @@ file lock and measures for all; the others wait, then read what it wrote.
 from __future__ import annotations
 
 import contextlib
+import shutil
 import uuid
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 import pytest
 from filelock import FileLock
 
 from perfgate.errors import PerfgateError, SpecError
-from perfgate.files import RESULTS_LIMIT_BYTES, read_record, record_json, write_text
+from perfgate.files import RESULTS_LIMIT_BYTES, read_record, record_json, write_error, write_text
 from perfgate.gate.summary import summarise
-from perfgate.items import EXIT_CODE, CaseItem, SpecFile, failure_text
+from perfgate.items import COLLECT_CODE, EXIT_CODE, CaseItem, SpecFile, failure_text
 from perfgate.measure import functions
 from perfgate.pipeline import Pipeline, write_outputs
 from perfgate.progress import BarProgress, PlainProgress
@@ -29,6 +30,7 @@ from perfgate.settings import load_settings
 from perfgate.spec.model import ModelSpec, read_spec
 
 _SCHEMA_MARK = b"perfgate-trt/model/"
+_ENVIRONMENT = 3
 
 
 class _Trouble(PerfgateError):
@@ -47,13 +49,21 @@ class GateSession:
         self._run: RunResult | None = None
         self._trouble: PerfgateError | None = None
         self._codes: list[int] = []
+        self._collect_codes: list[int] = []
+        self._status = 0
         worker = getattr(config, "workerinput", None)
         self._is_worker = worker is not None
         shared = worker["perfgate_shared"] if worker else None
         self._shared = Path(shared) if shared else self.settings.path("store") / "runs" / uuid.uuid4().hex
-        models = self.settings.path("models")
-        if not worker and config.args_source is not pytest.Config.ArgsSource.ARGS and models.is_dir():
-            config.args.append(str(models))
+        models = self.settings.path("models").resolve()
+        if worker:
+            self._whole = bool(worker["perfgate_whole"])
+        elif config.args_source is pytest.Config.ArgsSource.ARGS:
+            asked = [(config.invocation_params.dir / arg).resolve() for arg in config.args]
+            self._whole = any(models.is_relative_to(path) for path in asked)
+        else:
+            self._whole = True
+            config.args += [str(models)] if models.is_dir() else []
 
     @cached_property
     def pipeline(self) -> Pipeline:
@@ -97,20 +107,35 @@ class GateSession:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> None:
-        """Baseline cases that nothing collected makes any more become items that fail as MISSING."""
-        if not self._specs:
+        """Baseline cases that no spec in scope makes any more become items that fail as MISSING."""
+        if not self._specs and not (self._whole and self.settings.path("baselines").is_dir()):
             return
-        cases = [item.case for item in items if isinstance(item, CaseItem)]
-        specs = {Path(spec.path) for spec in self._specs.values()}
-        whole = set(self.settings.path("models").resolve().glob("*.toml")) <= specs
-        ghosts = self.pipeline.missing(cases, models=None if whole else self._specs)
+        try:
+            cases = [case for spec in self._specs.values() for case in self.pipeline.cases(spec)]
+            ghosts = self.pipeline.missing(cases, models=None if self._whole else self._specs)
+        except PerfgateError as error:
+            self._trouble = error
+            return
         items += [CaseItem.make(session, self, one.case.id, case=one.case, ghost=one) for one in ghosts]
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_make_collect_report(self, collector: pytest.Collector) -> Iterator[pytest.CollectReport]:
+        report: pytest.CollectReport = yield  # type: ignore[misc,assignment]
+        if report.failed:
+            # In the report's own dictionary, xdist carries it from a worker.
+            vars(report)[EXIT_CODE] = collector.stash.get(COLLECT_CODE, 1)
+        return report  # type: ignore[return-value]
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self._collect_codes.append(vars(report).get(EXIT_CODE, 1))
 
     # Measuring
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Iterator[None]:
-        stopped = session.testsfailed and not session.config.option.continue_on_collection_errors
+        lenient = self._is_worker or session.config.option.continue_on_collection_errors
+        stopped = session.testsfailed and not lenient
         if session.items and not stopped and not session.config.option.collectonly:
             self._measure(session.items)
         return (yield)
@@ -118,11 +143,11 @@ class GateSession:
     def _measure(self, items: list[pytest.Item]) -> None:
         cases = [item for item in items if isinstance(item, CaseItem)]
         nodes = functions.benchmark_nodes(items) if functions.has_benchmark(self._config) else []
-        if not cases and not nodes:
+        if self._trouble is not None or not (cases or nodes):
             return
         saved, trouble = self._shared / "results.json", self._shared / "trouble.json"
-        self._shared.mkdir(parents=True, exist_ok=True)
         try:
+            self._make_shared()
             with FileLock(self._shared / "lock"):
                 if trouble.is_file():
                     self._trouble = _retell(msgspec.json.decode(trouble.read_bytes()))
@@ -138,6 +163,12 @@ class GateSession:
             return
         self._results = {result.case.id: result for result in self._run.cases}
 
+    def _make_shared(self) -> None:
+        try:
+            self._shared.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise write_error(self._shared, error) from error
+
     def _measure_now(self, items: list[CaseItem], nodes: list[str]) -> RunResult:
         selected = [(item.spec, item.case) for item in items if item.spec is not None]
         ghosts = [item.ghost for item in items if item.ghost is not None]
@@ -149,19 +180,27 @@ class GateSession:
                 result = pipeline.judged(msgspec.structs.replace(result, cases=(*result.cases, *timed)))
         return result
 
-    def gate_function(self, file: Path, test: str, function: str) -> CaseResult:
+    def gate_function(self, item: pytest.Item, function: str) -> CaseResult:
         """Measure a function of a test file in fresh processes and judge it; used by the fixture."""
-        result = self.pipeline.run_function(file, test, function)
-        self._own[result.case.id] = result
-        if self._is_worker:
-            write_text(
-                self._shared / f"own-{uuid.uuid4().hex}.json",
-                record_json(self._with_cases((result,))),
-            )
-        assert result.judgement is not None
-        if self.exit_code_of(result.judgement.verdict):
-            pytest.fail(failure_text(result), pytrace=False)
+        try:
+            with self.pipeline.progress:
+                result = self.pipeline.run_function(item.path, item.name, function)
+            self._own[result.case.id] = result
+            if self._is_worker:
+                write_text(
+                    self._shared / f"own-{uuid.uuid4().hex}.json",
+                    record_json(self._with_cases((result,))),
+                )
+        except PerfgateError as error:
+            _fail(item, error.exit_code, f"perfgate: {error}")
+        self._hold(item, result)
         return result
+
+    def _hold(self, item: pytest.Item, result: CaseResult) -> None:
+        """Fail a test of Python code whose case is red."""
+        assert result.judgement is not None
+        if code := self.exit_code_of(result.judgement.verdict):
+            _fail(item, code, failure_text(result))
 
     # Reporting
 
@@ -176,12 +215,12 @@ class GateSession:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
         yield
+        timed = functions.has_benchmark(self._config) and functions.benchmark_nodes([item])
+        if timed and self._trouble is not None:
+            _fail(item, self._trouble.exit_code, f"perfgate: {self._trouble}")
         result = self._results.get(functions.benchmark_case_id(item.nodeid))
-        if result is not None and result.judgement is not None:
-            code = self.exit_code_of(result.judgement.verdict)
-            if code:
-                item.user_properties.append((EXIT_CODE, code))
-                pytest.fail(failure_text(result), pytrace=False)
+        if timed and result is not None:
+            self._hold(item, result)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -203,20 +242,31 @@ class GateSession:
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         node.workerinput["perfgate_shared"] = str(self._shared.resolve())
+        node.workerinput["perfgate_whole"] = self._whole
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if self._is_worker or session.config.option.collectonly:
             return
-        result = self._gather()
-        if result is None:
-            return
-        self._run = result
-        write_outputs(result, self.settings.path("out"))
-        if session.exitstatus == pytest.ExitCode.TESTS_FAILED and self._codes and 1 not in self._codes:
-            session.exitstatus = min(self._codes)
-        elif session.exitstatus == pytest.ExitCode.OK and result.summary and result.summary.exit_code:
-            session.exitstatus = result.summary.exit_code
+        try:
+            self._run = self._gather()
+            if self._run is not None:
+                write_outputs(self._run, self.settings.path("out"))
+        except PerfgateError as error:
+            self._trouble = error
+        shutil.rmtree(self._shared, ignore_errors=True)
+        session.exitstatus = self._status = self._exit_status(session.exitstatus)
+
+    def _exit_status(self, status: int) -> int:
+        """pytest's own status, unless all that went wrong is ours and says more: 1 goes over 2 and 3."""
+        judged = self._run.summary.exit_code if self._run and self._run.summary else 0
+        codes = {*self._codes, *self._collect_codes, judged} - {0}
+        codes |= {self._trouble.exit_code} if self._trouble is not None else set()
+        failed = (pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED)
+        ours = status in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED) or (
+            status in failed and bool(self._codes or self._collect_codes) and 1 not in codes
+        )
+        return min(codes) if codes and ours else status
 
     def _gather(self) -> RunResult | None:
         """The run with the cases of fixtures, joined from all workers; None where nothing was collected."""
@@ -241,6 +291,9 @@ class GateSession:
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         terminalreporter.section("perfgate")
+        if self._trouble is not None:
+            terminalreporter.write_line(f"perfgate: {self._trouble}")
+            return
         if self._run is None:
             terminalreporter.write_line("nothing was measured: no case was selected, so nothing was compared")
             return
@@ -249,10 +302,15 @@ class GateSession:
         terminalreporter.write_line(render(self._run, "terminal"))
         out = self.settings.path("out")
         terminalreporter.write_line(f"wrote {out / 'results.json'} and {out / 'report.html'}")
-        if self._codes and 1 not in self._codes:
+        if self._status == _ENVIRONMENT and set(self._codes) == {_ENVIRONMENT}:
             terminalreporter.write_line(
-                f"perfgate: only the environment failed, no case did: exit status {min(self._codes)}"
+                f"perfgate: only the environment failed, no case did: exit status {self._status}"
             )
+
+
+def _fail(item: pytest.Item, code: int, text: str) -> NoReturn:
+    item.user_properties.append((EXIT_CODE, code))
+    pytest.fail(text, pytrace=False)
 
 
 def _retell(text: dict[str, Any]) -> PerfgateError:

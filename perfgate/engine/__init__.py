@@ -14,7 +14,25 @@ def _onnxruntime(device: str) -> Backend:
     return OnnxRuntimeBackend(device)
 
 
-_BACKENDS: dict[str, Callable[[str], Backend]] = {"onnxruntime": _onnxruntime}
+def _tensorrt(device: str) -> Backend:
+    from perfgate.engine.tensorrt import TensorRTBackend
+
+    return TensorRTBackend(device)
+
+
+def _tensorrt_rtx(device: str) -> Backend:
+    from perfgate.engine.tensorrt import TensorRTBackend
+
+    return TensorRTBackend(device, name="tensorrt-rtx")
+
+
+# `auto` takes the first that can run here; what comes after ONNX Runtime is for whoever asks by name.
+_BACKENDS: dict[str, Callable[[str], Backend]] = {
+    "tensorrt": _tensorrt,
+    "onnxruntime": _onnxruntime,
+    "tensorrt-rtx": _tensorrt_rtx,
+}
+_AUTO = ("tensorrt", "onnxruntime")
 NAMES = ("auto", *_BACKENDS)
 
 
@@ -30,5 +48,5 @@ def get_backend(name: str, device: str = "auto") -> Backend:
             raise UsageError(
                 f"no such backend: {name!r}", where="--backend", fix=f"one of: {', '.join(NAMES)}"
             ) from None
-    candidates = [make(device) for make in _BACKENDS.values()]
+    candidates = [_BACKENDS[candidate](device) for candidate in _AUTO]
     return next((backend for backend in candidates if not backend.unavailable()), candidates[-1])

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from perfgate.engine._trt_api import Api, load_plugins, logger_of, make_progress, messages_of, say
-from perfgate.engine._trt_device import free_memory_bytes
-from perfgate.engine._trt_inspect import Layers, layer_share, read_layers, realised, weight_share
+from perfgate.engine._trt_inspect import Layers, layer_share, pack_layers, read_layers, realised, weight_share
 from perfgate.engine._trt_onnx import Graph, network_name, plugins_in, profile_shapes, read_graph
 from perfgate.engine._trt_options import FREE_MEMORY_OPTION, apply_options, check_typing, network_flags
+from perfgate.engine.gpu import free_memory_bytes
 from perfgate.engine.interface import BuildRequest
 from perfgate.errors import CaseError, InfrastructureError
 from perfgate.files import write_bytes
@@ -52,7 +52,7 @@ def build_engine(api: Api, request: BuildRequest) -> EngineFacts:
     write_bytes(Path(request.engine), engine)
     layers, memory = inspect_engine(api, engine, notes)
     share = layer_share(layers.layers)
-    notes += [*cache_notes, *_precision_notes(recipe, layers, share)]
+    notes += [*cache_notes, *_precision_notes(layers)]
     return EngineFacts(
         digest=hashlib.sha256(engine).hexdigest(),
         engine_bytes=len(engine),
@@ -61,6 +61,8 @@ def build_engine(api: Api, request: BuildRequest) -> EngineFacts:
         precision_share=share,
         device_memory_bytes=memory,
         timing_cache_bytes=cache_bytes,
+        layer_record=pack_layers(layers),
+        unmet=(realised(recipe.precision, share) or "") if layers.layers else "",
         notes=tuple(notes),
     )
 
@@ -226,12 +228,10 @@ def inspect_engine(api: Api, plan: bytes, notes: list[str]) -> tuple[Layers, int
         return Layers(), int(memory)
 
 
-def _precision_notes(recipe: Recipe, layers: Layers, share: Mapping[str, float]) -> list[str]:
+def _precision_notes(layers: Layers) -> list[str]:
     weights = weight_share(layers.layers)
     said = ", ".join(f"{kind} {part:.1%}" for kind, part in weights.items())
-    notes = [f"weights by type: {said}"] if said else []
-    reason = realised(recipe.precision, share) if layers.layers else None
-    return [*notes, reason] if reason else notes
+    return [f"weights by type: {said}"] if said else []
 
 
 def _least_free_bytes(recipe: Recipe) -> int:

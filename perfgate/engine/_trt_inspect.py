@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
+
+import msgspec
 
 from perfgate.records import Count, Precision, Record, Text
 
@@ -27,6 +31,7 @@ _MOVES = {
     "shapedevicetohost", "shape_call", "shuffle", "slice", "concat", "identity",
 }  # fmt: skip
 _WANTED = {"fp32": ("fp32",), "fp16": ("fp16",), "int8": ("int8",), "int8+fp16": ("int8", "fp16")}
+UNPACKED_LIMIT_BYTES = 32 << 20
 _BAD_NUMBER = re.compile(r"(?<=[:\[,])(\s*)-?(?:nan|inf)(?:inity)?(?=\s*[,}\]])", re.IGNORECASE)
 
 
@@ -73,6 +78,23 @@ def read_layers(text: str) -> Layers:
         raise ValueError("the layers are not a list")
     detailed = any(isinstance(entry, dict) for entry in entries)
     return Layers(detailed=detailed, layers=tuple(_layer(entry) for entry in entries))
+
+
+def pack_layers(layers: Layers) -> str:
+    """The layers as zlib-compressed JSON in base64, for a results file."""
+    return base64.b64encode(zlib.compress(msgspec.json.encode(layers, order="sorted"), 9)).decode()
+
+
+def unpack_layers(packed: str) -> Layers:
+    """The inverse of `pack_layers`, bounded. Raises `ValueError` for anything else."""
+    inflate = zlib.decompressobj()
+    try:
+        data = inflate.decompress(base64.b64decode(packed, validate=True), UNPACKED_LIMIT_BYTES)
+        if inflate.unconsumed_tail or not inflate.eof:
+            raise ValueError("the layer record is cut short or too large")
+        return msgspec.json.decode(data, type=Layers)
+    except (zlib.error, msgspec.MsgspecError) as error:
+        raise ValueError(f"not a layer record: {error}") from error
 
 
 def _layer(entry: object) -> Layer:

@@ -21,7 +21,7 @@ from perfgate.children import call_child
 from perfgate.engine.interface import BuildRequest
 from perfgate.errors import DataError
 from perfgate.files import file_digest, read_record, record_json, write_error, write_text
-from perfgate.records import EngineFacts, Recipe, digest
+from perfgate.records import EngineFacts, digest
 
 DEFAULT_CAP_BYTES = 6 << 30
 _FACTS_LIMIT_BYTES = 64 << 20
@@ -38,14 +38,13 @@ class EngineCache:
         self._say = say
         self._in_use: set[Path] = set()
 
-    def get(
-        self, recipe: Recipe, onnx: Path, *, timeout_s: float, device: str = "auto"
-    ) -> tuple[Path, EngineFacts]:
-        """The engine of a recipe, built in a child process when it is not there.
+    def get(self, request: BuildRequest, *, timeout_s: float) -> tuple[Path, EngineFacts]:
+        """The engine of a request's recipe, built in a child process when it is not there. The timing cache
+        that the build left lies beside it as `timing`, where the backend has one.
 
         Raises `CaseError` when it does not build, crashes the child or exceeds `timeout_s`.
         """
-        home = self._root / digest(recipe)[:32]
+        home = self._root / digest(request.recipe)[:32]
         self._in_use.add(home)
         try:
             home.mkdir(parents=True, exist_ok=True)
@@ -54,7 +53,7 @@ class EngineCache:
         with FileLock(home / "lock"):
             found = self._load(home)
             if found is None:
-                self._build(home, recipe, onnx, timeout_s, device)
+                self._build(home, request, timeout_s)
                 found = read_record(home / "facts.json", EngineFacts, limit_bytes=_FACTS_LIMIT_BYTES)
             os.utime(home / "facts.json")
         self._evict()
@@ -73,13 +72,14 @@ class EngineCache:
             return None
         return msgspec.structs.replace(known, cached=True)
 
-    def _build(self, home: Path, recipe: Recipe, onnx: Path, timeout_s: float, device: str) -> None:
+    def _build(self, home: Path, request: BuildRequest, timeout_s: float) -> None:
         with tempfile.TemporaryDirectory(prefix="build-", dir=home) as name:
-            fresh = Path(name) / "engine"
-            request = BuildRequest(
-                backend=recipe.backend, device=device, recipe=recipe, onnx=str(onnx), engine=str(fresh)
-            )
+            fresh, timing = Path(name) / "engine", Path(name) / "timing"
+            request = msgspec.structs.replace(request, engine=str(fresh), timing_cache_out=str(timing))
             facts = call_child("perfgate.engine.build_child", request, EngineFacts, timeout_s=timeout_s)
+            if timing.is_file():
+                facts = msgspec.structs.replace(facts, timing_cache_digest=file_digest(timing))
+                timing.replace(home / "timing")
             fresh.replace(home / "engine")
             write_text(home / "facts.json", record_json(facts))
 
@@ -102,6 +102,7 @@ def _removed(home: Path) -> bool:
     """Remove an entry unless somebody is at it. Its lock file stays: another process may wait for it."""
     with contextlib.suppress(OSError, Timeout), FileLock(home / "lock", timeout=0):
         (home / "facts.json").unlink()
-        (home / "engine").unlink(missing_ok=True)
+        for name in ("engine", "timing"):
+            (home / name).unlink(missing_ok=True)
         return True
     return False

@@ -12,13 +12,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from perfgate.records import Case, EngineFacts, Mode, Protocol, Recipe, Record, Series, Tensor
 
 if TYPE_CHECKING:
     import numpy as np
     from typing_extensions import Self
+
+
+class Script(Record):
+    """A model script with the arguments of its functions."""
+
+    path: str
+    seed: int
+    args: dict[str, int | float | str | bool] = {}
 
 
 class Samples(Record):
@@ -30,13 +38,15 @@ class Samples(Record):
 
 
 class BuildRequest(Record):
-    """One build, as it travels to the child process. Paths are absolute."""
+    """One build, as it travels to the child process. Paths are absolute; the engine cache sets `engine` and
+    `timing_cache_out`. `script` is the model script, for backends that run a model's PyTorch twin."""
 
     backend: str
     recipe: Recipe
     onnx: str
-    engine: str
+    engine: str = ""
     device: str = "auto"
+    script: Script | None = None
     timing_cache: str = ""
     timing_cache_out: str = ""
 
@@ -123,6 +133,10 @@ class Backend(ABC):
     @abstractmethod
     def build_options(self) -> dict[str, str | int | float | bool]:
         """What this machine adds to every recipe; a spec's own options go over it."""
+
+    def typing(self) -> Literal["weak", "strong"]:
+        """Whether precision is a builder's choice (`weak`, TensorRT before 10) or the graph's own."""
+        return "strong"
 
     @abstractmethod
     def device(self) -> str:

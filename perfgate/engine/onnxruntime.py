@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perfgate.engine.host import cpu_count, cpu_name, gpu_names
+from perfgate.engine.gpu import device_name
+from perfgate.engine.host import cpu_count, cpu_name
 from perfgate.engine.interface import Backend, BuildRequest, Runner, Samples, blocking_samples
 from perfgate.errors import CaseError
 from perfgate.files import file_digest
@@ -50,7 +51,7 @@ class OnnxRuntimeBackend(Backend):
         import onnxruntime
 
         has_cuda = _PROVIDERS["gpu"] in onnxruntime.get_available_providers()
-        return "gpu" if has_cuda and (self._device != "auto" or bool(gpu_names())) else "cpu"
+        return "gpu" if has_cuda and (self._device != "auto" or device_name() is not None) else "cpu"
 
     def versions(self) -> dict[str, str]:
         import onnxruntime
@@ -64,7 +65,7 @@ class OnnxRuntimeBackend(Backend):
     def device(self) -> str:
         if self.kind == "cpu":
             return f"{cpu_name()} x{cpu_count()}"
-        return gpu_names()[0]
+        return device_name(self._device) or "unknown GPU"
 
     def build_options(self) -> dict[str, str | int | float | bool]:
         """What this machine adds to a recipe: the provider, and the threads that one inference may use."""

@@ -14,8 +14,8 @@ from typing import Literal
 
 from perfgate.engine._trt_api import MODULES, load_api
 from perfgate.engine._trt_cuda import GraphCaptureError
-from perfgate.engine._trt_device import choose, compute_capability, device_name
 from perfgate.engine._trt_inspect import Layer, Layers, layer_share, read_layers, realised, weight_share
+from perfgate.engine.gpu import choose, compute_capability, device_name
 from perfgate.engine.interface import Backend, BuildRequest, Runner
 from perfgate.errors import InfrastructureError
 from perfgate.records import Case, EngineFacts, Mode
@@ -89,6 +89,10 @@ class TensorRTBackend(Backend):
         """Nothing: TensorRT's defaults are the machine's own, and the device is a field of the recipe."""
         return {}
 
+    def typing(self) -> Literal["weak", "strong"]:
+        api = load_api(self.name)
+        return "weak" if api.version < (10,) and not api.rtx else "strong"
+
     def device(self) -> str:
         """The GPU's name, read without a CUDA context. Raises `InfrastructureError` where there is none."""
         found = device_name(self._device)
@@ -99,6 +103,10 @@ class TensorRTBackend(Backend):
         return found
 
     def refuses(self, case: Case) -> str | None:
+        if case.precision.startswith("int8"):
+            return "INT8 needs a calibrated Q/DQ graph, and perfgate does not make one yet"
+        if case.precision == "fp16" and self.typing() == "strong":
+            return "strongly typed TensorRT takes FP16 from the graph, and perfgate does not convert it yet"
         if case.mode.drive == "call":
             return "TensorRT is measured in the modes 'graph' and 'enqueue', not as a blocking call"
         if case.mode.streams > _MAX_STREAMS:

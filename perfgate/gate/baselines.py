@@ -29,6 +29,11 @@ class Baselines(Record):
     elsewhere: dict[str, Stored] = {}
 
 
+def timing_path(baseline: Path, model: str, precision: str) -> Path:
+    """The timing cache of the engine that serves a model's cases of one precision: beside the baseline."""
+    return baseline.parent / f"{model}.{precision}.timing"
+
+
 def baseline_path(root: Path, environment: Environment, model: str) -> Path:
     """Raises `DataError` for a name that would leave `root`; names may come from a results file."""
     for name in (environment.device, environment.toolchain, model):

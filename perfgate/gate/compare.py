@@ -8,7 +8,17 @@ from perfgate.gate.baselines import Baselines, Stored
 from perfgate.gate.judge import judge
 from perfgate.gate.metrics import columns, metrics_fault
 from perfgate.gate.summary import summarise
-from perfgate.records import BaselineCase, CaseResult, Failed, Measured, MetricColumns, RunResult, Verdict
+from perfgate.records import (
+    BaselineCase,
+    CaseResult,
+    Failed,
+    Measured,
+    MetricColumns,
+    Mode,
+    RunResult,
+    Unchanged,
+    Verdict,
+)
 
 
 def compare_results(base: RunResult, head: RunResult, *, results: str) -> RunResult:
@@ -32,8 +42,16 @@ def compare_results(base: RunResult, head: RunResult, *, results: str) -> RunRes
 
 
 def _judged(case: CaseResult, baselines: Baselines, head: RunResult) -> CaseResult:
+    """An `Unchanged` was unchanged from its own baseline; against another build its numbers are compared."""
+    base = baselines.cases.get(case.case.id)
+    outcome, relied_on = case.outcome, None
+    if isinstance(outcome, Unchanged) and (base is None or base.case.case_digest != case.case_digest):
+        relied_on = _metrics(case)
+        if metrics_fault(relied_on):
+            outcome = Failed(stage="launch", reason=f"{head.run_id} holds no numbers of it")
     return msgspec.structs.replace(
-        case, judgement=judge(case.case, case.outcome, baselines, head.environment, head.protocol)
+        case,
+        judgement=judge(case.case, outcome, baselines, head.environment, head.protocol, relied_on=relied_on),
     )
 
 
@@ -45,10 +63,16 @@ def _metrics(case: CaseResult) -> MetricColumns:
     return case.judgement.base if case.judgement is not None and unchanged else {}
 
 
+def _mode(case: CaseResult) -> Mode:
+    measured = case.outcome.mode if isinstance(case.outcome, Measured) else None
+    return measured or case.case.mode
+
+
 def _stored(run: RunResult, case: CaseResult) -> Stored:
     return Stored(
         case=BaselineCase(
-            case_digest=case.case_digest,
+            case_digest=case.case_digest or "0" * 64,
+            mode=_mode(case),
             environment=run.environment.device,
             metrics=_metrics(case),
             promoted=run.created,

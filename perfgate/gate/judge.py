@@ -16,6 +16,7 @@ from perfgate.records import (
     Judgement,
     Measured,
     MetricColumns,
+    Mode,
     NotRun,
     Outcome,
     Protocol,
@@ -23,21 +24,38 @@ from perfgate.records import (
     Verdict,
 )
 
+_UNCHANGED = {
+    "digest": "same model, recipe, inputs and environment as the baseline: nothing to time",
+    "engine": "the engine is the baseline's, byte for byte, and is used alike: nothing to time",
+}
+
 
 def judge(
-    case: Case, outcome: Outcome, baselines: Baselines, environment: Environment, protocol: Protocol
+    case: Case,
+    outcome: Outcome,
+    baselines: Baselines,
+    environment: Environment,
+    protocol: Protocol,
+    *,
+    relied_on: MetricColumns | None = None,
 ) -> Judgement:
-    """The judgement on one case; `baselines` are those of `environment`."""
+    """The judgement on one case; `baselines` are those of `environment`.
+
+    `relied_on` are the numbers that an `Unchanged` stands for where it was not these baselines' own.
+    """
     stored = baselines.cases.get(case.id)
     if isinstance(outcome, Failed):
         verdict = Verdict.MISSING if outcome.stage == "missing" else Verdict.ERROR
         return Judgement(verdict=verdict, reason=outcome.reason, base=_metrics(stored))
     if isinstance(outcome, NotRun):
         return _judge_not_run(outcome, stored)
-    head: MetricColumns = {}
+    head: MetricColumns = relied_on or {}
     if isinstance(outcome, Measured):
         valid = [launch for launch in outcome.launches if not launch.invalid]
         head = columns(valid) if valid else {}
+        if outcome.engine and outcome.engine.unmet:
+            unmet = f"precision not realised: {outcome.engine.unmet}"
+            return Judgement(verdict=Verdict.INVALID, reason=unmet, base=_metrics(stored), head=head)
         if len(valid) < protocol.launches:
             reason = _too_few(outcome, len(valid), protocol.launches)
             return Judgement(verdict=Verdict.INVALID, reason=reason, base=_metrics(stored), head=head)
@@ -53,15 +71,23 @@ def judge(
             head=head,
             differences=changed,
         )
-    elif isinstance(outcome, Unchanged):
+    elif isinstance(outcome, Unchanged) and not head:
         judgement = Judgement(
-            verdict=Verdict.UNCHANGED,
-            reason="same model, recipe, inputs and environment as the baseline: nothing to time",
-            base=stored.case.metrics,
+            verdict=Verdict.UNCHANGED, reason=_UNCHANGED[outcome.evidence], base=stored.case.metrics
+        )
+    elif (mode := _mode(case, outcome)) != stored.case.mode:
+        reason = f"measured as '{mode}', the baseline as '{stored.case.mode}'"
+        judgement = Judgement(
+            verdict=Verdict.INCOMPARABLE, reason=reason, base=stored.case.metrics, head=head
         )
     else:
         judgement = _compare(case, stored, environment, head)
     return _judge_slo(case, judgement)
+
+
+def _mode(case: Case, outcome: Outcome) -> Mode:
+    measured = outcome.mode if isinstance(outcome, Measured) else None
+    return measured or case.mode
 
 
 def _too_few(outcome: Measured, valid: int, wanted: int) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from perfgate.errors import RefusedError
-from perfgate.gate.baselines import baseline_path, read_baseline, write_baseline
+from perfgate.errors import DataError, RefusedError
+from perfgate.files import TIMING_LIMIT_BYTES, read_bytes, write_bytes
+from perfgate.gate.baselines import baseline_path, read_baseline, timing_path, write_baseline
 from perfgate.gate.metrics import columns, metrics_fault
 from perfgate.records import (
     BASELINE_SCHEMA,
@@ -37,9 +39,18 @@ class Move(Record):
 
 
 def promote(
-    result: RunResult, root: Path, *, reason: str, accept: Sequence[str] = (), allow_dirty: bool = False
+    result: RunResult,
+    root: Path,
+    *,
+    reason: str,
+    timing: Path,
+    accept: Sequence[str] = (),
+    allow_dirty: bool = False,
 ) -> list[Move]:
     """Write the measured cases of a run as baselines under `root`; other cases stay as they are.
+
+    `timing` is the folder where the run left the timing caches of its engines, named by digest; each goes
+    beside the baseline of its engine.
 
     Raises `RefusedError` for a dirty tree, for a run with ERROR or INVALID cases, and for a regression or a
     missing case that `accept` does not name. Nothing is written then.
@@ -56,6 +67,7 @@ def promote(
         )
     moves: list[Move] = []
     files: dict[Path, Baseline] = {}
+    caches: dict[Path, bytes] = {}
     for model, cases in sorted(by_model.items()):
         path = baseline_path(root, result.environment, model)
         before = (
@@ -66,7 +78,10 @@ def promote(
         after = _merge(before, cases, result, reason)
         moves += _moves(before, after)
         files[path] = after
+        caches |= _timing_caches(path, cases, timing)
     # All are read before any is written: a damaged one leaves the others alone.
+    for path, data in caches.items():
+        write_bytes(path, data)
     for path, after in files.items():
         write_baseline(path, after)
     return moves
@@ -113,6 +128,9 @@ def _merge(before: Baseline, cases: list[CaseResult], result: RunResult, reason:
             raise RefusedError(f"{case.case.id} {wrong}", where=result.run_id, fix="measure it again")
         merged[case.case.id] = BaselineCase(
             case_digest=case.case_digest,
+            usage_digest=case.usage_digest,
+            mode=case.outcome.mode or case.case.mode,
+            timing_cache=engine.timing_cache_digest if engine else "",
             onnx_digest=case.recipe.onnx_digest if case.recipe else "",
             source_digest=case.source_digest,
             engine_digest=engine.digest if engine else "",
@@ -125,6 +143,20 @@ def _merge(before: Baseline, cases: list[CaseResult], result: RunResult, reason:
     return msgspec.structs.replace(
         before, cases=merged, environments={**before.environments, key: result.environment}
     )
+
+
+def _timing_caches(baseline: Path, cases: list[CaseResult], folder: Path) -> dict[Path, bytes]:
+    caches = {}
+    for case in cases:
+        engine = case.outcome.engine if isinstance(case.outcome, Measured) else None
+        if engine is None or not engine.timing_cache_digest:
+            continue
+        source = folder / f"{engine.timing_cache_digest}.timing"
+        data = read_bytes(source, limit_bytes=TIMING_LIMIT_BYTES)
+        if hashlib.sha256(data).hexdigest() != engine.timing_cache_digest:
+            raise DataError("is not the timing cache that the results name", where=source, fix="run again")
+        caches[timing_path(baseline, case.case.model, case.case.precision)] = data
+    return caches
 
 
 def _environment_key(environment: Environment) -> str:

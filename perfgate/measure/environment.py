@@ -9,6 +9,8 @@ import re
 from perfgate import __version__
 from perfgate.engine.host import cpu_count, cpu_name
 from perfgate.engine.interface import Backend
+from perfgate.errors import PerfgateError
+from perfgate.measure.nvml import describe, open_device, ordinal_or_uuid
 from perfgate.records import Difference, Environment
 
 # Variables that change what a library computes or how fast; part of a case's digest where they are set.
@@ -30,8 +32,8 @@ MATTERING_VARIABLES = (
 )
 
 
-def fingerprint(backend: Backend) -> Environment:
-    """The environment of a backend on this machine."""
+def fingerprint(backend: Backend, device: str = "auto") -> Environment:
+    """The environment of a backend on this machine; `device` is the setting that chose it."""
     versions = backend.versions()
     noted = {
         "python": platform.python_version(),
@@ -46,6 +48,11 @@ def fingerprint(backend: Backend) -> Environment:
         key["image"] = image
     if backend.kind == "cpu":
         key |= {"cpu": noted.pop("cpu"), "cpus": noted.pop("cpus")}
+    else:
+        key["gpu"] = backend.device()
+        gpu_key, gpu_noted = _describe_gpu(device)
+        key |= gpu_key
+        noted |= gpu_noted
     main = next(iter(versions))
     return Environment(
         device=slug(("cpu " if backend.kind == "cpu" else "") + backend.device()),
@@ -53,6 +60,16 @@ def fingerprint(backend: Backend) -> Environment:
         key=key,
         noted=noted,
     )
+
+
+def _describe_gpu(device: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Key and noted fields from NVML. Where it does not answer, that is noted, and only the name is key."""
+    try:
+        with open_device(ordinal_or_uuid(device)) as opened:
+            key, noted, unavailable = describe(opened)
+    except PerfgateError as error:
+        return {}, {"nvml": error.what}
+    return key, {**noted, **{name: f"unknown: {why}" for name, why in unavailable.items() if name not in key}}
 
 
 def mattering_variables() -> dict[str, str]:

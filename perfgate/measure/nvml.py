@@ -139,6 +139,13 @@ def _import_pynvml() -> Any:
     return pynvml
 
 
+def ordinal_or_uuid(device: str) -> int | str:
+    """A device setting (`auto`, an index, a UUID) as `open_device` takes it."""
+    if device == "auto":
+        return 0
+    return int(device) if device.isdigit() else device
+
+
 def visible_entry(ordinal: int, visible: str | None) -> int | str:
     """What a CUDA ordinal stands for under `CUDA_VISIBLE_DEVICES`: an index, or a (short) UUID.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Literal
 from typing import Protocol as Shape
 
 from perfgate.errors import CaseError
@@ -58,7 +59,10 @@ def measure(
             try:
                 result = one(LaunchRequest(target=job.target, protocol=job.protocol))
             except CaseError as error:
-                failed[job.case_id] = Failed(stage="launch", reason=error.what, stderr_tail=error.stderr_tail)
+                stage: Literal["capture", "launch"] = (
+                    "capture" if error.kind == "GraphCaptureError" else "launch"
+                )
+                failed[job.case_id] = Failed(stage=stage, reason=error.what, stderr_tail=error.stderr_tail)
                 progress.step(job.case_id, f"failed: {error.what}")
                 continue
             done[job.case_id].append(result)

@@ -157,7 +157,10 @@ class TelemetrySampler:
             slowdowns=tuple(sorted(slowdowns)),
             foreign_pids=tuple(sorted(self._foreign)),
             unavailable=dict(self._reader.unavailable),
-            **{name: tuple(values) for name, values in self._series.items()},
+            sm_clock_mhz=tuple(self._series["sm_clock_mhz"]),
+            memory_clock_mhz=tuple(self._series["memory_clock_mhz"]),
+            power_mw=tuple(self._series["power_mw"]),
+            temperature_c=tuple(self._series["temperature_c"]),
         )
 
     def _read_counters(self, only: Collection[str] | None = None) -> dict[str, int]:

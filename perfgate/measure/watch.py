@@ -11,7 +11,7 @@ from typing import TypeVar
 import msgspec
 
 from perfgate.errors import PerfgateError
-from perfgate.measure.nvml import Device, open_device, presence
+from perfgate.measure.nvml import Device, open_device, ordinal_or_uuid, presence
 from perfgate.measure.telemetry import TelemetrySampler, invalid_reason
 from perfgate.records import Launch, Protocol, Telemetry
 
@@ -93,17 +93,11 @@ def watching(kind: str, device: str, protocol: Protocol) -> Iterator[CpuWatch | 
         return
     with contextlib.ExitStack() as stack:
         try:
-            opened = stack.enter_context(open_device(_which(device)))
+            opened = stack.enter_context(open_device(ordinal_or_uuid(device)))
         except PerfgateError as error:
             yield BlindWatch(error.what)
             return
         yield GpuWatch(opened)
-
-
-def _which(device: str) -> int | str:
-    if device == "auto":
-        return 0
-    return int(device) if device.isdigit() else device
 
 
 def _cpu_seconds() -> tuple[float, float, float] | None:

@@ -27,7 +27,7 @@ _FACTS_LIMIT_BYTES = 4 << 20
 
 
 class SourceModel(Record):
-    """The ONNX file of a model, ready to build from."""
+    """The ONNX file of a model, ready to build from; `source_digest` is empty where no script made it."""
 
     path: str
     source_digest: str

@@ -31,8 +31,10 @@ import os, signal, sys
 from pathlib import Path
 
 argv = sys.orig_argv
-with open(os.environ["SPY_LOG"], "a") as log:
-    log.write(" ".join(argv) + chr(10))
+# A model script's environment is scrubbed: what it runs is not spied on.
+if "SPY_LOG" in os.environ:
+    with open(os.environ["SPY_LOG"], "a") as log:
+        log.write(" ".join(argv) + chr(10))
 victim = os.environ.get("SPY_KILL")
 if victim and "perfgate.measure.launch" in argv and victim in Path(argv[-2]).read_text():
     print("about to die", file=sys.stderr, flush=True)

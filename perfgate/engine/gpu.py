@@ -22,6 +22,15 @@ def device_name(device: str = "auto") -> str | None:
     return _ask(device, name) or _smi("name", device)
 
 
+def device_uuid(device: str = "auto") -> str:
+    """The GPU's UUID, which names its lock; `gpu` where none answers."""
+
+    def uuid(pynvml: Any, handle: Any) -> str:
+        return str(pynvml.nvmlDeviceGetUUID(handle))
+
+    return _ask(device, uuid) or _smi("uuid", device) or "gpu"
+
+
 def free_memory_bytes(device: str = "auto") -> int | None:
     """Free device memory in bytes, or None where it cannot be read."""
     found = _ask(device, lambda pynvml, handle: pynvml.nvmlDeviceGetMemoryInfo(handle).free)

@@ -1,0 +1,205 @@
+"""From selected cases to what must be built: digests, what is unchanged, and the ONNX files of the rest.
+
+All models are made and held against their specs here, before anything is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from perfgate.engine.interface import Backend, BuildRequest, Script
+from perfgate.errors import CaseError, DataError
+from perfgate.files import file_digest
+from perfgate.gate.baselines import Baselines, Stored, timing_path
+from perfgate.measure.environment import differences
+from perfgate.measure.identity import case_digest, usage_digest
+from perfgate.records import (
+    Case,
+    CaseResult,
+    EngineFacts,
+    Environment,
+    Failed,
+    NotRun,
+    Protocol,
+    Recipe,
+    Record,
+    Unchanged,
+)
+from perfgate.settings import Settings
+from perfgate.spec.cases import profile, skip_reason
+from perfgate.spec.graph import check_against_graph
+from perfgate.spec.model import ModelSpec
+from perfgate.spec.source import SourceModel, materialise, source_digest
+
+NOT_MEASURED = Failed(stage="launch", reason="the run ended before its first launch")
+
+
+class Pending(Record):
+    """A case to measure: its result so far, how to build its engine, and the folder of its input files."""
+
+    result: CaseResult
+    request: BuildRequest
+    folder: str
+
+
+class Preparation:
+    """Prepares the cases of one run; `say` is told what takes time."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        backend: Backend,
+        environment: Environment,
+        baselines: Baselines,
+        say: Callable[[str], None],
+    ) -> None:
+        self._settings = settings
+        self._backend = backend
+        self._environment = environment
+        self._baselines = baselines
+        self._protocol: Protocol = settings.protocol(backend.kind)
+        self._say = say
+
+    def all_cases(self, selected: Sequence[tuple[ModelSpec, Case]]) -> tuple[list[CaseResult], list[Pending]]:
+        """Every selected case with its digest; those that need measuring also as pending.
+
+        Raises `SpecError` for a spec that does not fit its graph; a failing model script is its cases' own.
+        """
+        results: list[CaseResult] = []
+        pending: list[Pending] = []
+        by_spec: dict[str, tuple[ModelSpec, list[Case]]] = {}
+        for spec, case in selected:
+            by_spec.setdefault(spec.path, (spec, []))[1].append(case)
+        for spec, cases in by_spec.values():
+            for result, model in self._model(spec, cases):
+                results.append(result)
+                if model is not None:
+                    request = self._request(spec, result, model)
+                    pending.append(Pending(result=result, request=request, folder=str(spec.folder.resolve())))
+        return results, pending
+
+    def _model(self, spec: ModelSpec, cases: list[Case]) -> Iterator[tuple[CaseResult, SourceModel | None]]:
+        """Each case with its outcome, or with the ONNX file to build it from where it must be measured."""
+        source = source_digest(spec)
+        model: SourceModel | None = None
+        failure: Failed | None = None
+        for case in cases:
+            if reason := self._not_run(spec, case):
+                yield CaseResult(case=case, outcome=NotRun(reason=reason)), None
+                continue
+            known = self._stored_onnx_digest(case, source)
+            if known and (unchanged := self._unchanged(spec, case, known, source)):
+                yield unchanged, None
+                continue
+            if model is None and failure is None:
+                try:
+                    model = self._materialise(spec)
+                except CaseError as error:
+                    failure = Failed(stage="model", reason=error.what, stderr_tail=error.stderr_tail)
+            if model is None or failure is not None:
+                yield CaseResult(case=case, outcome=failure or NOT_MEASURED, source_digest=source), None
+                continue
+            unchanged = self._unchanged(spec, case, model.graph.onnx_digest, source)
+            yield (
+                unchanged or self._described(spec, case, model.graph.onnx_digest, source),
+                (None if unchanged else model),
+            )
+
+    def _not_run(self, spec: ModelSpec, case: Case) -> str | None:
+        if not self._settings.all_cases and (
+            reason := skip_reason(spec, case, device_kind=self._backend.kind)
+        ):
+            return reason
+        return self._backend.refuses(case)
+
+    def _materialise(self, spec: ModelSpec) -> SourceModel:
+        self._say(f"{spec.name}: preparing the ONNX file")
+        model = materialise(spec, self._settings.path("store") / "models")
+        check_against_graph(spec, model.graph)
+        return model
+
+    def _stored_onnx_digest(self, case: Case, source: str) -> str:
+        """The ONNX digest that the baseline recorded for this very source, so that no file need be made."""
+        stored = self._baselines.cases.get(case.id)
+        return stored.case.onnx_digest if stored and source and stored.case.source_digest == source else ""
+
+    def _described(self, spec: ModelSpec, case: Case, onnx_digest: str, source: str) -> CaseResult:
+        recipe = Recipe(
+            backend=self._backend.name,
+            onnx_digest=onnx_digest,
+            precision=case.precision,
+            profile=profile(spec),
+            plugins=tuple(file_digest(spec.folder / plugin) for plugin in spec.plugins),
+            options={**self._backend.build_options(), **spec.options},
+            versions=self._backend.versions(),
+            typing=self._backend.typing(),
+            device=self._backend.device(),
+            timing_cache_digest=self._timing_digest(case),
+        )
+        return CaseResult(
+            case=case,
+            outcome=NOT_MEASURED,
+            case_digest=case_digest(case, recipe, self._protocol),
+            usage_digest=usage_digest(case, self._protocol),
+            recipe=recipe,
+            source_digest=source,
+        )
+
+    def _unchanged(self, spec: ModelSpec, case: Case, onnx_digest: str, source: str) -> CaseResult | None:
+        stored = self._comparable(case)
+        if stored is None or self._settings.remeasure:
+            return None
+        described = self._described(spec, case, onnx_digest, source)
+        if described.case_digest != stored.case.case_digest:
+            return None
+        return msgspec.structs.replace(described, outcome=Unchanged())
+
+    def same_engine(self, result: CaseResult, facts: EngineFacts) -> bool:
+        """Is the engine that was built the baseline's, byte for byte, in its environment and used alike?"""
+        stored = self._comparable(result.case)
+        return (
+            stored is not None
+            and not self._settings.remeasure
+            and stored.case.engine_digest == facts.digest
+            and stored.case.usage_digest == result.usage_digest
+        )
+
+    def _comparable(self, case: Case) -> Stored | None:
+        """The stored case, where its environment's key is ours."""
+        stored = self._baselines.cases.get(case.id)
+        if stored is None or differences(stored.environment.key, self._environment.key):
+            return None
+        return stored
+
+    def _timing_digest(self, case: Case) -> str:
+        stored = self._comparable(case)
+        return stored.case.timing_cache if stored else ""
+
+    def _request(self, spec: ModelSpec, result: CaseResult, model: SourceModel) -> BuildRequest:
+        """How to build the case's engine, with the baseline's timing cache where there is one."""
+        recipe = result.recipe
+        assert recipe is not None
+        timing = ""
+        if recipe.timing_cache_digest:
+            stored = self._baselines.cases[result.case.id]
+            path = timing_path(Path(stored.path), spec.name, recipe.precision)
+            if not path.is_file() or file_digest(path) != recipe.timing_cache_digest:
+                raise DataError(
+                    "is not the timing cache that the baseline names",
+                    where=path,
+                    fix="restore it from git, or promote the case anew",
+                )
+            timing = str(path.resolve())
+        source = spec.source
+        script = Script(path=str((spec.folder / source.script).resolve()), seed=source.seed, args=source.args)
+        return BuildRequest(
+            backend=recipe.backend,
+            recipe=recipe,
+            onnx=model.path,
+            device=self._settings.device,
+            script=script if source.script else None,
+            timing_cache=timing,
+        )
