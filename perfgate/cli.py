@@ -15,6 +15,7 @@ import rich_click as click
 from click.exceptions import Exit
 
 from perfgate import __version__
+from perfgate.cli_engines import build, export
 from perfgate.errors import InfrastructureError, PerfgateError, UsageError
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ def _settings_options(command: F) -> F:
 @cli.command()
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
 @click.option("-k", "keyword", default="", help="Only cases whose id contains this text.")
+@click.option("--engine", type=click.Path(path_type=Path), help="Gate this prebuilt engine file.")
+@click.option("--mode", help="Measure in this mode, such as graph+transfers or enqueue+spin.")
 @click.option("--launches", type=int, help="Launches a case.  [default: 5]")
 @click.option("--duration-ms", type=int, help="Sampling time of a launch.  [default: 1000]")
 @click.option("--remeasure", is_flag=True, default=None, help="Measure unchanged cases all the same.")
@@ -86,7 +89,7 @@ def _settings_options(command: F) -> F:
 @click.option("--ignore", type=float, help="Slowdown to ignore, as a share.")
 @click.option("--catch", type=float, help="Slowdown to catch, as a share.")
 @_settings_options
-def run(paths: tuple[Path, ...], keyword: str, **flags: Any) -> None:
+def run(paths: tuple[Path, ...], keyword: str, engine: Path | None, **flags: Any) -> None:
     """Build, measure and gate the models (all of models/ where no PATHS are given)."""
     from perfgate.pipeline import Pipeline, write_outputs
     from perfgate.progress import make_progress
@@ -97,18 +100,19 @@ def run(paths: tuple[Path, ...], keyword: str, **flags: Any) -> None:
         pipeline = Pipeline(settings, progress)
         plan = pipeline.plan(paths or [settings.path("models")])
         selected = [(spec, case) for spec, case in plan if keyword in case.id]
-        if not selected and keyword:
+        folder = settings.path("models").resolve()
+        whole = not paths or folder in [path.resolve() for path in paths]
+        ghosts = pipeline.missing(
+            (case for _, case in plan), models=None if whole else [spec.name for spec, _ in plan]
+        )
+        missing = [ghost for ghost in ghosts if keyword in ghost.case.id]
+        if keyword and not selected and not missing:
             raise UsageError(
                 f"selects no case: {keyword!r}", where="-k", fix="perfgate run without -k lists all"
             )
-        missing = [
-            ghost
-            for ghost in pipeline.missing(
-                (case for _, case in plan), models=[spec.name for spec, _ in plan] if paths else None
-            )
-            if keyword in ghost.case.id
-        ]
-        result = pipeline.run(selected, missing=missing)
+        if engine is not None and not engine.is_file():
+            raise UsageError(f"no such file: {engine}", where="--engine", fix="name an engine file")
+        result = pipeline.run(selected, missing=missing, engine=engine)
     written = write_outputs(result, settings.path("out"))
     _show(result)
     click.echo("\n".join(f"wrote {path}" for path in written), err=True)
@@ -205,6 +209,10 @@ def schema(kind: str) -> None:
 
     types: dict[str, type] = {"results": RunResult, "baseline": Baseline, "model": ModelSpec}
     click.echo(json.dumps(msgspec.json.schema(types[kind]), indent=2, sort_keys=True))
+
+
+cli.add_command(build)
+cli.add_command(export)
 
 
 def _load(flags: dict[str, Any]) -> Settings:

@@ -19,7 +19,7 @@ from perfgate.engine.cache import EngineCache
 from perfgate.engine.gpu import device_uuid
 from perfgate.engine.interface import Backend
 from perfgate.errors import CaseError, DataError, InfrastructureError
-from perfgate.files import RESULTS_LIMIT_BYTES, read_record, record_json, write_bytes, write_text
+from perfgate.files import RESULTS_LIMIT_BYTES, file_digest, read_record, record_json, write_bytes, write_text
 from perfgate.gate.baselines import Baselines, load_baselines
 from perfgate.gate.judge import judge
 from perfgate.gate.summary import summarise
@@ -60,6 +60,8 @@ REPORT_NAME = "report.html"
 TIMING_NAME = "timing"
 _CHECKPOINT_S = 10.0
 _SUSPECT = (Verdict.REGRESSION, Verdict.INCONCLUSIVE)
+# What `measure` says of a case that an interrupt left without a launch: nobody's fault but the hand's.
+_INTERRUPTED = Failed(stage="launch", reason="interrupted before its first launch")
 
 
 class Pipeline:
@@ -71,6 +73,8 @@ class Pipeline:
         self.backend: Backend = get_backend(settings.backend, settings.device)
         if reason := self.backend.unavailable():
             raise InfrastructureError(reason, where=f"backend {self.backend.name}", fix="perfgate doctor")
+        progress.say(f"{describe(self.backend)} on {self.backend.device()}")
+        self.interrupted = False
         self.environment: Environment = fingerprint(self.backend, settings.device)
         self.protocol: Protocol = settings.protocol(self.backend.kind)
         self.baselines: Baselines = load_baselines(settings.path("baselines"), self.environment)
@@ -89,6 +93,8 @@ class Pipeline:
 
     def cases(self, spec: ModelSpec) -> list[Case]:
         """The cases of a spec; results name the spec by its path in the project, not on this machine."""
+        if self.settings.mode:
+            spec = msgspec.structs.replace(spec, modes=(self.settings.mode,))
         return expand(
             spec,
             backend=self.backend.name,
@@ -113,17 +119,26 @@ class Pipeline:
             if case_id not in known
             and stored.case.onnx_digest
             and (scope is None or case_id.split("/")[0] in scope)
+            and (not self.settings.mode or case_id.endswith(f"/{self.settings.mode}"))
         ]
 
     def run(
-        self, selected: Sequence[tuple[ModelSpec, Case]], *, missing: Sequence[CaseResult] = ()
+        self,
+        selected: Sequence[tuple[ModelSpec, Case]],
+        *,
+        missing: Sequence[CaseResult] = (),
+        engine: Path | None = None,
     ) -> RunResult:
-        """Prepare, build, measure and judge the selected cases; a checkpoint is written while measuring."""
-        prepared, pending = self._preparation.all_cases(selected)
+        """Prepare, build, measure and judge the selected cases; a checkpoint is written while measuring.
+
+        `engine` is a prebuilt engine file to gate in place of building one.
+        """
+        prebuilt = None if engine is None else file_digest(engine)
+        prepared, pending = self._preparation.all_cases(selected, prebuilt=prebuilt)
         result = self._result([*prepared, *missing])
-        jobs, known = self._build(pending)
-        outcomes, interrupted = self._measure(jobs, with_outcomes(result, known))
-        return self.judged(with_outcomes(result, {**known, **outcomes}), interrupted=interrupted)
+        jobs, known = self._build(pending, prebuilt=engine)
+        outcomes, self.interrupted = self._measure(jobs, with_outcomes(result, known))
+        return self.judged(with_outcomes(result, {**known, **outcomes}))
 
     def run_benchmarks(self, nodes: Sequence[str], *, root: Path) -> list[CaseResult]:
         """Launch pytest-benchmark's tests in fresh processes; one unjudged result a test."""
@@ -173,18 +188,20 @@ class Pipeline:
             tolerance=self.settings.tolerance("cpu"),
         )
 
-    def judged(self, result: RunResult, *, interrupted: bool = False) -> RunResult:
+    def judged(self, result: RunResult) -> RunResult:
         """The result with a judgement on every case and the summary."""
         cases = tuple(msgspec.structs.replace(case, judgement=self.judge_case(case)) for case in result.cases)
         summary = summarise(
             cases,
             results=f"{self.settings.out}/{RESULTS_NAME}",
             require_baseline=self.settings.require_baseline,
-            interrupted=interrupted,
+            interrupted=self.interrupted,
         )
         return msgspec.structs.replace(result, cases=cases, summary=summary)
 
     def judge_case(self, case: CaseResult) -> Judgement:
+        if case.outcome == _INTERRUPTED:
+            return Judgement(verdict=Verdict.INVALID, reason=f"{_INTERRUPTED.reason}; run again")
         return judge(case.case, case.outcome, self.baselines, self.environment, self.protocol)
 
     def empty_result(self) -> RunResult:
@@ -203,7 +220,22 @@ class Pipeline:
             cases=tuple(cases),
         )
 
-    def _build(self, pending: Sequence[Pending]) -> tuple[list[Job], dict[str, Outcome]]:
+    def build(self, selected: tuple[ModelSpec, Case]) -> tuple[Path, EngineFacts, CaseResult]:
+        """The engine of one case, from the cache or built now, without measuring. Raises `CaseError`."""
+        result, request = self._preparation.one_case(*selected)
+        engine, facts = self._engines.get(request, timeout_s=self.settings.build_timeout_s)
+        return engine, facts, result
+
+    def gated_engine_digest(self, result: CaseResult) -> str:
+        """The digest of the engine that a result's verdict is about; empty where none is known."""
+        if isinstance(result.outcome, Measured) and result.outcome.engine:
+            return result.outcome.engine.digest
+        stored = self.baselines.cases.get(result.case.id)
+        return stored.case.engine_digest if stored and isinstance(result.outcome, Unchanged) else ""
+
+    def _build(
+        self, pending: Sequence[Pending], *, prebuilt: Path | None
+    ) -> tuple[list[Job], dict[str, Outcome]]:
         """Engines for the pending cases, each recipe built once; a build that fails is its case's own.
 
         Returns the jobs to measure, and the outcomes that are known without measuring.
@@ -214,7 +246,11 @@ class Pipeline:
             case = item.result.case
             self.progress.say(f"{case.id}: building the engine, or taking it from the cache")
             try:
-                engine, facts = self._engines.get(item.request, timeout_s=self.settings.build_timeout_s)
+                engine, facts = (
+                    self._engines.get(item.request, timeout_s=self.settings.build_timeout_s)
+                    if prebuilt is None
+                    else (prebuilt, _prebuilt_facts(prebuilt))
+                )
             except CaseError as error:
                 known[case.id] = Failed(stage="build", reason=error.what, stderr_tail=error.stderr_tail)
                 continue
@@ -286,10 +322,23 @@ class Pipeline:
         return device_lock(name, timeout_s=self.settings.lock_timeout_s, say=self.progress.say)
 
 
+def _prebuilt_facts(engine: Path) -> EngineFacts:
+    return EngineFacts(
+        digest=file_digest(engine), engine_bytes=engine.stat().st_size, notes=("built elsewhere",)
+    )
+
+
 def _python_outcome(launches: Sequence[Launch]) -> Outcome:
     if not launches:
         return Failed(stage="launch", reason="the test reported no benchmark: was it skipped?")
     return Measured(engine=None, launches=tuple(launches))
+
+
+def describe(backend: Backend) -> str:
+    """The backend with its versions, as every run says it first."""
+    return (
+        f"{backend.name} ({', '.join(f'{name} {version}' for name, version in backend.versions().items())})"
+    )
 
 
 def _needs_enqueue(outcome: Outcome, job: Job, default: Mode) -> bool:
@@ -318,9 +367,11 @@ class _Checkpoint:
         self._result, self._path, self._last = result, path, time.monotonic()
 
     def __call__(self, outcomes: Mapping[str, Outcome]) -> None:
+        # Suspects are measured in a second pass: what the first one told of the others stays.
+        self._result = with_outcomes(self._result, outcomes)
         if time.monotonic() - self._last >= _CHECKPOINT_S:
             self._last = time.monotonic()
-            write_text(self._path, record_json(with_outcomes(self._result, outcomes)))
+            write_text(self._path, record_json(self._result))
 
 
 def with_outcomes(result: RunResult, outcomes: Mapping[str, Outcome]) -> RunResult:
@@ -336,6 +387,13 @@ def _confirmed(first: Outcome, again: Outcome) -> Outcome:
     """The fresh launches are judged; those that made the case a suspect are kept beside them."""
     if isinstance(first, Measured) and isinstance(again, Measured):
         return msgspec.structs.replace(again, screen=first.launches)
+    if isinstance(first, Measured) and again == _INTERRUPTED:
+        # Kept, but a suspect alone fails no build.
+        doubt = [
+            msgspec.structs.replace(one, invalid="interrupted before it was confirmed")
+            for one in first.launches
+        ]
+        return msgspec.structs.replace(first, launches=tuple(doubt))
     return again
 
 

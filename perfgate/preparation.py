@@ -27,6 +27,7 @@ from perfgate.records import (
     Recipe,
     Record,
     Unchanged,
+    digest,
 )
 from perfgate.settings import Settings
 from perfgate.spec.cases import profile, skip_reason
@@ -43,6 +44,12 @@ class Pending(Record):
     result: CaseResult
     request: BuildRequest
     folder: str
+
+
+def _of_engine(result: CaseResult, engine_digest: str) -> CaseResult:
+    """The case of a prebuilt engine: its bytes and how it is used are all that is known for certain."""
+    identity = {"engine": engine_digest, "usage": result.usage_digest}
+    return msgspec.structs.replace(result, case_digest=digest(identity))
 
 
 class Preparation:
@@ -63,8 +70,11 @@ class Preparation:
         self._protocol: Protocol = settings.protocol(backend.kind)
         self._say = say
 
-    def all_cases(self, selected: Sequence[tuple[ModelSpec, Case]]) -> tuple[list[CaseResult], list[Pending]]:
-        """Every selected case with its digest; those that need measuring also as pending.
+    def all_cases(
+        self, selected: Sequence[tuple[ModelSpec, Case]], *, prebuilt: str | None = None
+    ) -> tuple[list[CaseResult], list[Pending]]:
+        """Every selected case with its digest; those that need measuring also as pending. `prebuilt` is the
+        digest of an engine that is gated in place of one built here: it is then the cases' identity.
 
         Raises `SpecError` for a spec that does not fit its graph; a failing model script is its cases' own.
         """
@@ -74,14 +84,18 @@ class Preparation:
         for spec, case in selected:
             by_spec.setdefault(spec.path, (spec, []))[1].append(case)
         for spec, cases in by_spec.values():
-            for result, model in self._model(spec, cases):
+            for result, model in self._model(spec, cases, prebuilt):
+                if prebuilt and model is not None:
+                    result = _of_engine(result, prebuilt)
                 results.append(result)
                 if model is not None:
                     request = self._request(spec, result, model)
                     pending.append(Pending(result=result, request=request, folder=str(spec.folder.resolve())))
         return results, pending
 
-    def _model(self, spec: ModelSpec, cases: list[Case]) -> Iterator[tuple[CaseResult, SourceModel | None]]:
+    def _model(
+        self, spec: ModelSpec, cases: list[Case], prebuilt: str | None
+    ) -> Iterator[tuple[CaseResult, SourceModel | None]]:
         """Each case with its outcome, or with the ONNX file to build it from where it must be measured."""
         source = source_digest(spec)
         model: SourceModel | None = None
@@ -90,7 +104,7 @@ class Preparation:
             if reason := self._not_run(spec, case):
                 yield CaseResult(case=case, outcome=NotRun(reason=reason)), None
                 continue
-            known = self._stored_onnx_digest(case, source)
+            known = "" if prebuilt else self._stored_onnx_digest(case, source)
             if known and (unchanged := self._unchanged(spec, case, known, source)):
                 yield unchanged, None
                 continue
@@ -102,9 +116,10 @@ class Preparation:
             if model is None or failure is not None:
                 yield CaseResult(case=case, outcome=failure or NOT_MEASURED, source_digest=source), None
                 continue
-            unchanged = self._unchanged(spec, case, model.graph.onnx_digest, source)
+            onnx_digest = model.graph.onnx_digest
+            unchanged = None if prebuilt else self._unchanged(spec, case, onnx_digest, source)
             yield (
-                unchanged or self._described(spec, case, model.graph.onnx_digest, source),
+                unchanged or self._described(spec, case, onnx_digest, source),
                 (None if unchanged else model),
             )
 
@@ -156,6 +171,14 @@ class Preparation:
         if described.case_digest != stored.case.case_digest:
             return None
         return msgspec.structs.replace(described, outcome=Unchanged())
+
+    def one_case(self, spec: ModelSpec, case: Case) -> tuple[CaseResult, BuildRequest]:
+        """One case with the request for its engine, whatever the baseline says. Raises `CaseError`."""
+        if reason := self._backend.refuses(case):
+            raise CaseError(f"{case.id}: {reason}")
+        model = self._materialise(spec)
+        result = self._described(spec, case, model.graph.onnx_digest, model.source_digest)
+        return result, self._request(spec, result, model)
 
     def same_engine(self, result: CaseResult, facts: EngineFacts) -> bool:
         """Is the engine that was built the baseline's, byte for byte, in its environment and used alike?"""

@@ -21,6 +21,8 @@ class PlainProgress:
 
     def step(self, case_id: str, note: str) -> None:
         self._done += 1
+        # An invalid launch is measured again, beyond the plan.
+        self._total = max(self._total, self._done)
         passed = time.monotonic() - self._started
         left = passed / self._done * (self._total - self._done)
         self.say(f"[{self._done}/{self._total}, {left:.0f} s left] {case_id}: {note}")

@@ -18,7 +18,7 @@ import msgspec
 import pytest
 from filelock import FileLock
 
-from perfgate.errors import PerfgateError, SpecError
+from perfgate.errors import PerfgateError, SpecError, UsageError
 from perfgate.files import RESULTS_LIMIT_BYTES, read_record, record_json, write_error, write_text
 from perfgate.gate.summary import summarise
 from perfgate.items import COLLECT_CODE, EXIT_CODE, CaseItem, SpecFile, failure_text
@@ -108,7 +108,9 @@ class GateSession:
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> None:
         """Baseline cases that no spec in scope makes any more become items that fail as MISSING."""
-        if not self._specs and not (self._whole and self.settings.path("baselines").is_dir()):
+        if self._collect_codes or not (
+            self._specs or (self._whole and self.settings.path("baselines").is_dir())
+        ):
             return
         try:
             cases = [case for spec in self._specs.values() for case in self.pipeline.cases(spec)]
@@ -162,6 +164,8 @@ class GateSession:
                 write_text(trouble, msgspec.json.encode(text).decode())
             return
         self._results = {result.case.id: result for result in self._run.cases}
+        if "pipeline" in vars(self) and self.pipeline.interrupted:
+            raise KeyboardInterrupt
 
     def _make_shared(self) -> None:
         try:
@@ -175,8 +179,11 @@ class GateSession:
         pipeline = self.pipeline
         with pipeline.progress:
             result = pipeline.run(selected, missing=ghosts)
-            if nodes:
-                timed = pipeline.run_benchmarks(nodes, root=self._config.rootpath)
+            if nodes and not pipeline.interrupted:
+                try:
+                    timed = pipeline.run_benchmarks(nodes, root=self._config.rootpath)
+                except KeyboardInterrupt:
+                    timed, pipeline.interrupted = [], True
                 result = pipeline.judged(msgspec.structs.replace(result, cases=(*result.cases, *timed)))
         return result
 
@@ -185,6 +192,12 @@ class GateSession:
         try:
             with self.pipeline.progress:
                 result = self.pipeline.run_function(item.path, item.name, function)
+            if result.case.id in self._own:
+                raise UsageError(
+                    "is measured already, by this test or by one of the same name",
+                    where=result.case.id,
+                    fix="one function a test, and test files of different names",
+                )
             self._own[result.case.id] = result
             if self._is_worker:
                 write_text(

@@ -26,11 +26,25 @@ def _tensorrt_rtx(device: str) -> Backend:
     return TensorRTBackend(device, name="tensorrt-rtx")
 
 
+def _torch(device: str) -> Backend:
+    from perfgate.engine.torch import TorchBackend
+
+    return TorchBackend(device)
+
+
+def _torch_compile(device: str) -> Backend:
+    from perfgate.engine.torch import TorchBackend
+
+    return TorchBackend(device, name="torch-compile")
+
+
 # `auto` takes the first that can run here; what comes after ONNX Runtime is for whoever asks by name.
 _BACKENDS: dict[str, Callable[[str], Backend]] = {
     "tensorrt": _tensorrt,
     "onnxruntime": _onnxruntime,
     "tensorrt-rtx": _tensorrt_rtx,
+    "torch": _torch,
+    "torch-compile": _torch_compile,
 }
 _AUTO = ("tensorrt", "onnxruntime")
 NAMES = ("auto", *_BACKENDS)

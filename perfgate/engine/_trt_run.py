@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import collections
 import gc
-import time
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perfgate.engine._queue import queued_samples
 from perfgate.engine._trt_api import Api, load_plugins, logger_of, messages_of
 from perfgate.engine._trt_cuda import CudaContext
-from perfgate.engine._trt_lane import SLOTS, Lane, Plan, Slot
+from perfgate.engine._trt_lane import SLOTS, Lane, Plan
 from perfgate.engine._trt_onnx import plugins_in, read_network_name
 from perfgate.engine.interface import Runner, Samples
 from perfgate.errors import CaseError
@@ -20,8 +19,6 @@ from perfgate.records import Case, Protocol, Tensor
 
 if TYPE_CHECKING:
     import numpy as np
-
-_PARTS = ("h2d", "gpu_compute", "d2h")
 
 
 class TensorRTRunner(Runner):
@@ -100,20 +97,9 @@ class TensorRTRunner(Runner):
         slot.wait()
 
     def take(self, protocol: Protocol) -> Samples:
-        """The timed loop. The first queries of each stream find an idle device and are not recorded.
-
-        `wall_ns` spans the recorded queries' completions on the host's clock, so that samples over wall
-        time is the throughput. `other_ns` has `enqueue` (the host's time to enqueue or to launch the
-        graph) and, with transfers, `gpu_compute`, `h2d` and `d2h`.
-        """
+        """The timed loop, as `queued_samples` has it: two queries in flight a stream."""
         ring = [lane.slots[turn] for turn in range(SLOTS) for lane in self._lanes]
-        collecting = gc.isenabled()
-        gc.disable()  # a collection in the middle of a query would be Python's time, not the model's
-        try:
-            return _loop(ring, protocol, transfers=self._mode.transfers)
-        finally:
-            if collecting:
-                gc.enable()
+        return queued_samples(ring, protocol, transfers=self._mode.transfers)
 
     def outputs(self) -> dict[str, np.ndarray[Any, Any]]:
         return self._lanes[0].outputs()
@@ -138,38 +124,3 @@ class TensorRTRunner(Runner):
         gc.collect()
         if cuda is not None:
             cuda.close()
-
-
-def _loop(ring: list[Slot], protocol: Protocol, *, transfers: bool) -> Samples:
-    clock = time.perf_counter_ns
-    samples: list[int] = []
-    series: dict[str, list[int]] = {name: [] for name in ("enqueue", *(_PARTS if transfers else ()))}
-    waiting = collections.deque(ring)
-    for slot in ring:
-        slot.issue()
-    for _ in ring:  # each slot once without being recorded, and issued again at once
-        waiting[0].wait()
-        waiting[0].issue()
-        waiting.rotate(-1)
-    started = now = clock()
-    done = 0
-    least, most = protocol.min_samples, protocol.max_samples
-    while (now - started < protocol.duration_ns or done < least) and done < most:
-        slot = waiting[0]
-        slot.wait()
-        now = clock()
-        samples.append(slot.latency_ns())
-        series["enqueue"].append(slot.enqueue_ns)
-        if transfers:
-            for name, part in zip(_PARTS, slot.parts_ns(), strict=True):
-                series[name].append(part)
-        slot.issue()
-        waiting.rotate(-1)
-        done += 1
-    for slot in ring:  # still in flight: nothing may be freed under them
-        slot.wait()
-    return Samples(
-        samples_ns=tuple(samples),
-        wall_ns=max(1, now - started),
-        other_ns={name: tuple(values) for name, values in series.items()},
-    )

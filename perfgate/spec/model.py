@@ -137,7 +137,8 @@ def _convert(path: Path, table: dict[str, Any]) -> ModelSpec:
         if unknown:
             key = f"{key}.{unknown[1]}".removeprefix("top level.")
             raise SpecError("unknown key", where=f"{path}: {key}", fix=_near(unknown[1])) from error
-        fix = f'add schema = "{MODEL_SCHEMA}"' if "`schema`" in what else "see README, Model specs"
+        about_schema = key == "schema" or "`schema`" in what
+        fix = f'add schema = "{MODEL_SCHEMA}"' if about_schema else "see README, Model specs"
         raise SpecError(what[0].lower() + what[1:], where=f"{path}: {key}", fix=fix) from error
 
 

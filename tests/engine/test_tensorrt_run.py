@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from perfgate.engine import _trt_run
+from perfgate.engine._queue import queued_samples
 from perfgate.engine._trt_lane import numpy_type
 from perfgate.records import Protocol
 
@@ -39,8 +39,8 @@ class FakeSlot:
 
 def run(monkeypatch: pytest.MonkeyPatch, ring: list[Any], protocol: Protocol, **more: Any) -> Any:
     world = ring[0].world
-    monkeypatch.setattr("perfgate.engine._trt_run.time.perf_counter_ns", lambda: world[0])
-    return _trt_run._loop(ring, protocol, **{"transfers": False, **more})
+    monkeypatch.setattr("perfgate.engine._queue.time.perf_counter_ns", lambda: world[0])
+    return queued_samples(ring, protocol, **{"transfers": False, **more})
 
 
 def test_two_queries_are_queued_and_the_first_of_each_slot_is_dropped(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-pytest_plugins = ["pytester"]
+if TYPE_CHECKING:
+    from plugin_project import Gate, Project
 
-Gate = Callable[..., pytest.RunResult]
+pytest_plugins = ["pytester", "plugin_project"]
+
 
 BENCHMARKS = """
 import pytest
@@ -18,10 +20,10 @@ import pytest
 SUMMANDS = 20_000
 
 def test_sum(benchmark):
-    benchmark.pedantic(lambda: sum(range(SUMMANDS)), rounds=20, iterations=5)
+    benchmark.pedantic(lambda: sum(range(SUMMANDS)), rounds=10, iterations=2)
 
 def test_sorted(benchmark):
-    benchmark.pedantic(lambda: sorted(range(20_000)), rounds=20, iterations=5)
+    benchmark.pedantic(lambda: sorted(range(20_000)), rounds=10, iterations=2)
 """
 FUNCTIONS = """
 import os
@@ -45,16 +47,16 @@ def test_sum(perfgate):
 
 
 @pytest.fixture
-def benchmarks(project: Any) -> Any:
+def benchmarks(project: Project) -> Path:
     return project.write("test_speed.py", BENCHMARKS)
 
 
 @pytest.fixture
-def functions(project: Any) -> Any:
+def functions(project: Project) -> Path:
     return project.write("test_own.py", FUNCTIONS)
 
 
-def test_a_slowed_benchmark_test_is_a_regression(project: Any, benchmarks: Any, gate: Gate) -> None:
+def test_a_slowed_benchmark_test_is_a_regression(project: Project, benchmarks: Path, gate: Gate) -> None:
     assert gate("test_speed.py").ret == 0
     assert project.verdicts() == {
         "pytest-benchmark/test_speed.py::test_sum": "NEW",
@@ -68,14 +70,14 @@ def test_a_slowed_benchmark_test_is_a_regression(project: Any, benchmarks: Any, 
     assert project.verdicts() == {"pytest-benchmark/test_speed.py::test_sum": "REGRESSION"}
 
 
-def test_a_new_benchmark_test_fails_where_a_baseline_is_required(benchmarks: Any, gate: Gate) -> None:
+def test_a_new_benchmark_test_fails_where_a_baseline_is_required(benchmarks: Path, gate: Gate) -> None:
     result = gate("test_speed.py", "-k", "test_sum", "--perfgate-launches=1", "--perfgate-require-baseline")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["NEW: pytest-benchmark/test_speed.py::test_sum"])
 
 
 def test_a_benchmark_test_that_fails_leaves_the_others_measured(
-    project: Any, benchmarks: Any, gate: Gate
+    project: Project, benchmarks: Path, gate: Gate
 ) -> None:
     project.change("test_speed.py", "sorted(range(20_000))", "1 / 0")
     result = gate("test_speed.py", "--perfgate-launches=1", "--tb=line")
@@ -88,7 +90,7 @@ def test_a_benchmark_test_that_fails_leaves_the_others_measured(
 
 
 def test_benchmark_tests_are_launched_without_our_own_flags(
-    project: Any, benchmarks: Any, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+    project: Project, benchmarks: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project.change("pyproject.toml", "no:cacheprovider", "no:cacheprovider --perfgate --perfgate-launches=1")
     monkeypatch.setenv("PERFGATE_LOCK_TIMEOUT_S", "5")
@@ -98,14 +100,14 @@ def test_benchmark_tests_are_launched_without_our_own_flags(
     assert project.verdicts()["pytest-benchmark/test_speed.py::test_sum"] == "NEW"
 
 
-def test_a_damaged_baseline_fails_benchmark_tests_too(project: Any, benchmarks: Any, gate: Gate) -> None:
+def test_a_damaged_baseline_fails_benchmark_tests_too(project: Project, benchmarks: Path, gate: Gate) -> None:
     project.baseline.write_text("{}")
     result = gate("test_speed.py")
     assert result.ret == 2
     result.stdout.fnmatch_lines(["perfgate: *tinyconv.json: is not a valid Baseline*"])
 
 
-def test_two_workers_gate_benchmark_tests(project: Any, benchmarks: Any, gate: Gate) -> None:
+def test_two_workers_gate_benchmark_tests(project: Project, benchmarks: Path, gate: Gate) -> None:
     result = gate("-n", "2", "test_speed.py", "--perfgate-launches=1")
     assert result.ret == 0
     assert project.verdicts() == {
@@ -115,7 +117,7 @@ def test_two_workers_gate_benchmark_tests(project: Any, benchmarks: Any, gate: G
     assert project.started("pytest test_speed.py::test_sum") == 1
 
 
-def test_models_are_gated_without_pytest_benchmark(project: Any, gate: Gate) -> None:
+def test_models_are_gated_without_pytest_benchmark(project: Project, gate: Gate) -> None:
     assert gate("-p", "no:benchmark").ret == 0
     project.slow_down()
     assert gate("-p", "no:benchmark").ret == 1
@@ -123,7 +125,7 @@ def test_models_are_gated_without_pytest_benchmark(project: Any, gate: Gate) -> 
 
 @pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "two workers"])
 def test_a_slowed_function_is_a_regression(
-    project: Any, functions: Any, gate: Gate, workers: tuple[str, ...]
+    project: Project, functions: Path, gate: Gate, workers: tuple[str, ...]
 ) -> None:
     assert gate(*workers, "test_own.py").ret == 0
     assert project.verdicts() == {"test_own/test_sum": "NEW"}
@@ -138,7 +140,7 @@ def test_a_slowed_function_is_a_regression(
     assert project.verdicts() == {"test_own/test_sum": "REGRESSION"}
 
 
-def test_functions_and_models_share_one_results_file(project: Any, functions: Any, gate: Gate) -> None:
+def test_functions_and_models_share_one_results_file(project: Project, functions: Path, gate: Gate) -> None:
     assert gate("--perfgate-launches", "1").ret == 0
     assert project.verdicts() == {
         "test_own/test_sum": "NEW",
@@ -148,19 +150,24 @@ def test_functions_and_models_share_one_results_file(project: Any, functions: An
 
 
 def test_a_function_from_another_machine_is_the_environments_fault(
-    project: Any, functions: Any, gate: Gate
+    project: Project, functions: Path, gate: Gate
 ) -> None:
-    project.edit_baseline(
-        lambda table: [e["key"].update(cpus="999") for e in table["environments"].values()]
-    )
+    project.edit_baseline(lambda table: [e["key"].update(cpus="999") for e in table["environments"].values()])
     project.add_ghost("test_own/test_sum")
     result = gate("test_own.py", "--perfgate-launches", "1")
     assert result.ret == 3
     assert project.verdicts() == {"test_own/test_sum": "INCOMPARABLE"}
 
 
+def test_a_second_function_in_one_test_is_refused(project: Project, functions: Path, gate: Gate) -> None:
+    project.change("test_own.py", "perfgate(load)", "perfgate(load); perfgate(load)")
+    result = gate("test_own.py", "--perfgate-launches", "1")
+    assert result.ret == 2
+    result.stdout.fnmatch_lines(["perfgate: test_own/test_sum: is measured already*"])
+
+
 def test_a_function_whose_process_dies_fails_with_its_last_words(
-    project: Any, functions: Any, gate: Gate
+    project: Project, functions: Path, gate: Gate
 ) -> None:
     project.change("test_own.py", "perfgate(load)", "perfgate(dies)")
     result = gate("test_own.py")
@@ -168,7 +175,7 @@ def test_a_function_whose_process_dies_fails_with_its_last_words(
     result.stdout.fnmatch_lines(["ERROR: test_own/test_sum", "*was killed by SIGKILL", "*about to fail"])
 
 
-def test_a_damaged_baseline_fails_a_function(project: Any, functions: Any, gate: Gate) -> None:
+def test_a_damaged_baseline_fails_a_function(project: Project, functions: Path, gate: Gate) -> None:
     project.baseline.write_text("{}")
     result = gate("test_own.py")
     assert result.ret == 2
@@ -176,7 +183,7 @@ def test_a_damaged_baseline_fails_a_function(project: Any, functions: Any, gate:
 
 
 def test_without_the_flag_a_function_is_called_once_here(
-    project: Any, functions: Any, pytester: pytest.Pytester
+    project: Project, functions: Path, pytester: pytest.Pytester
 ) -> None:
     result = pytester.runpytest_subprocess("test_own.py", timeout=60)
     assert result.ret == 0

@@ -21,6 +21,8 @@ SETTINGS = """
 launches = 2
 duration_ms = 40
 warmup_ms = 10
+# The tests may share the machine.
+foreign_cpu_limit = 1.0
 
 [tool.pytest.ini_options]
 addopts = "-p no:cacheprovider"
@@ -40,6 +42,8 @@ if victim and "perfgate.measure.launch" in argv and victim in Path(argv[-2]).rea
     print("about to die", file=sys.stderr, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
+
+Gate = Callable[..., pytest.RunResult]
 
 
 class Project:
@@ -92,7 +96,9 @@ class Project:
 
     def from_other_cpu(self) -> None:
         """The baseline as if another machine of the same name had measured it."""
-        self.edit_baseline(lambda table: [e["key"].update(cpus="999") for e in table["environments"].values()])
+        self.edit_baseline(
+            lambda table: [e["key"].update(cpus="999") for e in table["environments"].values()]
+        )
 
     def add_ghost(self, *ids: str) -> None:
         """Baseline cases that no spec makes."""
@@ -124,7 +130,7 @@ def _settle(patch: pytest.MonkeyPatch, folder: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def promoted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def promoted_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The template: tinyconv, its baseline, no store."""
     folder = tmp_path_factory.mktemp("template")
     project = Project(folder / "project")
@@ -144,19 +150,19 @@ def promoted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def project(
-    promoted: Path,
+    promoted_project: Path,
     pytester: pytest.Pytester,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Project:
     """The project, in pytester's folder."""
     _settle(monkeypatch, tmp_path_factory.mktemp("spy") / "spy")
-    shutil.copytree(promoted, pytester.path, dirs_exist_ok=True)
+    shutil.copytree(promoted_project, pytester.path, dirs_exist_ok=True)
     return Project(pytester.path)
 
 
 @pytest.fixture
-def gate(project: Project, pytester: pytest.Pytester) -> Callable[..., pytest.RunResult]:
+def gate(project: Project, pytester: pytest.Pytester) -> Gate:
     """Runs `pytest --perfgate …` in the project, in a process of its own; never with a traceback."""
 
     def run(*args: str) -> pytest.RunResult:

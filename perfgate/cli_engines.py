@@ -1,0 +1,88 @@
+"""The commands that build an engine and take it away."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+from perfgate.errors import RefusedError, UsageError
+
+if TYPE_CHECKING:
+    from perfgate.pipeline import Pipeline
+    from perfgate.records import Case
+    from perfgate.spec.model import ModelSpec
+
+
+@click.command()
+@click.argument("case")
+@click.option("--models", help="Folder of model specs.  [default: models]")
+@click.option("--backend", help="auto, tensorrt, onnxruntime, …  [default: auto]")
+@click.option("--device", help="auto, cpu, or a GPU's index or UUID.  [default: auto]")
+def build(case: str, **flags: Any) -> None:
+    """Build the engine of CASE, with the baseline's timing cache where there is one."""
+    from perfgate.progress import make_progress
+
+    with make_progress() as progress:
+        pipeline, selected = _pipeline(case, progress, flags)
+        engine, facts, _ = pipeline.build(selected)
+    state = "from the cache" if facts.cached else f"built in {facts.build_ns / 1e9:.1f} s"
+    click.echo(f"{case}: {state}")
+    click.echo(f"  engine    {engine}")
+    click.echo(f"  sha-256   {facts.digest}")
+    click.echo(f"  size      {facts.engine_bytes / (1 << 20):.1f} MiB, {facts.layers} layers")
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in facts.precision_share.items())
+    click.echo(f"  precision {shares or 'unknown'}")
+    for note in facts.notes:
+        click.echo(f"  note      {note}")
+
+
+@click.command()
+@click.argument("case")
+@click.option("--out", "folder", required=True, type=click.Path(path_type=Path), help="Folder to write to.")
+@click.option("--results", type=click.Path(path_type=Path), help="[default: perfgate-out/results.json]")
+@click.option("--models", help="Folder of model specs.  [default: models]")
+@click.option("--baselines", help="Folder of baselines.  [default: baselines]")
+@click.option("--backend", help="auto, tensorrt, onnxruntime, …  [default: auto]")
+@click.option("--device", help="auto, cpu, or a GPU's index or UUID.  [default: auto]")
+@click.option("--allow-red", is_flag=True, help="Export an engine whose case is red all the same.")
+def export(case: str, folder: Path, results: Path | None, allow_red: bool, **flags: Any) -> None:
+    """Export the very engine of CASE that was gated, with a sidecar JSON that says what it is.
+
+    A deployment that builds again may get other kernels; this is the one with the verdict.
+    """
+    from perfgate.engine.export import export_engine
+    from perfgate.pipeline import RESULTS_NAME, read_results
+    from perfgate.progress import make_progress
+
+    with make_progress() as progress:
+        pipeline, selected = _pipeline(case, progress, flags)
+        run = read_results(results or pipeline.settings.path("out") / RESULTS_NAME)
+        gated = next((one for one in run.cases if one.case.id == case), None)
+        if gated is None or gated.judgement is None:
+            raise UsageError(f"{case} is not in the results", where="export", fix="perfgate run, then export")
+        if gated.judgement.verdict.exit_code and not allow_red:
+            raise RefusedError(
+                f"{case} is {gated.judgement.verdict.value}",
+                where="export",
+                fix="--allow-red exports it anyway",
+            )
+        engine, facts, _ = pipeline.build(selected)
+        expected = pipeline.gated_engine_digest(gated)
+    written = export_engine(engine, run, gated, folder, expected_digest=expected, share=facts.precision_share)
+    click.echo("\n".join(f"wrote {path}" for path in written))
+
+
+def _pipeline(case: str, progress: Any, flags: dict[str, Any]) -> tuple[Pipeline, tuple[ModelSpec, Case]]:
+    from perfgate.pipeline import Pipeline
+    from perfgate.settings import load_settings
+
+    settings = load_settings(flags, start=Path.cwd())
+    pipeline = Pipeline(settings, progress)
+    plan = pipeline.plan([settings.path("models")])
+    for spec, one in plan:
+        if one.id == case:
+            return pipeline, (spec, one)
+    ids = ", ".join(one.id for _, one in plan)
+    raise UsageError(f"no case is named {case!r}", where="CASE", fix=f"one of: {ids}")

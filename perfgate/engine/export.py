@@ -1,0 +1,107 @@
+"""Taking an engine away: the very bytes that were gated, with a sidecar that says what they are.
+
+A deployment that builds again draws another ticket: another build may choose other kernels.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final, Literal
+
+from perfgate.errors import RefusedError
+from perfgate.files import file_digest, record_json, write_bytes, write_text
+from perfgate.records import (
+    CaseResult,
+    Commit,
+    Dimension,
+    Facts,
+    InputData,
+    Name,
+    Precision,
+    Record,
+    RunResult,
+    Share,
+    Text,
+    Verdict,
+    digest,
+)
+
+SIDECAR_SCHEMA: Final = "perfgate-trt/engine/v1"
+
+
+class Sidecar(Record, kw_only=True):
+    """`<engine>.json`: what an exported engine is, where it came from, and what the gate said of it."""
+
+    schema: Literal["perfgate-trt/engine/v1"]
+    case: Name
+    engine: Name
+    engine_digest: str
+    engine_bytes: int
+    verdict: Verdict
+    precision_asked: Precision
+    precision_realised: dict[Name, Share] = {}
+    inputs: dict[Name, InputData] = {}
+    shape: dict[Name, int] = {}
+    profile: dict[Name, Dimension] = {}
+    mode: Text
+    versions: Facts
+    device: Name
+    environment: Facts
+    onnx_digest: str
+    recipe_digest: str
+    case_digest: str
+    commit: Commit
+    run_id: Name
+    created: Name
+
+
+def export_engine(
+    engine: Path,
+    run: RunResult,
+    result: CaseResult,
+    out: Path,
+    *,
+    expected_digest: str,
+    share: dict[str, float],
+) -> list[Path]:
+    """Copy the engine and write its sidecar into `out`; returns both paths.
+
+    Raises `RefusedError` when the engine is not, byte for byte, the one that was gated.
+    """
+    found = file_digest(engine)
+    if found != expected_digest:
+        raise RefusedError(
+            f"the engine here is {found[:12]}, the one that was gated is {expected_digest[:12]}",
+            where=result.case.id,
+            fix="perfgate run --remeasure gates the engine that is here; then export it",
+        )
+    recipe, verdict = result.recipe, result.judgement.verdict if result.judgement else Verdict.ERROR
+    assert recipe is not None
+    target = out / f"{result.case.id.replace('/', '.')}.engine"
+    write_bytes(target, engine.read_bytes())
+    sidecar = Sidecar(
+        schema=SIDECAR_SCHEMA,
+        case=result.case.id,
+        engine=target.name,
+        engine_digest=found,
+        engine_bytes=target.stat().st_size,
+        verdict=verdict,
+        precision_asked=recipe.precision,
+        precision_realised=share,
+        inputs=result.case.inputs,
+        shape=result.case.shape,
+        profile=recipe.profile,
+        mode=str(result.case.mode),
+        versions=recipe.versions,
+        device=recipe.device,
+        environment=run.environment.key,
+        onnx_digest=recipe.onnx_digest,
+        recipe_digest=digest(recipe),
+        case_digest=result.case_digest,
+        commit=run.commit,
+        run_id=run.run_id,
+        created=run.created,
+    )
+    beside = target.with_name(f"{target.name}.json")
+    write_text(beside, record_json(sidecar))
+    return [target, beside]
