@@ -17,10 +17,12 @@ from click.exceptions import Exit
 from perfgate import __version__
 from perfgate.cli_engines import build, export
 from perfgate.errors import InfrastructureError, PerfgateError, UsageError
+from perfgate.files import FULL_DISK, write_error
 
 if TYPE_CHECKING:
     from perfgate.records import RunResult
     from perfgate.settings import Settings
+    from perfgate.value.table import StackTable
 
 F = TypeVar("F", bound=Callable[..., Any])
 FORMATS = ("terminal", "markdown", "html", "json", "pytest-benchmark")
@@ -39,9 +41,17 @@ def main() -> NoReturn:
         click.echo("perfgate: interrupted", err=True)
         code = 3
     except PerfgateError as error:
-        click.echo(f"perfgate: error: {error}", err=True)
-        code = error.exit_code
+        code = _report(error)
+    except OSError as error:
+        if error.errno not in FULL_DISK:
+            raise
+        code = _report(write_error(Path(error.filename or "the temporary folder"), error))
     sys.exit(code)
+
+
+def _report(error: PerfgateError) -> int:
+    click.echo(f"perfgate: error: {error}", err=True)
+    return error.exit_code
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:
@@ -178,6 +188,32 @@ def report(results: Path, kind: str, output: Path | None) -> None:
 
 
 @cli.command()
+@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["terminal", "markdown", "json"]),
+    default="terminal",
+    show_default=True,
+)
+def value(results: tuple[Path, ...], kind: str) -> None:
+    """Set stacks side by side: the first RESULTS file is the original, such as PyTorch. Measures nothing."""
+    from perfgate.pipeline import read_results
+    from perfgate.value.stacks import compare_stacks
+
+    if len(results) < 2:
+        raise UsageError("needs two results files or more", where="perfgate value", fix="the original first")
+    table = compare_stacks([read_results(path) for path in results])
+    _show_stacks(table, kind)
+    if not table.rows:
+        raise UsageError(
+            "nothing in these files can be compared; the reasons are above",
+            where=", ".join(map(str, results)),
+            fix="measure the same models, inputs and shapes on one device, on a GPU with --mode …+transfers",
+        )
+
+
+@cli.command()
 @_settings_options
 def doctor(**flags: Any) -> None:
     """Say what this machine can do, why not more, and the remedy."""
@@ -227,6 +263,18 @@ def _show(result: RunResult) -> None:
     from perfgate.report.terminal import print_result
 
     print_result(result, Console())
+
+
+def _show_stacks(table: StackTable, kind: str) -> None:
+    from rich.console import Console
+
+    from perfgate.files import record_json
+    from perfgate.report import value_markdown, value_terminal
+
+    if kind == "terminal":
+        value_terminal.print_stacks(table, Console())
+    else:
+        click.echo(record_json(table) if kind == "json" else value_markdown.render(table), nl=False)
 
 
 def _leave(result: RunResult) -> None:

@@ -18,6 +18,7 @@ from perfgate.errors import DataError, InfrastructureError, OutputError, Perfgat
 T = TypeVar("T")
 
 RESULTS_LIMIT_BYTES = 64 << 20
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 BASELINE_LIMIT_BYTES = 8 << 20
 TIMING_LIMIT_BYTES = 64 << 20
 TEXT_LIMIT_BYTES = 1 << 20
@@ -120,7 +121,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_error(path: Path, error: OSError) -> PerfgateError:
     """The perfgate error for a write that failed."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in FULL_DISK:
         return InfrastructureError(
             f"no space left on the device ({error.strerror})", where=path, fix="free some space, run again"
         )

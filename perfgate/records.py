@@ -328,9 +328,8 @@ class Failed(Record, tag="failed"):
 
 Outcome = Measured | Unchanged | NotRun | Failed
 
-MetricValue = Count | Annotated[float, Meta(ge=0, lt=1e19)]
 MetricColumns = Annotated[
-    dict[Name, Annotated[tuple[MetricValue, ...], Meta(max_length=10_000)]], Meta(max_length=100)
+    dict[Name, Annotated[tuple[float | int, ...], Meta(max_length=10_000)]], Meta(max_length=100)
 ]
 
 

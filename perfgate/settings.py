@@ -23,7 +23,7 @@ else:
 # Free clocks and one tenant on a GPU; neighbours on the same cores of a CPU. Checked against launches.
 _TOLERANCES = {"gpu": Tolerance(ignore=0.005, catch=0.02), "cpu": Tolerance(ignore=0.10, catch=0.30)}
 _PROTOCOLS = {
-    "gpu": Protocol(launches=5, duration_ns=1_000_000_000, min_samples=200, max_samples=4_000),
+    "gpu": Protocol(launches=5, duration_ns=500_000_000, min_samples=200, max_samples=4_000),
     "cpu": Protocol(launches=5, duration_ns=1_000_000_000, min_samples=5),
 }
 

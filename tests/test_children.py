@@ -77,7 +77,7 @@ WAIT = "threading.Event().wait()"
 @pytest.mark.parametrize("then", [WAIT, "raise SystemExit(0)", "os.abort()"])
 def test_no_grandchild_outlives_the_child(tmp_path: Path, then: str) -> None:
     path = tmp_path / "pids"
-    child = python(FAMILY.format(path=str(path), then=then), timeout_s=3 if then == WAIT else LONG_S)
+    child = python(FAMILY.format(path=str(path), then=then), timeout_s=5 if then == WAIT else LONG_S)
     assert child.timed_out == (then == WAIT)
     parent, grandchild = map(int, path.read_text().split())
     assert gone(parent)

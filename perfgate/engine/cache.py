@@ -67,7 +67,15 @@ class EngineCache:
             known = read_record(facts, EngineFacts, limit_bytes=_FACTS_LIMIT_BYTES)
         except DataError:
             known = None
-        if known is None or not engine.is_file() or file_digest(engine) != known.digest:
+        timing = home / "timing"
+        whole = known is not None and (
+            (engine.is_file() and file_digest(engine) == known.digest)
+            and (
+                not known.timing_cache_digest
+                or (timing.is_file() and file_digest(timing) == known.timing_cache_digest)
+            )
+        )
+        if known is None or not whole:
             self._say(f"the cached engine in {home} is damaged: building it again")
             return None
         return msgspec.structs.replace(known, cached=True)

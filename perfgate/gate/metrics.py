@@ -8,6 +8,7 @@ from perfgate.records import Launch, MetricColumns
 
 # With fewer samples than this the 99th percentile of a launch rests on ten or less: shown, not judged.
 P99_MIN_SAMPLES = 1001
+_ABSURD = 1 << 62
 
 
 def columns(launches: Sequence[Launch]) -> MetricColumns:
@@ -30,4 +31,6 @@ def metrics_fault(metrics: MetricColumns) -> str | None:
     lengths = {len(values) for values in metrics.values()}
     if len(lengths) != 1 or 0 in lengths or "latency_ns" not in metrics:
         return "needs latency_ns, and metrics of one equal length"
+    if any(not 0 <= value < _ABSURD for values in metrics.values() for value in values):
+        return "has a number that no measurement has"
     return None if min(metrics["latency_ns"]) >= 1 else "has a latency_ns below one nanosecond"

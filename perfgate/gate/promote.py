@@ -27,7 +27,7 @@ from perfgate.records import (
 )
 
 _REFUSED = {Verdict.ERROR, Verdict.INVALID}
-_TO_ACCEPT = {Verdict.REGRESSION, Verdict.MISSING}
+_TO_ACCEPT = {Verdict.REGRESSION, Verdict.MISSING, Verdict.INCONCLUSIVE}
 
 
 class Move(Record):
@@ -52,8 +52,8 @@ def promote(
     `timing` is the folder where the run left the timing caches of its engines, named by digest; each goes
     beside the baseline of its engine.
 
-    Raises `RefusedError` for a dirty tree, for a run with ERROR or INVALID cases, and for a regression or a
-    missing case that `accept` does not name. Nothing is written then.
+    Raises `RefusedError` for a dirty tree, for a run with ERROR or INVALID cases, and for a regression, an
+    undecided or a missing case that `accept` does not name. Nothing is written then.
     """
     _refuse(result, reason, accept, allow_dirty)
     by_model: dict[str, list[CaseResult]] = {}

@@ -66,12 +66,12 @@ def measure(
                 progress.step(job.case_id, f"failed: {error.what}")
                 continue
             done[job.case_id].append(result)
+            note = f"{result.median_ns / 1e6:.4g} ms"
             if result.invalid and again[job.case_id]:
                 again[job.case_id] -= 1
                 queue.append(job)
-                progress.step(job.case_id, f"invalid, to be measured again: {result.invalid}")
-                continue
-            progress.step(job.case_id, f"{result.median_ns / 1e6:.4g} ms")
+                note = f"invalid, to be measured again: {result.invalid}"
+            progress.step(job.case_id, note)
             checkpoint({job.case_id: _outcome(job, done[job.case_id], failed) for job in jobs})
     except KeyboardInterrupt:
         interrupted = True

@@ -177,7 +177,14 @@ def _imported_names(node: ast.AST) -> list[str]:
 
 
 def _versions(packages: set[str]) -> dict[str, str]:
-    return {name: installed_version(name) for name in sorted(packages - set(sys.stdlib_module_names))}
+    # A module's name need not be its distribution's: PIL comes with pillow.
+    owners = importlib.metadata.packages_distributions()
+    return {
+        name: ", ".join(
+            sorted(f"{owner} {installed_version(owner)}" for owner in set(owners.get(name, [name])))
+        )
+        for name in sorted(packages - set(sys.stdlib_module_names))
+    }
 
 
 def installed_version(name: str) -> str:

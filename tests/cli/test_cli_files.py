@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from perfgate.cli import cli as command_line
+
 if TYPE_CHECKING:
     from cli_project import Cli
 
 pytest_plugins = ["cli_project"]
 
-COMMANDS = ("run", "compare", "promote", "report", "doctor", "schema")
+COMMANDS = tuple(command_line.commands)
 FORMATS = ("terminal", "markdown", "html", "json", "pytest-benchmark")
 READERS: dict[str, Callable[[Path, Path], tuple[str | Path, ...]]] = {
     "report": lambda path, good: ("report", path),

@@ -299,3 +299,15 @@ def test_what_a_reader_returns_is_frozen(tmp_path: Path) -> None:
     result: RunResult = read_results(path)
     with pytest.raises(AttributeError):
         result.run_id = "x"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("value", [-1, -0.5, 1 << 62, 10**40, 1e308])
+def test_a_stored_number_that_no_measurement_has_is_refused_in_any_metric(
+    tmp_path: Path, baseline_text: str, value: float
+) -> None:
+    document = json.loads(baseline_text)
+    document["cases"]["net/fp16/b8"]["metrics"]["p99_ns"][0] = value
+    path = tmp_path / "net.json"
+    path.write_text(json.dumps(document))
+    with pytest.raises(DataError, match="no measurement has"):
+        read_baseline(path)

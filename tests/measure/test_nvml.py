@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from perfgate.errors import InfrastructureError, UsageError
 from perfgate.measure import nvml as nvml_module
+from perfgate.measure import telemetry as telemetry_module
 from perfgate.measure.nvml import (
     IDLE_LIMIT_BYTES,
     Device,
@@ -629,6 +630,7 @@ def test_a_sampler_that_never_started_still_sums_up() -> None:
 
 def test_the_real_module_knows_every_call_that_is_made() -> None:
     pynvml = pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed")
-    names = set(re.findall(r'"(nvml[A-Z]\w+)"', Path(nvml_module.__file__).read_text()))
+    sources = (Path(module.__file__).read_text() for module in (nvml_module, telemetry_module))
+    names = {name for source in sources for name in re.findall(r'"(nvml[A-Z]\w+)"', source)}
     assert len(names) > 20
     assert {name for name in names if not hasattr(pynvml, name)} == set()

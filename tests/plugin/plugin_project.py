@@ -25,7 +25,7 @@ warmup_ms = 10
 foreign_cpu_limit = 1.0
 
 [tool.pytest.ini_options]
-addopts = "-p no:cacheprovider"
+addopts = "-p no:cacheprovider -p no:hypothesispytest -p no:timeout"
 """
 # Every Python process that starts writes what it was started for; and one case's launches may be killed.
 SPY = """

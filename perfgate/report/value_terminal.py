@@ -1,0 +1,58 @@
+"""Stacks side by side, for the terminal."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from perfgate.report.terminal import WIDE, _Pen
+from perfgate.report.value_view import HEADS, ValueView, value_view
+
+if TYPE_CHECKING:
+    from perfgate.value.table import StackTable
+
+_RIGHT = ("median", "p99", "queries", "items", "memory")
+# What a narrow terminal can do without; the JSON has it.
+_WIDE_ONLY = ("queries", "mode")
+
+
+def render(table: StackTable, width: int = WIDE) -> str:
+    """The table as plain text of the given width, without colour."""
+    sink = io.StringIO()
+    print_stacks(table, Console(file=sink, width=width, color_system=None, legacy_windows=False))
+    return "\n".join(text.rstrip() for text in sink.getvalue().splitlines()) + "\n"
+
+
+def print_stacks(table: StackTable, console: Console) -> None:
+    """Print the table, what was not compared and why, and what the numbers are."""
+    view, pen = value_view(table), _Pen(console)
+    for stack in view.stacks:
+        pen.print(stack)
+    if view.rows:
+        pen.print("")
+        _table(view, pen, console)
+    for reason, cases in view.refused:
+        more = f", … and {len(cases) - 6} more" if len(cases) > 6 else ""
+        pen.print(f"– {reason}: {', '.join(cases[:6])}{more}", "dim")
+    pen.print("")
+    pen.print(view.sentence, "bold")
+    for note in view.notes:
+        pen.print(f"  {note}", "dim")
+
+
+def _table(view: ValueView, pen: _Pen, console: Console) -> None:
+    hidden = () if console.width >= WIDE else _WIDE_ONLY
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for head in HEADS:
+        if head not in hidden:
+            right = head in _RIGHT
+            table.add_column(head, justify="right" if right else "left", overflow="fold", no_wrap=right)
+    for number, row in enumerate(view.rows):
+        if row.first and number:
+            table.add_row()
+        cells = [cell for head, cell in zip(HEADS, row.cells, strict=True) if head not in hidden]
+        table.add_row(*(pen.text(cell, "dim" if row.original else "") for cell in cells))
+    console.print(table)

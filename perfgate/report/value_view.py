@@ -1,0 +1,126 @@
+"""A `StackTable` as words and formatted numbers, shared by its renderers. Computes nothing."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from perfgate.report import format as fmt
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from perfgate.value.table import Line, NotCompared, Row, Stack, StackTable
+
+HEADS = ("model", "stack", "mode", "median", "against the original", "p99", "queries", "items", "memory")
+NOTES = (
+    "One request at a time, each stack in its own mode: on a GPU with the copies from and to the host, on a "
+    "CPU the call itself.",
+    "Median and p99 are medians over launches. The span in brackets runs from the least to the greatest that "
+    "the launch medians allow; it is no confidence interval.",
+    "Queries and items (queries times batch) are a second. Memory is what the process added to the device's "
+    "memory in use on a GPU, and its peak resident set on a CPU.",
+)
+_FEW = "~ : a launch took fewer than 1,001 samples, so this p99 rests on ten of them or less."
+_STORED = "Numbers marked 'stored' are those of the baseline that the case is unchanged from."
+_P99_MIN_SAMPLES = 1001
+
+
+@dataclass(frozen=True)
+class ValueRow:
+    """One line of the table; `cells` are in the order of `HEADS`. `first` opens a model and shape."""
+
+    cells: tuple[str, ...]
+    first: bool
+    original: bool
+
+
+@dataclass(frozen=True)
+class ValueView:
+    """The table, ready to show. `refused` has a reason with its stack, and the cases that it is true of."""
+
+    sentence: str
+    stacks: tuple[str, ...]
+    rows: tuple[ValueRow, ...]
+    refused: tuple[tuple[str, tuple[str, ...]], ...]
+    notes: tuple[str, ...]
+
+
+def value_view(table: StackTable) -> ValueView:
+    """Everything that a renderer shows."""
+    lines = [line for row in table.rows for line in row.lines]
+    notes = list(NOTES) if lines else []
+    if any(line.samples < _P99_MIN_SAMPLES for line in lines):
+        notes.append(_FEW)
+    if any(line.stored for line in lines):
+        notes.append(_STORED)
+    return ValueView(
+        sentence=_sentence(table),
+        stacks=tuple(_stack(stack, first=stack is table.stacks[0]) for stack in table.stacks),
+        rows=tuple(made for row in table.rows for made in _rows(row)),
+        refused=_refused(table.not_compared),
+        notes=tuple(notes),
+    )
+
+
+def _sentence(table: StackTable) -> str:
+    refused = len(table.not_compared)
+    tail = f"; {refused} {'entry is' if refused == 1 else 'entries are'} not comparable" if refused else ""
+    count = len(table.rows)
+    if not count:
+        return f"Nothing can be compared{tail}."
+    return f"{count} {'case' if count == 1 else 'cases'} side by side{tail}."
+
+
+def _stack(stack: Stack, *, first: bool) -> str:
+    parts = [f"{fmt.line(stack.label)} on {fmt.line(stack.device)}"]
+    if first:
+        parts.append("the original")
+    libraries = ", ".join(f"{name} {version}" for name, version in sorted(stack.versions.items()))
+    parts += [fmt.line(libraries)] if libraries else []
+    parts.append(f"measured {fmt.line(stack.created, 60)}")
+    if stack.differences:
+        other = ", ".join(f"{d.field} {d.head} (original: {d.base})" for d in stack.differences)
+        parts.append(f"differs in {fmt.line(other, 500)}")
+    return "; ".join(parts)
+
+
+def _rows(row: Row) -> list[ValueRow]:
+    title = _title(row.model, row.precision, row.shape)
+    return [
+        ValueRow(
+            cells=(title if number == 0 else "", *_cells(line, original=number == 0)),
+            first=number == 0,
+            original=number == 0,
+        )
+        for number, line in enumerate(row.lines)
+    ]
+
+
+def _cells(line: Line, *, original: bool) -> tuple[str, ...]:
+    few = "~" if line.samples < _P99_MIN_SAMPLES else ""
+    speed = f"{line.speedup.value:.2f} × as fast [{line.speedup.low:.2f} to {line.speedup.high:.2f}]"
+    return (
+        fmt.line(line.stack) + (" (stored)" if line.stored else ""),
+        str(line.mode),
+        fmt.duration(line.latency_ns.value),
+        "original" if original else speed,
+        few + fmt.duration(line.p99_ns),
+        fmt.rate(line.throughput_qps),
+        fmt.rate(line.items_per_s),
+        fmt.NOTHING if line.memory_bytes is None else fmt.size(line.memory_bytes),
+    )
+
+
+def _title(model: str, precision: str, shape: Mapping[str, int]) -> str:
+    sizes = "-".join(f"{name}{size}" for name, size in shape.items())
+    return fmt.line("/".join(part for part in (model, precision, sizes) if part))
+
+
+def _refused(entries: tuple[NotCompared, ...]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    groups: dict[str, list[str]] = defaultdict(list)
+    for entry in entries:
+        case = entry.case_id or _title(entry.model, entry.precision, entry.shape)
+        groups[f"{fmt.line(entry.stack)}: {fmt.line(entry.reason, 400)}"].append(fmt.line(case))
+    return tuple((reason, tuple(dict.fromkeys(cases))) for reason, cases in groups.items())

@@ -1,0 +1,208 @@
+"""What the benchmark scripts share: plan a case, build its engine, write a JSON file, print a table.
+
+Everything is planned, built and loaded by perfgate's own code, from a plain checkout too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import msgspec
+
+from perfgate.children import package_environment
+from perfgate.engine import get_backend
+from perfgate.engine.cache import EngineCache
+from perfgate.engine.gpu import device_uuid
+from perfgate.engine.interface import BuildRequest
+from perfgate.errors import CaseError, InfrastructureError, PerfgateError, UsageError
+from perfgate.files import file_digest, record_json, write_text
+from perfgate.gate.baselines import Baselines
+from perfgate.measure.environment import fingerprint
+from perfgate.measure.lock import device_lock
+from perfgate.preparation import Preparation
+from perfgate.records import Case, Dimension, EngineFacts, Failed, Mode, NotRun, Record
+from perfgate.settings import Settings
+from perfgate.spec.cases import expand
+from perfgate.spec.model import read_spec
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+BUILD_TIMEOUT_S = 1200
+
+
+class Plan(Record):
+    """One case with the request for its engine and the folder of its input files."""
+
+    case: Case
+    request: BuildRequest
+    folder: str
+
+
+def say(text: str) -> None:
+    """Progress goes to standard error, so that standard output holds the table alone."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def add_common(parser: argparse.ArgumentParser, out: str) -> None:
+    """The options that every script has."""
+    parser.add_argument("--backend", default="tensorrt", help="tensorrt, onnxruntime (default: %(default)s)")
+    parser.add_argument("--device", default="auto", help="auto, or a GPU's index or UUID")
+    parser.add_argument("--out", type=Path, default=Path(out), help="JSON file (default: %(default)s)")
+
+
+def parse_shape(text: str) -> dict[str, int]:
+    """`b=8,s=128` as a dictionary."""
+    try:
+        pairs = [part.split("=") for part in text.split(",") if part]
+        return {name.strip(): int(value) for name, value in pairs}
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not like b=8,s=128") from error
+
+
+def plan(
+    model: Path,
+    precision: str,
+    shape: Mapping[str, int],
+    backend: str,
+    device: str,
+    *,
+    mode: Mode | None = None,
+) -> Plan:
+    """Plan a case of a spec at any shape and mode. Its ONNX file is made in `.perfgate/models` once.
+
+    Raises `PerfgateError` where the backend, the model or the shape is not to be had here.
+    """
+    settings = Settings(root=str(ROOT), backend=backend, device=device, all_cases=True)
+    chosen = get_backend(backend, device)
+    if reason := chosen.unavailable():
+        raise InfrastructureError(reason, where=f"backend {chosen.name}", fix="perfgate doctor")
+    spec = read_spec(model)
+    cases = expand(
+        spec,
+        backend=chosen.name,
+        default_mode=chosen.modes()[0],
+        tolerance=settings.tolerance(chosen.kind),
+    )
+    case = next((one for one in cases if one.precision == precision), None)
+    if case is None or not shape.keys() <= case.shape.keys():
+        raise UsageError(f"has no case in {precision} with {dict(shape)}", where=model)
+    sizes = {**case.shape, **shape}
+    label = "-".join(f"{name}{size}" for name, size in sizes.items())
+    case = msgspec.structs.replace(
+        case, id=f"{spec.name}/{precision}/{label}", shape=sizes, mode=mode or case.mode
+    )
+    preparation = Preparation(settings, chosen, fingerprint(chosen, device), Baselines(root=""), say)
+    results, pending = preparation.all_cases([(spec, case)])
+    if not pending:
+        outcome = results[0].outcome
+        raise CaseError(outcome.reason if isinstance(outcome, NotRun | Failed) else "nothing to build")
+    return Plan(case=case, request=pending[0].request, folder=pending[0].folder)
+
+
+def with_profile(planned: Plan, profile: Mapping[str, Dimension]) -> Plan:
+    """The same plan, built for another optimisation profile."""
+    recipe = msgspec.structs.replace(planned.request.recipe, profile=dict(profile))
+    return msgspec.structs.replace(planned, request=msgspec.structs.replace(planned.request, recipe=recipe))
+
+
+def static_profile(shape: Mapping[str, int]) -> dict[str, Dimension]:
+    """A profile that leaves the builder one shape only."""
+    return {name: Dimension(min=size, opt=size, max=size) for name, size in shape.items()}
+
+
+def build(planned: Plan, folder: Path, *, timing: Path | None = None) -> tuple[Path, EngineFacts]:
+    """Build in a fresh process, into a cache of its own: a folder that is new gives a build that is new.
+
+    The timing cache that the build leaves is `timing` beside the engine, where the backend has one.
+    """
+    request = planned.request
+    if timing is not None:
+        recipe = msgspec.structs.replace(request.recipe, timing_cache_digest=file_digest(timing))
+        request = msgspec.structs.replace(request, recipe=recipe, timing_cache=str(timing.resolve()))
+    return EngineCache(folder, say=say).get(request, timeout_s=BUILD_TIMEOUT_S)
+
+
+def child_environment() -> dict[str, str]:
+    """For `perfgate.children.call_child`: the scripts' own folder is importable in the child too."""
+    path = package_environment()["PYTHONPATH"]
+    return {"PYTHONPATH": f"{HERE}:{path}"}
+
+
+@contextlib.contextmanager
+def locked(backend: str, device: str) -> Iterator[None]:
+    """The device's own lock, as a run of perfgate takes it."""
+    name = "cpu" if get_backend(backend, device).kind == "cpu" else device_uuid(device)
+    with device_lock(name, timeout_s=3600, say=say):
+        yield
+
+
+@contextlib.contextmanager
+def store(given: Path | None) -> Iterator[Path]:
+    """The folder for engines: the one that was given, else a temporary one."""
+    if given is not None:
+        given.mkdir(parents=True, exist_ok=True)
+        yield given.resolve()
+        return
+    with tempfile.TemporaryDirectory(prefix="perfgate-benchmark-") as name:
+        yield Path(name)
+
+
+def about(backend: str, device: str) -> dict[str, Any]:
+    """When and on what: date, GPU (or CPU), driver and versions."""
+    environment = fingerprint(get_backend(backend, device), device)
+    return {
+        "date": f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}",
+        "device": environment.device,
+        "toolchain": environment.toolchain,
+        "environment": {**environment.noted, **environment.key},
+    }
+
+
+def write(out: Path, kind: str, body: Mapping[str, Any]) -> None:
+    """Write the JSON file atomically, the schema first."""
+    write_text(out, record_json({"schema": f"perfgate-trt/benchmark-{kind}/v1", **body}))
+    say(f"wrote {out}")
+
+
+def text_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Columns of text: the first one to the left, the others to the right."""
+    cells = [[str(cell) for cell in row] for row in (head, *rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+    lines = []
+    for row in cells:
+        first, *others = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        padded = [cell.strip().rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        lines.append("  ".join([first, *padded]).rstrip())
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(lines)
+
+
+def percent(share: float | None, digits: int = 2) -> str:
+    """`1.25 %`; a dash for what is not known."""
+    return "-" if share is None else f"{share * 100:.{digits}f} %"
+
+
+def mean(values: Sequence[float]) -> float:
+    """The arithmetic mean; 0 of nothing."""
+    return statistics.fmean(values) if values else 0.0
+
+
+def leave(main: Any) -> None:
+    """Run a script's `main`; an error of perfgate's is a short message and its exit code."""
+    try:
+        sys.exit(main())
+    except PerfgateError as error:
+        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        if isinstance(error, CaseError) and error.stderr_tail:
+            print(error.stderr_tail, file=sys.stderr)
+        sys.exit(error.exit_code)
