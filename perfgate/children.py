@@ -55,6 +55,8 @@ class Finished(Record):
         return f"ended with exit code {self.returncode}" if self.returncode else None
 
 
+_PARENT = "PERFGATE_PARENT_PID"
+
 # What a child may keep of our environment: where programs and libraries are, never tokens.
 _KEPT = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "LANG", "LC_ALL", "TZ", "SYSTEMROOT", "VIRTUAL_ENV")
 
@@ -92,7 +94,7 @@ def call_child(
         child = run_child(
             [sys.executable, "-m", module, question, answer],
             timeout_s=timeout_s,
-            env={**package_environment(), **(env or {})},
+            env={**package_environment(), **(env or {}), _PARENT: str(os.getpid())},
         )
         if child.failure:
             raise CaseError(f"the process {child.failure}", stderr_tail=child.stderr_tail)
@@ -144,6 +146,8 @@ def die_with_parent() -> None:
 
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    if os.environ.get(_PARENT, str(os.getppid())) != str(os.getppid()):
+        os._exit(1)  # it died while we were starting
 
 
 def signal_name(number: int) -> str:

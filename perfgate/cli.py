@@ -17,7 +17,7 @@ from click.exceptions import Exit
 from perfgate import __version__
 from perfgate.cli_engines import build, export
 from perfgate.errors import InfrastructureError, PerfgateError, UsageError
-from perfgate.files import FULL_DISK, write_error
+from perfgate.files import FULL_DISK, check_writable, write_error
 
 if TYPE_CHECKING:
     from perfgate.records import RunResult
@@ -107,6 +107,7 @@ def run(paths: tuple[Path, ...], keyword: str, engine: Path | None, **flags: Any
     settings = _load(flags)
     progress = make_progress()
     with progress:
+        check_writable(settings.path("out"))
         pipeline = Pipeline(settings, progress)
         plan = pipeline.plan(paths or [settings.path("models")])
         selected = [(spec, case) for spec, case in plan if keyword in case.id]

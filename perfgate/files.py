@@ -119,6 +119,17 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise
 
 
+def check_writable(folder: Path) -> None:
+    """Fail before long work, not after it: raises what writing into `folder` would raise."""
+    probe = folder / f".probe-{os.getpid()}"
+    try:
+        write_bytes(probe, b"")
+    except PerfgateError as error:
+        error.where = str(folder)
+        raise
+    probe.unlink(missing_ok=True)
+
+
 def write_error(path: Path, error: OSError) -> PerfgateError:
     """The perfgate error for a write that failed."""
     if error.errno in FULL_DISK:

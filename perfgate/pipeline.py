@@ -60,8 +60,6 @@ REPORT_NAME = "report.html"
 TIMING_NAME = "timing"
 _CHECKPOINT_S = 10.0
 _SUSPECT = (Verdict.REGRESSION, Verdict.INCONCLUSIVE)
-# What `measure` says of a case that an interrupt left without a launch: nobody's fault but the hand's.
-_INTERRUPTED = Failed(stage="launch", reason="interrupted before its first launch")
 
 
 class Pipeline:
@@ -200,8 +198,6 @@ class Pipeline:
         return msgspec.structs.replace(result, cases=cases, summary=summary)
 
     def judge_case(self, case: CaseResult) -> Judgement:
-        if case.outcome == _INTERRUPTED:
-            return Judgement(verdict=Verdict.INVALID, reason=f"{_INTERRUPTED.reason}; run again")
         return judge(case.case, case.outcome, self.baselines, self.environment, self.protocol)
 
     def empty_result(self) -> RunResult:
@@ -387,7 +383,7 @@ def _confirmed(first: Outcome, again: Outcome) -> Outcome:
     """The fresh launches are judged; those that made the case a suspect are kept beside them."""
     if isinstance(first, Measured) and isinstance(again, Measured):
         return msgspec.structs.replace(again, screen=first.launches)
-    if isinstance(first, Measured) and again == _INTERRUPTED:
+    if isinstance(first, Measured) and isinstance(again, Failed) and again.stage == "interrupted":
         # Kept, but a suspect alone fails no build.
         doubt = [
             msgspec.structs.replace(one, invalid="interrupted before it was confirmed")

@@ -35,7 +35,7 @@ from perfgate.spec.graph import check_against_graph
 from perfgate.spec.model import ModelSpec
 from perfgate.spec.source import SourceModel, materialise, source_digest
 
-NOT_MEASURED = Failed(stage="launch", reason="the run ended before its first launch")
+NOT_MEASURED = Failed(stage="interrupted", reason="the run ended before its first launch")
 
 
 class Pending(Record):
@@ -148,7 +148,7 @@ class Preparation:
             precision=case.precision,
             profile=profile(spec),
             plugins=tuple(file_digest(spec.folder / plugin) for plugin in spec.plugins),
-            options={**self._backend.build_options(), **spec.options},
+            options={**self._backend.build_options(source), **spec.options},
             versions=self._backend.versions(),
             typing=self._backend.typing(),
             device=self._backend.device(),

@@ -319,9 +319,10 @@ class NotRun(Record, tag="not-run"):
 
 
 class Failed(Record, tag="failed"):
-    """The case's own fault. `stage` is where it broke; `capture` is a network that no CUDA graph can hold."""
+    """The case's own fault. `stage` is where it broke; `capture` is a network that no CUDA graph can hold,
+    and `interrupted` nobody's fault but the hand's that ended the run."""
 
-    stage: Literal["model", "build", "launch", "capture", "missing"]
+    stage: Literal["model", "build", "launch", "capture", "interrupted", "missing"]
     reason: Text
     stderr_tail: Text = ""
 

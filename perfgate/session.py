@@ -19,7 +19,14 @@ import pytest
 from filelock import FileLock
 
 from perfgate.errors import PerfgateError, SpecError, UsageError
-from perfgate.files import RESULTS_LIMIT_BYTES, read_record, record_json, write_error, write_text
+from perfgate.files import (
+    RESULTS_LIMIT_BYTES,
+    check_writable,
+    read_record,
+    record_json,
+    write_error,
+    write_text,
+)
 from perfgate.gate.summary import summarise
 from perfgate.items import COLLECT_CODE, EXIT_CODE, CaseItem, SpecFile, failure_text
 from perfgate.measure import functions
@@ -27,6 +34,7 @@ from perfgate.pipeline import Pipeline, write_outputs
 from perfgate.progress import BarProgress, PlainProgress
 from perfgate.records import CaseResult, RunResult, Verdict
 from perfgate.settings import load_settings
+from perfgate.shards import Shard, join, plan_shards
 from perfgate.spec.model import ModelSpec, read_spec
 
 _SCHEMA_MARK = b"perfgate-trt/model/"
@@ -147,16 +155,24 @@ class GateSession:
         nodes = functions.benchmark_nodes(items) if functions.has_benchmark(self._config) else []
         if self._trouble is not None or not (cases or nodes):
             return
-        saved, trouble = self._shared / "results.json", self._shared / "trouble.json"
+        trouble = self._shared / "trouble.json"
         try:
             self._make_shared()
-            with FileLock(self._shared / "lock"):
-                if trouble.is_file():
-                    self._trouble = _retell(msgspec.json.decode(trouble.read_bytes()))
-                    return
-                if not saved.is_file():
-                    write_text(saved, record_json(self._measure_now(cases, nodes)))
-                self._run = read_record(saved, RunResult, limit_bytes=RESULTS_LIMIT_BYTES)
+            check_writable(self.settings.path("out"))
+            parts = []
+            for shard in plan_shards(self.settings, self.pipeline.backend.kind, **self._place()):
+                saved = self._shared / f"results-{shard.number}.json"
+                with FileLock(self._shared / f"lock-{shard.number}"):
+                    if trouble.is_file():
+                        self._trouble = _retell(msgspec.json.decode(trouble.read_bytes()))
+                        return
+                    if not saved.is_file():
+                        mine = nodes if shard.number == 0 else []
+                        write_text(saved, record_json(self._measure_now(shard, shard.of(cases), mine)))
+                    parts.append(read_record(saved, RunResult, limit_bytes=RESULTS_LIMIT_BYTES))
+            ids = [item.case.id for item in cases]
+            self._run = join(sorted(parts, key=lambda part: part.run_id), ids)
+            write_text(self._shared / "results.json", record_json(self._run))
         except PerfgateError as error:
             self._trouble = error
             text = {"what": error.what, "where": error.where, "fix": error.fix, "code": error.exit_code}
@@ -173,10 +189,19 @@ class GateSession:
         except OSError as error:
             raise write_error(self._shared, error) from error
 
-    def _measure_now(self, items: list[CaseItem], nodes: list[str]) -> RunResult:
+    def _place(self) -> dict[str, int]:
+        """How many xdist workers there are, and which of them this is."""
+        worker = getattr(self._config, "workerinput", {})
+        number = str(worker.get("workerid", "gw0")).removeprefix("gw")
+        return {"workers": int(worker.get("workercount", 1)), "mine": int(number) if number.isdigit() else 0}
+
+    def _measure_now(self, shard: Shard, items: list[CaseItem], nodes: list[str]) -> RunResult:
         selected = [(item.spec, item.case) for item in items if item.spec is not None]
         ghosts = [item.ghost for item in items if item.ghost is not None]
         pipeline = self.pipeline
+        if shard.count > 1:
+            settings = msgspec.structs.replace(self.settings, device=shard.device)
+            pipeline = self.pipeline = Pipeline(settings, self._progress())
         with pipeline.progress:
             result = pipeline.run(selected, missing=ghosts)
             if nodes and not pipeline.interrupted:

@@ -22,6 +22,15 @@ def device_name(device: str = "auto") -> str | None:
     return _ask(device, name) or _smi("name", device)
 
 
+def visible_count() -> int:
+    """How many GPUs CUDA may use here: all, or those that CUDA_VISIBLE_DEVICES names."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([word for word in visible.split(",") if word.strip()])
+    found = _ask("auto", lambda pynvml, _: pynvml.nvmlDeviceGetCount())
+    return int(found or 0)
+
+
 def device_uuid(device: str = "auto") -> str:
     """The GPU's UUID, which names its lock; `gpu` where none answers."""
 

@@ -131,8 +131,9 @@ class Backend(ABC):
         """`cpu` or `gpu`: what this backend runs on here."""
 
     @abstractmethod
-    def build_options(self) -> dict[str, str | int | float | bool]:
-        """What this machine adds to every recipe; a spec's own options go over it."""
+    def build_options(self, source_digest: str = "") -> dict[str, str | int | float | bool]:
+        """What this machine adds to every recipe; a spec's own options go over it. `source_digest` is the
+        model script's, for backends that run more of the script than the ONNX file that it writes."""
 
     def typing(self) -> Literal["weak", "strong"]:
         """Whether precision is a builder's choice (`weak`, TensorRT before 10) or the graph's own."""

@@ -67,7 +67,7 @@ class OnnxRuntimeBackend(Backend):
             return f"{cpu_name()} x{cpu_count()}"
         return device_name(self._device) or "unknown GPU"
 
-    def build_options(self) -> dict[str, str | int | float | bool]:
+    def build_options(self, source_digest: str = "") -> dict[str, str | int | float | bool]:
         """What this machine adds to a recipe: the provider, and the threads that one inference may use."""
         return {"provider": self.kind, "threads": cpu_count() if self.kind == "cpu" else 1}
 

@@ -85,7 +85,7 @@ class TensorRTBackend(Backend):
             for transfers, drive, wait in itertools.product((False, True), _DRIVES, _WAITS)
         )
 
-    def build_options(self) -> dict[str, str | int | float | bool]:
+    def build_options(self, source_digest: str = "") -> dict[str, str | int | float | bool]:
         """Nothing: TensorRT's defaults are the machine's own, and the device is a field of the recipe."""
         return {}
 

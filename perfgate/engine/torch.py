@@ -33,7 +33,7 @@ _WAITS: tuple[Literal["spin", "block"], ...] = ("spin", "block")
 # The modes of torch.compile that capture CUDA graphs by themselves are left out: a case's own mode says
 # whether there is a graph, and the two would be one inside the other.
 _COMPILE_MODES = ("default", "max-autotune-no-cudagraphs")
-_OWN_OPTIONS = ("tf32", "noTF32", "compile_mode", "provider", "threads")
+_OWN_OPTIONS = ("tf32", "noTF32", "compile_mode", "provider", "threads", "source")
 
 
 class TorchEngine(Record, kw_only=True):
@@ -118,10 +118,11 @@ class TorchBackend(Backend):
             for transfers, drive, wait in itertools.product((False, True), _DRIVES, _WAITS)
         )
 
-    def build_options(self) -> dict[str, str | int | float | bool]:
-        """What this machine adds to a recipe: the device's kind, and the threads of one inference (on a
-        GPU left to PyTorch: they do not run the model)."""
-        return {"provider": self.kind, "threads": cpu_count() if self.kind == "cpu" else 1}
+    def build_options(self, source_digest: str = "") -> dict[str, str | int | float | bool]:
+        """What this machine adds to a recipe: the device's kind, the threads of one inference (on a GPU
+        left to PyTorch: they do not run the model), and the script, whose `torch_module` is what runs."""
+        own = {"provider": self.kind, "threads": cpu_count() if self.kind == "cpu" else 1}
+        return {**own, "source": source_digest}
 
     def device(self) -> str:
         if self.kind == "cpu":

@@ -30,6 +30,9 @@ _UNCHANGED = {
 }
 
 
+_FAILED = {"missing": Verdict.MISSING, "interrupted": Verdict.INVALID}
+
+
 def judge(
     case: Case,
     outcome: Outcome,
@@ -45,7 +48,7 @@ def judge(
     """
     stored = baselines.cases.get(case.id)
     if isinstance(outcome, Failed):
-        verdict = Verdict.MISSING if outcome.stage == "missing" else Verdict.ERROR
+        verdict = _FAILED.get(outcome.stage, Verdict.ERROR)
         return Judgement(verdict=verdict, reason=outcome.reason, base=_metrics(stored))
     if isinstance(outcome, NotRun):
         return _judge_not_run(outcome, stored)

@@ -92,5 +92,5 @@ def _outcome(job: Job, launches: list[Launch], failed: dict[str, Failed]) -> Out
     if job.case_id in failed:
         return failed[job.case_id]
     if not launches:
-        return Failed(stage="launch", reason="interrupted before its first launch")
+        return Failed(stage="interrupted", reason="interrupted before its first launch")
     return Measured(engine=job.engine, launches=tuple(launches))

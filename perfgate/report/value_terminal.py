@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from perfgate.value.table import StackTable
 
 _RIGHT = ("median", "p99", "queries", "items", "memory")
-# What a narrow terminal can do without; the JSON has it.
-_WIDE_ONLY = ("queries", "mode")
+_ONE_LINE = 150  # below this width a stack's mode goes under its name, and queries are left to the JSON
 
 
 def render(table: StackTable, width: int = WIDE) -> str:
@@ -44,15 +43,18 @@ def print_stacks(table: StackTable, console: Console) -> None:
 
 
 def _table(view: ValueView, pen: _Pen, console: Console) -> None:
-    hidden = () if console.width >= WIDE else _WIDE_ONLY
+    wide = console.width >= _ONE_LINE
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for head in HEADS:
-        if head not in hidden:
+        if wide or head not in ("mode", "queries"):
             right = head in _RIGHT
             table.add_column(head, justify="right" if right else "left", overflow="fold", no_wrap=right)
     for number, row in enumerate(view.rows):
         if row.first and number:
             table.add_row()
-        cells = [cell for head, cell in zip(HEADS, row.cells, strict=True) if head not in hidden]
-        table.add_row(*(pen.text(cell, "dim" if row.original else "") for cell in cells))
+        cells = dict(zip(HEADS, row.cells, strict=True))
+        if not wide:
+            cells["stack"] += f"\n{cells.pop('mode')}"
+            del cells["queries"]
+        table.add_row(*(pen.text(cell, "dim" if row.original else "") for cell in cells.values()))
     console.print(table)

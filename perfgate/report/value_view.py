@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 HEADS = ("model", "stack", "mode", "median", "against the original", "p99", "queries", "items", "memory")
 NOTES = (
-    "One request at a time, each stack in its own mode: on a GPU with the copies from and to the host, on a "
-    "CPU the call itself.",
+    "Latency is that of one request, each stack in its own mode: on a GPU with the copies from and to the "
+    "host, on a CPU the call itself.",
     "Median and p99 are medians over launches. The span in brackets runs from the least to the greatest that "
     "the launch medians allow; it is no confidence interval.",
     "Queries and items (queries times batch) are a second. Memory is what the process added to the device's "
@@ -77,8 +77,9 @@ def _stack(stack: Stack, *, first: bool) -> str:
     parts = [f"{fmt.line(stack.label)} on {fmt.line(stack.device)}"]
     if first:
         parts.append("the original")
-    libraries = ", ".join(f"{name} {version}" for name, version in sorted(stack.versions.items()))
-    parts += [fmt.line(libraries)] if libraries else []
+    libraries = [f"{name} {version}" for name, version in sorted(stack.versions.items())]
+    more = ", ".join(library for library in libraries if library not in stack.label)
+    parts += [f"with {fmt.line(more)}"] if more else []
     parts.append(f"measured {fmt.line(stack.created, 60)}")
     if stack.differences:
         other = ", ".join(f"{d.field} {d.head} (original: {d.base})" for d in stack.differences)

@@ -76,7 +76,13 @@ def test_version(cli: Cli) -> None:
 
 
 def test_compare_with_itself_passes(cli: Cli) -> None:
-    done = cli("compare", cli.results, cli.results)
+    table = json.loads(cli.results.read_text())
+    for case in table["cases"]:
+        launches = case["outcome"].get("launches", [])
+        for launch in launches:  # a quiet machine: launches that differ could honestly be INCONCLUSIVE
+            launch["samples_ns"] = launches[0]["samples_ns"]
+    quiet = _written(cli, "quiet.json", table)
+    done = cli("compare", quiet, quiet)
     assert done.returncode == 0
     assert "PASS" in done.stdout
 

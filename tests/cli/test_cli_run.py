@@ -118,7 +118,7 @@ def test_an_output_folder_under_a_file_is_one_clear_line(cli: Cli) -> None:
     (cli.root / "taken").write_text("a file")
     done = cli("run", "--out", "taken/out")
     assert done.returncode == 2
-    assert "taken/out/results.json: cannot be written" in done.stderr
+    assert "taken/out: cannot be written" in done.stderr
     assert (cli.root / "taken").read_text() == "a file"
 
 

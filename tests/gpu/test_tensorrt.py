@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from perfgate.records import Case, Dimension, EngineFacts, Mode, Precision, Reci
 
 pytestmark = pytest.mark.gpu
 
+SMALL = (8, 32, 32)
 BATCH = {"b": Dimension(min=1, opt=4, max=8)}
 MODES = (
     *TensorRTBackend().modes(),
@@ -102,13 +104,12 @@ def _child(script: str, *argv: Any) -> tuple[dict[str, Any], str]:
     return json.loads(done.stdout.splitlines()[-1]), done.stderr
 
 
-def _model(path: Path, *, batch: Any = "b", half: bool = False) -> Path:
+def _model(path: Path, *, batch: Any = "b") -> Path:
     """Two convolutions, pooling and a Gemm: small, and no operator newer than opset 17."""
     random = np.random.default_rng(0)
-    element = np.float16 if half else np.float32
 
     def weight(name: str, *shape: int) -> Any:
-        array: Any = (random.standard_normal(shape) * 0.2).astype(element)
+        array: Any = (random.standard_normal(shape) * 0.2).astype(np.float32)
         return numpy_helper.from_array(array, name)
 
     nodes = [
@@ -121,17 +122,22 @@ def _model(path: Path, *, batch: Any = "b", half: bool = False) -> Path:
         helper.make_node("Gemm", ["f", "w3"], ["y"], "fc"),
     ]
     weights = [weight("w1", 32, 8, 3, 3), weight("w2", 64, 32, 3, 3), weight("w3", 64, 10)]
-    kind = TensorProto.FLOAT16 if half else TensorProto.FLOAT
-    return _save(path, nodes, weights, batch, kind)
+    return _save(path, nodes, weights, batch)
 
 
 def _save(
-    path: Path, nodes: list[Any], weights: list[Any], batch: Any, kind: int = TensorProto.FLOAT
+    path: Path,
+    nodes: list[Any],
+    weights: list[Any],
+    batch: Any,
+    kind: int = TensorProto.FLOAT,
+    *,
+    shape: tuple[int, int, int] = SMALL,
 ) -> Path:
     graph = helper.make_graph(
         nodes,
         "tinyconv",
-        [helper.make_tensor_value_info("x", kind, [batch, 8, 32, 32])],
+        [helper.make_tensor_value_info("x", kind, [batch, *shape])],
         [helper.make_tensor_value_info("y", kind, None)],
         weights,
     )
@@ -168,7 +174,14 @@ def _try_build(model: Path, *, cache: str = "", **recipe: Any) -> tuple[dict[str
 
 
 def _launch(
-    folder: Path, engine: Path, mode: Mode, batch: int, *, times: int = 1, dtype: type = np.float32
+    folder: Path,
+    engine: Path,
+    mode: Mode,
+    batch: int,
+    *,
+    times: int = 1,
+    dtype: type = np.float32,
+    shape: tuple[int, int, int] = SMALL,
 ) -> tuple[dict[str, Any], Any, Any]:
     """The reply, the input and the outputs (None after an error); stderr must be empty."""
     case = Case(
@@ -182,7 +195,7 @@ def _launch(
     )
     question, data, out = folder / "case.json", folder / "in.npz", folder / "out.npz"
     question.write_bytes(msgspec.json.encode(case))
-    x: Any = np.random.default_rng(1).standard_normal((batch, 8, 32, 32)).astype(dtype)
+    x: Any = np.random.default_rng(1).standard_normal((batch, *shape)).astype(dtype)
     np.savez(data, x=x)
     reply, stderr = _child(LAUNCH, engine, question, data, out, times)
     assert stderr == ""
@@ -211,10 +224,21 @@ def test_facts(dynamic: tuple[Path, EngineFacts]) -> None:
     assert "TF32 is off" in facts.notes
 
 
+@pytest.fixture(scope="module")
+def launched(
+    dynamic: tuple[Path, EngineFacts], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[Mode, Future[Any]]]:
+    """A launch in every mode, each in a process of its own; a few at a time, because starting them is what
+    takes long and no test looks at how fast they are."""
+    engine = dynamic[0].with_suffix(".engine")
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        yield {mode: pool.submit(_launch, tmp_path_factory.mktemp("mode"), engine, mode, 4) for mode in MODES}
+
+
 @pytest.mark.parametrize("mode", MODES, ids=str)
-def test_every_mode(mode: Mode, dynamic: tuple[Path, EngineFacts], tmp_path: Path) -> None:
+def test_every_mode(mode: Mode, dynamic: tuple[Path, EngineFacts], launched: dict[Mode, Future[Any]]) -> None:
     model, _ = dynamic
-    reply, x, outputs = _launch(tmp_path, model.with_suffix(".engine"), mode, 4)
+    reply, x, outputs = launched[mode].result()
     assert "error" not in reply, reply
     wanted = _reference(model, x)
     np.testing.assert_allclose(outputs["first"], wanted, rtol=1e-3, atol=1e-4)
@@ -232,8 +256,9 @@ def test_every_mode(mode: Mode, dynamic: tuple[Path, EngineFacts], tmp_path: Pat
         # Four events on one stream: the parts are the whole, up to the events' resolution.
         assert all(abs(sum(part) - whole) < 5_000 for part, whole in zip(parts, samples, strict=True))
     if mode.streams == 1:
-        # One stream runs one query at a time, so the samples cannot take longer than the wall's time.
-        assert sum(samples) <= reply["wall_ns"] * 1.05
+        # One stream runs one query at a time, so the samples cannot take longer than the wall's time; the
+        # first of them was on its way before the wall's clock started.
+        assert sum(samples[1:]) <= reply["wall_ns"] * 1.05
 
 
 @pytest.mark.parametrize("batch", [1, 8])
@@ -274,28 +299,70 @@ def test_a_rebuild_with_the_timing_cache_gives_the_same_bytes(tmp_path: Path) ->
     assert not any("refused" in note for note in again.notes)
 
 
-def test_a_foreign_timing_cache_is_noted(tmp_path: Path) -> None:
+def test_a_foreign_timing_cache_harms_nothing_and_is_noted(tmp_path: Path) -> None:
     cache = tmp_path / "foreign.timing"
     cache.write_bytes(b"\x00" * 64)
-    facts = _build(_model(tmp_path / "m.onnx", batch=4), cache=str(cache))
-    assert any("timing cache was refused" in note for note in facts.notes), facts.notes
+    model = _model(tmp_path / "m.onnx", batch=4)
+    facts = _build(model, cache=str(cache), options={"noTF32": True})
+    # 8.5 takes zeros for an empty cache, later versions refuse them: either way the build says so.
+    assert any("refused" in note or "loaded 64 bytes" in note for note in facts.notes), facts.notes
+    reply, x, outputs = _launch(tmp_path, model.with_suffix(".engine"), MODES[0], 4)
+    assert "error" not in reply, reply
+    np.testing.assert_allclose(outputs["last"], _reference(model, x), rtol=1e-3, atol=1e-4)
+
+
+# A convolution that is worth the tensor cores: on a small one a weakly typed build rightly keeps FP32.
+HEAVY = (256, 64, 64)
+HEAVY_BATCH = {"b": Dimension(min=1, opt=8, max=8)}
+
+
+def _heavy_weight(*shape: int) -> Any:
+    """Scaled so that outputs are about 1, well inside FP16."""
+    fan_in = int(np.prod(shape[1:])) if len(shape) == 4 else shape[0]
+    return (np.random.default_rng(0).standard_normal(shape) * (2 / fan_in) ** 0.5).astype(np.float32)
 
 
 def test_half_precision_is_realised(tmp_path: Path) -> None:
     weak = _version() < (10,)
-    model = _model(tmp_path / "m.onnx", half=not weak)
-    facts = _build(model, precision="fp16", profile=BATCH)
+    dtype, kind = (np.float32, TensorProto.FLOAT) if weak else (np.float16, TensorProto.FLOAT16)
+    nodes = [
+        _conv("x", "w1", "c1"),
+        helper.make_node("Relu", ["c1"], ["r1"], "relu1"),
+        helper.make_node("GlobalAveragePool", ["r1"], ["p"], "pool"),
+        helper.make_node("Flatten", ["p"], ["f"], "flatten"),
+        helper.make_node("Gemm", ["f", "w2"], ["y"], "fc"),
+    ]
+    shapes = {"w1": (HEAVY[0], HEAVY[0], 3, 3), "w2": (HEAVY[0], 10)}
+    weights = [
+        numpy_helper.from_array(_heavy_weight(*shape).astype(dtype), name) for name, shape in shapes.items()
+    ]
+    model = _save(tmp_path / "m.onnx", nodes, weights, "b", kind, shape=HEAVY)
+    facts = _build(model, precision="fp16", profile=HEAVY_BATCH)
     assert realised("fp16", facts.precision_share) is None, facts
-    dtype = np.float32 if weak else np.float16
-    reply, x, outputs = _launch(tmp_path, model.with_suffix(".engine"), MODES[0], 4, dtype=dtype)
+    reply, x, outputs = _launch(tmp_path, model.with_suffix(".engine"), MODES[0], 4, dtype=dtype, shape=HEAVY)
     assert "error" not in reply, reply
     np.testing.assert_allclose(outputs["last"], _reference(model, x), rtol=0.05, atol=0.05)
+
+
+def _conv(x: str, weight: str, y: str) -> Any:
+    # 8.5's parser cannot tell the kernel's shape from weights behind a DequantizeLinear: it must be said.
+    return helper.make_node(
+        "Conv", [x, weight], [y], "conv1", kernel_shape=[3, 3], strides=[1, 1], pads=[1, 1, 1, 1]
+    )
 
 
 @pytest.mark.parametrize("precision", ["int8", "int8+fp16"])
 def test_quantised_precision(precision: Precision, tmp_path: Path) -> None:
     if _version() >= (10,) and precision == "int8+fp16":
         pytest.skip("a strongly typed build of this needs FP16 in the graph itself")
+    model = _quantised(tmp_path / "m.onnx")
+    facts = _build(model, precision=precision, profile=HEAVY_BATCH)
+    assert realised("int8", facts.precision_share) is None, facts
+    assert facts.precision_share["int8"] > 0
+
+
+def _quantised(path: Path) -> Path:
+    """One convolution between Q/DQ pairs, per tensor."""
 
     def pair(source: str, scale: float) -> tuple[list[Any], list[Any]]:
         names = [f"{source}_s", f"{source}_z"]
@@ -309,16 +376,13 @@ def test_quantised_precision(precision: Precision, tmp_path: Path) -> None:
         ]
 
     nodes: list[Any] = []
-    weight: Any = (np.random.default_rng(0).standard_normal((32, 8, 3, 3)) * 0.2).astype(np.float32)
-    weights = [numpy_helper.from_array(weight, "w")]
-    for source, scale in (("x", 0.03), ("w", 0.01)):
+    weights = [numpy_helper.from_array(_heavy_weight(HEAVY[0], HEAVY[0], 3, 3), "w")]
+    for source, scale in (("x", 0.03), ("w", 0.001)):
         more, constants = pair(source, scale)
         nodes += more
         weights += constants
-    nodes.append(helper.make_node("Conv", ["x_d", "w_d"], ["y"], "conv1"))
-    model = _save(tmp_path / "m.onnx", nodes, weights, "b")
-    facts = _build(model, precision=precision, profile=BATCH)
-    assert realised("int8", facts.precision_share) is None, facts
+    nodes.append(_conv("x_d", "w_d", "y"))
+    return _save(path, nodes, weights, "b", shape=HEAVY)
 
 
 def test_an_unsupported_operator_is_named(tmp_path: Path) -> None:

@@ -630,7 +630,7 @@ def test_a_sampler_that_never_started_still_sums_up() -> None:
 
 def test_the_real_module_knows_every_call_that_is_made() -> None:
     pynvml = pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed")
-    sources = (Path(module.__file__).read_text() for module in (nvml_module, telemetry_module))
+    sources = (Path(str(module.__file__)).read_text() for module in (nvml_module, telemetry_module))
     names = {name for source in sources for name in re.findall(r'"(nvml[A-Z]\w+)"', source)}
     assert len(names) > 20
     assert {name for name in names if not hasattr(pynvml, name)} == set()

@@ -222,7 +222,7 @@ def test_an_output_folder_that_cannot_be_written_is_one_clear_line(project: Proj
     project.write("taken", "a file")
     result = gate("--perfgate-out", "taken/out")
     assert result.ret == 2
-    result.stdout.fnmatch_lines(["*taken/out/results.json: cannot be written: Not a directory*"])
+    result.stdout.fnmatch_lines(["*taken/out: cannot be written: Not a directory*"])
 
 
 def test_a_store_that_cannot_be_written_is_one_clear_line(project: Project, gate: Gate) -> None:

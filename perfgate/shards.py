@@ -1,0 +1,50 @@
+"""Several GPUs under pytest-xdist: each worker measures its own share of the cases on its own GPU.
+
+Every worker holds the whole selection and walks over all shards, its own first. Whoever comes first to a
+shard takes its lock and measures it; whoever comes later reads what was written. On a CPU, or on one GPU,
+there is one shard, so one worker measures for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import msgspec
+
+from perfgate.engine.gpu import visible_count
+from perfgate.records import Record, RunResult
+from perfgate.settings import Settings
+
+T = TypeVar("T")
+
+
+class Shard(Record):
+    """Share `number` of `count`, measured on `device` (a device setting)."""
+
+    number: int
+    count: int
+    device: str
+
+    def of(self, items: Sequence[T]) -> list[T]:
+        """This shard's items: every `count`-th, so that a model's cases spread over the devices."""
+        return list(items[self.number :: self.count])
+
+
+def plan_shards(settings: Settings, kind: str, *, workers: int, mine: int) -> list[Shard]:
+    """The shards of a run in the order in which worker number `mine` of `workers` visits them."""
+    gpus = visible_count() if kind == "gpu" and settings.device == "auto" and workers > 1 else 1
+    count = max(1, min(gpus, workers))
+    if count == 1:
+        return [Shard(number=0, count=1, device=settings.device)]
+    shards = [Shard(number=number, count=count, device=str(number)) for number in range(count)]
+    start = mine % count
+    return shards[start:] + shards[:start]
+
+
+def join(parts: Sequence[RunResult], order: Sequence[str]) -> RunResult:
+    """The results of all shards as one, its cases in the order of these ids; its summary is not made."""
+    place = {case_id: number for number, case_id in enumerate(order)}
+    cases = [case for part in parts for case in part.cases]
+    cases.sort(key=lambda case: place.get(case.case.id, len(place)))
+    return msgspec.structs.replace(parts[0], cases=tuple(cases), summary=None)

@@ -1,0 +1,107 @@
+"""`perfgate value`: a table that a person can read, and exit 2 with the reasons where there is none."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+from value_runs import CPU, case, launch, measured, result, run
+
+from perfgate.children import package_environment
+from perfgate.files import record_json
+from perfgate.records import Measured, RunResult
+from perfgate.report import value_markdown, value_terminal
+from perfgate.value.stacks import compare_stacks
+from perfgate.value.table import StackTable
+
+TORCH = run(result(case(), measured(3_000_000, 3_100_000, 2_900_000)))
+TRT = run(result(case(backend="tensorrt"), measured(1_000_000, 1_000_000)), number=2)
+
+
+def value(folder: Path, *results: RunResult, more: tuple[str, ...] = ()) -> tuple[int, str, str]:
+    paths = [folder / f"{number}.json" for number in range(len(results))]
+    for path, one in zip(paths, results, strict=True):
+        path.write_text(record_json(one))
+    done = subprocess.run(
+        [sys.executable, "-m", "perfgate", "value", *map(str, paths), *more],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**package_environment(), "COLUMNS": "200", "PYTHONUTF8": "1"},
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_the_table(tmp_path: Path) -> None:
+    code, out, err = value(tmp_path, TORCH, TRT)
+    assert (code, err) == (0, "")
+    assert "torch 2.11.0 eager on NVIDIA H200; the original" in out
+    assert "resnet50/fp32/b8" in out
+    assert "3.00 × as fast [2.90 to 3.10]" in out
+    assert "enqueue, transfers, block" in out
+    assert "no confidence interval" in out
+
+
+def test_json_is_a_stack_table(tmp_path: Path) -> None:
+    code, out, _ = value(tmp_path, TORCH, TRT, more=("--format", "json"))
+    assert code == 0
+    table = msgspec.json.decode(out, type=StackTable)
+    assert table == compare_stacks([TORCH, TRT])
+
+
+def test_markdown(tmp_path: Path) -> None:
+    code, out, _ = value(tmp_path, TORCH, TRT, more=("--format", "markdown"))
+    assert code == 0
+    assert "| <code>resnet50/fp32/b8</code> | torch 2.11.0 eager | enqueue, transfers, block |" in out
+
+
+def test_nothing_to_compare(tmp_path: Path) -> None:
+    code, out, err = value(tmp_path, TORCH, run(result(case(backend="tensorrt")), key=CPU, number=2))
+    assert code == 2
+    assert "another device: cpu-epyc, and torch 2.11.0 eager ran on nvidia-h200" in out
+    assert "nothing in these files can be compared" in err and "fix:" in err
+
+
+def test_one_file_is_a_usage_error(tmp_path: Path) -> None:
+    code, out, err = value(tmp_path, TORCH)
+    assert (code, out) == (2, "")
+    assert "needs two results files" in err
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "1.json").write_text("{")
+    code, _, err = value(tmp_path, TORCH, more=(str(tmp_path / "1.json"),))
+    assert code == 2
+    assert "1.json" in err
+
+
+@pytest.mark.parametrize("width", [80, 120, 150])
+def test_every_width_keeps_mode_and_numbers(width: int) -> None:
+    text = value_terminal.render(compare_stacks([TORCH, TRT]), width=width)
+    table = text.split("\n\n")[1]
+    assert all(len(line) <= width for line in table.splitlines())
+    assert "transfers" in table and "1.000 ms" in table
+
+
+def test_few_samples_are_marked() -> None:
+    few = run(result(case(), Measured(engine=None, launches=(launch(1_000_000, samples=100),))))
+    text = value_terminal.render(compare_stacks([few, TRT]), width=200)
+    assert "~2.000 ms" in text and "fewer than 1,001 samples" in text
+    assert "~" not in value_terminal.render(compare_stacks([TORCH, TRT]), width=200)
+
+
+def test_foreign_text_is_shown_and_does_nothing() -> None:
+    name = "evil\x1b[31m | <b> @team `x`"
+    hostile = [
+        run(result(case(name, backend=backend)), number=n) for n, backend in enumerate(("torch", "x|y"))
+    ]
+    table = compare_stacks(hostile)
+    assert "\x1b" not in value_terminal.render(table)
+    markdown = value_markdown.render(table)
+    assert "<b>" not in markdown and "@team" not in markdown and "\x1b" not in markdown
+    row = next(line for line in markdown.splitlines() if "evil" in line)
+    assert row.count("|") == 10
