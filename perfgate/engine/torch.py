@@ -121,8 +121,8 @@ class TorchBackend(Backend):
     def build_options(self, source_digest: str = "") -> dict[str, str | int | float | bool]:
         """What this machine adds to a recipe: the device's kind, the threads of one inference (on a GPU
         left to PyTorch: they do not run the model), and the script, whose `torch_module` is what runs."""
-        own = {"provider": self.kind, "threads": cpu_count() if self.kind == "cpu" else 1}
-        return {**own, "source": source_digest}
+        threads = cpu_count() if self.kind == "cpu" else 1
+        return {"provider": self.kind, "threads": threads, "source": source_digest}
 
     def device(self) -> str:
         if self.kind == "cpu":
