@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from perfgate.records import Interval, Tolerance, Verdict
+from perfgate.words import change
 
 
 def decide(ratio: Interval, tolerance: Tolerance) -> Verdict:
@@ -30,12 +31,3 @@ def explain(verdict: Verdict, ratio: Interval, tolerance: Tolerance) -> str:
 
 def percent(share: float) -> str:
     return f"{share * 100:.3g} %"
-
-
-def change(ratio: float) -> str:
-    """A ratio of times in words: `3.1 % slower`, `10 % faster`, `the same`."""
-    if abs(ratio - 1) < 0.0005:
-        return "the same"
-    if ratio >= 2:
-        return f"{ratio:.3g} times as slow"
-    return f"{percent(abs(ratio - 1))} {'slower' if ratio > 1 else 'faster'}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from perfgate.gate.decide import change
 from perfgate.records import CaseResult, Judgement, Summary, Verdict
+from perfgate.words import change
 
 # Worst first: the run's verdict is the worst of its cases'. A red case wins over infrastructure.
 SEVERITY = (

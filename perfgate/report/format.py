@@ -7,9 +7,10 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from perfgate.records import Commit, Interval, Protocol
-
-NOTHING = "—"
+    from perfgate.words import NOTHING as NOTHING
+from perfgate.records import Commit, Interval, Protocol
+from perfgate.words import change as change
+from perfgate.words import decimals
 
 _TIME_UNITS = (("ns", 1.0), ("µs", 1e3), ("ms", 1e6), ("s", 1e9))
 _SIZE_UNITS = (("B", 1.0), ("KiB", 1024.0), ("MiB", 1024.0**2))
@@ -84,27 +85,9 @@ def percent(ratio: float) -> str:
     if not math.isfinite(ratio):
         return NOTHING
     difference = (ratio - 1) * 100
-    text = f"{abs(difference):.{_decimals(difference)}f}"
+    text = f"{abs(difference):.{decimals(difference)}f}"
     sign = "" if float(text) == 0 else "+" if difference > 0 else "−"
     return f"{sign}{text} %"
-
-
-def change(ratio: float) -> str:
-    """A latency ratio head / base in words: 1.123 is "12.3 % slower", 3.2 "takes 3.20 × as long"."""
-    if not math.isfinite(ratio):
-        return NOTHING
-    if ratio >= 2:
-        return f"takes {ratio:.2f} × as long"
-    difference = (ratio - 1) * 100
-    text = f"{abs(difference):.{_decimals(difference)}f}"
-    if float(text) == 0:
-        return "no change"
-    return f"{text} % {'slower' if difference > 0 else 'faster'}"
-
-
-def _decimals(difference: float) -> int:
-    # Half a per cent is what is being decided on: one decimal would blur it.
-    return 1 if abs(difference) >= 0.995 else 2
 
 
 def share(value: float) -> str:

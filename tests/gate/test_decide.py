@@ -71,17 +71,17 @@ def test_a_slower_head_never_gets_a_kinder_verdict(
 @pytest.mark.parametrize("verdict", [*HARSHNESS, Verdict.NEW])
 def test_the_reason_holds_the_estimate_and_both_ends(verdict: Verdict) -> None:
     text = explain(verdict, Interval(estimate=1.03, low=1.01, high=1.05, confidence=0.95), TOLERANCE)
-    assert all(number in text for number in ("3 % slower", "1 % slower", "5 % slower"))
+    assert all(number in text for number in ("3.0 % slower", "1.0 % slower", "5.0 % slower"))
 
 
 @pytest.mark.parametrize(
     ("ratio", "words"),
     [
-        (1.0, "the same"),
-        (1.0004, "the same"),
+        (1.0, "no change"),
+        (1.0004, "0.04 % slower"),
         (1.031, "3.1 % slower"),
-        (0.9, "10 % faster"),
-        (2.5, "2.5 times as slow"),
+        (0.9, "10.0 % faster"),
+        (2.5, "takes 2.50 × as long"),
     ],
 )
 def test_a_ratio_in_words(ratio: float, words: str) -> None:
