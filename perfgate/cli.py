@@ -101,7 +101,8 @@ def _settings_options(command: F) -> F:
 @_settings_options
 def run(paths: tuple[Path, ...], keyword: str, engine: Path | None, **flags: Any) -> None:
     """Build, measure and gate the models (all of models/ where no PATHS are given)."""
-    from perfgate.pipeline import Pipeline, write_outputs
+    from perfgate.outputs import write_outputs
+    from perfgate.pipeline import Pipeline
     from perfgate.progress import make_progress
 
     settings = _load(flags)
@@ -136,7 +137,7 @@ def run(paths: tuple[Path, ...], keyword: str, engine: Path | None, **flags: Any
 def compare(base: Path, head: Path) -> None:
     """Judge the results file HEAD against the results file BASE; measures nothing."""
     from perfgate.gate.compare import compare_results
-    from perfgate.pipeline import read_results
+    from perfgate.outputs import read_results
 
     result = compare_results(read_results(base), read_results(head), results=str(head))
     _show(result)
@@ -152,7 +153,7 @@ def compare(base: Path, head: Path) -> None:
 def promote(results: Path, reason: str, accept: tuple[str, ...], allow_dirty: bool, **flags: Any) -> None:
     """Make the launches in RESULTS the baseline, and print what moved."""
     from perfgate.gate.promote import promote as promote_results
-    from perfgate.pipeline import read_results
+    from perfgate.outputs import read_results
     from perfgate.report.moves import render_moves
 
     settings = _load(flags)
@@ -176,7 +177,7 @@ def promote(results: Path, reason: str, accept: tuple[str, ...], allow_dirty: bo
 def report(results: Path, kind: str, output: Path | None) -> None:
     """Render a results file; computes nothing and needs no GPU."""
     from perfgate.files import write_text
-    from perfgate.pipeline import read_results
+    from perfgate.outputs import read_results
     from perfgate.report import render
 
     result = read_results(results)
@@ -199,7 +200,7 @@ def report(results: Path, kind: str, output: Path | None) -> None:
 )
 def value(results: tuple[Path, ...], kind: str) -> None:
     """Set stacks side by side: the first RESULTS file is the original, such as PyTorch. Measures nothing."""
-    from perfgate.pipeline import read_results
+    from perfgate.outputs import read_results
     from perfgate.value.stacks import compare_stacks
 
     if len(results) < 2:

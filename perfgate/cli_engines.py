@@ -53,7 +53,7 @@ def export(case: str, folder: Path, results: Path | None, allow_red: bool, **fla
     A deployment that builds again may get other kernels; this is the one with the verdict.
     """
     from perfgate.engine.export import export_engine
-    from perfgate.pipeline import RESULTS_NAME, read_results
+    from perfgate.outputs import RESULTS_NAME, read_results
     from perfgate.progress import make_progress
 
     with make_progress() as progress:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
 import uuid
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timezone
@@ -18,8 +16,8 @@ from perfgate.engine import get_backend
 from perfgate.engine.cache import EngineCache
 from perfgate.engine.gpu import device_uuid
 from perfgate.engine.interface import Backend
-from perfgate.errors import CaseError, DataError, InfrastructureError
-from perfgate.files import RESULTS_LIMIT_BYTES, file_digest, read_record, record_json, write_bytes, write_text
+from perfgate.errors import CaseError, InfrastructureError
+from perfgate.files import file_digest, write_bytes
 from perfgate.gate.baselines import Baselines, load_baselines
 from perfgate.gate.judge import judge
 from perfgate.gate.summary import summarise
@@ -29,6 +27,7 @@ from perfgate.measure.functions import benchmark_case_id, launch_benchmarks
 from perfgate.measure.launch import CallableTarget, EngineTarget
 from perfgate.measure.lock import device_lock
 from perfgate.measure.schedule import Job, measure
+from perfgate.outputs import RESULTS_NAME, TIMING_NAME, Checkpoint, with_outcomes
 from perfgate.preparation import Pending, Preparation
 from perfgate.progress import PlainProgress
 from perfgate.records import (
@@ -50,15 +49,10 @@ from perfgate.records import (
     Verdict,
     digest,
 )
-from perfgate.report import render
 from perfgate.settings import Settings
 from perfgate.spec.cases import expand
 from perfgate.spec.model import ModelSpec, read_specs
 
-RESULTS_NAME = "results.json"
-REPORT_NAME = "report.html"
-TIMING_NAME = "timing"
-_CHECKPOINT_S = 10.0
 _SUSPECT = (Verdict.REGRESSION, Verdict.INCONCLUSIVE)
 
 
@@ -271,7 +265,7 @@ class Pipeline:
         if not jobs:
             return {}, False
         with self._lock():
-            checkpoint = _Checkpoint(result, self.settings.path("out") / RESULTS_NAME)
+            checkpoint = Checkpoint(result, self.settings.path("out") / RESULTS_NAME)
             outcomes, interrupted = measure(jobs, self.progress, checkpoint=checkpoint)
             if not interrupted:
                 enqueued, interrupted = self._measure_without_graph(jobs, outcomes)
@@ -356,29 +350,6 @@ def _in_mode(outcome: Outcome, mode: Mode) -> Outcome:
     return msgspec.structs.replace(outcome, mode=mode)
 
 
-class _Checkpoint:
-    """Writes what was measured so far, at most every ten seconds, so that a killed run loses little."""
-
-    def __init__(self, result: RunResult, path: Path) -> None:
-        self._result, self._path, self._last = result, path, time.monotonic()
-
-    def __call__(self, outcomes: Mapping[str, Outcome]) -> None:
-        # Suspects are measured in a second pass: what the first one told of the others stays.
-        self._result = with_outcomes(self._result, outcomes)
-        if time.monotonic() - self._last >= _CHECKPOINT_S:
-            self._last = time.monotonic()
-            write_text(self._path, record_json(self._result))
-
-
-def with_outcomes(result: RunResult, outcomes: Mapping[str, Outcome]) -> RunResult:
-    """The result with these outcomes put in by case id."""
-    cases = tuple(
-        msgspec.structs.replace(case, outcome=outcomes.get(case.case.id, case.outcome))
-        for case in result.cases
-    )
-    return msgspec.structs.replace(result, cases=cases)
-
-
 def _confirmed(first: Outcome, again: Outcome) -> Outcome:
     """The fresh launches are judged; those that made the case a suspect are kept beside them."""
     if isinstance(first, Measured) and isinstance(again, Measured):
@@ -402,20 +373,3 @@ def _ghost(case_id: str, backend: str) -> Case:
         precision="fp32",
         tolerance=Tolerance(ignore=0.1, catch=0.3),
     )
-
-
-def read_results(path: Path) -> RunResult:
-    """Read a results file strictly and within bounds. Raises `DataError`."""
-    result = read_record(path, RunResult, limit_bytes=RESULTS_LIMIT_BYTES)
-    ids = Counter(case.case.id for case in result.cases)
-    if repeated := next((case_id for case_id, count in ids.items() if count > 1), None):
-        raise DataError(f"has two cases {repeated!r}", where=path, fix="one of them would hide the other")
-    return result
-
-
-def write_outputs(result: RunResult, out: Path) -> list[Path]:
-    """Write `results.json` and `report.html`; returns their paths. Raises `OutputError`."""
-    files = {out / RESULTS_NAME: record_json(result), out / REPORT_NAME: render(result, "html")}
-    for path, text in files.items():
-        write_text(path, text)
-    return list(files)

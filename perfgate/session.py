@@ -30,7 +30,8 @@ from perfgate.files import (
 from perfgate.gate.summary import summarise
 from perfgate.items import COLLECT_CODE, EXIT_CODE, CaseItem, SpecFile, failure_text
 from perfgate.measure import functions
-from perfgate.pipeline import Pipeline, write_outputs
+from perfgate.outputs import write_outputs
+from perfgate.pipeline import Pipeline
 from perfgate.progress import BarProgress, PlainProgress
 from perfgate.records import CaseResult, RunResult, Verdict
 from perfgate.settings import load_settings

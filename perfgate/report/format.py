@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from perfgate.words import NOTHING as NOTHING
 from perfgate.records import Commit, Interval, Protocol
+from perfgate.words import NOTHING as NOTHING
 from perfgate.words import change as change
 from perfgate.words import decimals
 

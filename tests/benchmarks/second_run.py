@@ -29,7 +29,7 @@ import common
 
 from perfgate.children import package_environment
 from perfgate.errors import CaseError
-from perfgate.pipeline import read_results
+from perfgate.outputs import read_results
 from perfgate.records import Measured, RunResult, Verdict
 
 TARGET_S = 10.0

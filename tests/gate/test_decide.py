@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perfgate.gate.decide import change, decide, explain
+from perfgate.gate.decide import decide, explain
 from perfgate.records import Interval, Tolerance, Verdict
+from perfgate.words import change
 
 TOLERANCE = Tolerance(ignore=0.005, catch=0.02)
 # Below, on, and above each of the three borders, in rising order.

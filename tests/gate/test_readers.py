@@ -18,7 +18,7 @@ from perfgate.errors import DataError, PerfgateError
 from perfgate.files import record_json, write_text
 from perfgate.gate.baselines import Baselines, read_baseline
 from perfgate.gate.compare import compare_results
-from perfgate.pipeline import read_results
+from perfgate.outputs import read_results
 from perfgate.records import Failed, NotRun, RunResult, Unchanged
 
 RUN = judged_run(

@@ -100,7 +100,7 @@ def test_the_sentence_names_the_worst_regression() -> None:
         for ratio in ratios
     ]
     result = summarise(cases, results="out/results.json")
-    assert "net/1.3: 30 % slower" in result.sentence
+    assert "net/1.3: 30.0 % slower" in result.sentence
     assert any("promote out/results.json --accept" in step for step in result.next_steps)
 
 
