@@ -30,6 +30,7 @@ _UNCHANGED = {
 }
 
 
+_NEW = "no baseline is stored for this device and toolchain"
 _FAILED = {"missing": Verdict.MISSING, "interrupted": Verdict.INVALID}
 
 
@@ -59,9 +60,14 @@ def judge(
         if outcome.engine and outcome.engine.unmet:
             unmet = f"precision not realised: {outcome.engine.unmet}"
             return Judgement(verdict=Verdict.INVALID, reason=unmet, base=_metrics(stored), head=head)
-        if len(valid) < protocol.launches:
-            reason = _too_few(outcome, len(valid), protocol.launches)
-            return Judgement(verdict=Verdict.INVALID, reason=reason, base=_metrics(stored), head=head)
+        short = _too_few(outcome, len(valid), protocol.launches) if len(valid) < protocol.launches else ""
+        nothing_to_compare = case.id not in baselines.cases and case.id not in baselines.elsewhere
+        if short and nothing_to_compare and len(outcome.launches) >= protocol.launches:
+            # Nothing is judged, so a busy machine is no failure; promote refuses these numbers.
+            head = head or columns(outcome.launches)
+            return Judgement(verdict=Verdict.NEW, reason=f"{_NEW}; not to be promoted: {short}", head=head)
+        if short:
+            return Judgement(verdict=Verdict.INVALID, reason=short, base=_metrics(stored), head=head)
     if stored is None:
         judgement = _judge_without_baseline(case, baselines, environment, head)
     elif changed := differences(stored.environment.key, environment.key):
@@ -114,8 +120,7 @@ def _judge_without_baseline(
 ) -> Judgement:
     other = baselines.elsewhere.get(case.id)
     if other is None:
-        reason = "no baseline is stored for this device and toolchain"
-        return Judgement(verdict=Verdict.NEW, reason=reason, head=head)
+        return Judgement(verdict=Verdict.NEW, reason=_NEW, head=head)
     reason = f"stored only for {other.environment.toolchain}; numbers are not compared across toolchains"
     return Judgement(
         verdict=Verdict.INCOMPARABLE,

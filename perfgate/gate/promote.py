@@ -107,6 +107,14 @@ def _refuse(result: RunResult, reason: str, accept: Sequence[str], allow_dirty: 
             raise RefusedError(
                 f"{case.case.id} is {verdict.value}", where=result.run_id, fix="mend it, run again"
             )
+        if isinstance(case.outcome, Measured):
+            valid = sum(not launch.invalid for launch in case.outcome.launches)
+            if valid < result.protocol.launches:
+                raise RefusedError(
+                    f"{case.case.id} has only {valid} of {result.protocol.launches} valid launches",
+                    where=result.run_id,
+                    fix="run again on a quiet machine; the launches say what disturbed them",
+                )
         if verdict in _TO_ACCEPT and case.case.id not in accept:
             raise RefusedError(
                 f"{case.case.id} is {verdict.value}",

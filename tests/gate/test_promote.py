@@ -116,6 +116,13 @@ def test_no_accept_makes_an_error_or_an_invalid_case_a_baseline(tmp_path: Path, 
         promote(result, tmp_path, reason="try", accept=["net/a"])
 
 
+def test_new_numbers_of_a_busy_machine_are_refused(tmp_path: Path) -> None:
+    disturbed = measured(*[1000] * 5, invalid="a neighbour")
+    with pytest.raises(RefusedError, match="0 of 5 valid launches"):
+        promote(run({"net/a": disturbed}, tmp_path), tmp_path, reason="try")
+    assert not list(tmp_path.rglob("*.json"))
+
+
 def test_an_accepted_regression_becomes_the_baseline(tmp_path: Path) -> None:
     seed(tmp_path, ["net/a"])
     moves = promote(run({"net/a": SLOWER}, tmp_path), tmp_path, reason="worth it", accept=["net/a"])
