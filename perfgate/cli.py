@@ -16,6 +16,7 @@ from click.exceptions import Exit
 
 from perfgate import __version__
 from perfgate.cli_engines import build, export
+from perfgate.cli_history import history
 from perfgate.errors import InfrastructureError, PerfgateError, UsageError
 from perfgate.files import FULL_DISK, check_writable, write_error
 
@@ -250,6 +251,7 @@ def schema(kind: str) -> None:
 
 
 cli.add_command(build)
+cli.add_command(history)
 cli.add_command(export)
 
 

@@ -36,6 +36,7 @@ class Settings(Record):
     baselines: Name = "baselines"
     out: Name = "perfgate-out"
     store: Name = ".perfgate"
+    history: Name = ".perfgate/history.sqlite"
     backend: Name = "auto"
     device: Name = "auto"
     mode: str = ""
