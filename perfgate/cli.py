@@ -17,6 +17,8 @@ from click.exceptions import Exit
 from perfgate import __version__
 from perfgate.cli_engines import build, export
 from perfgate.cli_history import history
+from perfgate.cli_publish import alert, exporter, metrics
+from perfgate.cli_trend import site, trend
 from perfgate.errors import InfrastructureError, PerfgateError, UsageError
 from perfgate.files import FULL_DISK, check_writable, write_error
 
@@ -250,8 +252,8 @@ def schema(kind: str) -> None:
     click.echo(json.dumps(msgspec.json.schema(types[kind]), indent=2, sort_keys=True))
 
 
-cli.add_command(build)
-cli.add_command(history)
+for _command in (alert, build, exporter, history, metrics, site, trend):
+    cli.add_command(_command)
 cli.add_command(export)
 
 

@@ -23,8 +23,8 @@ MIN_NIGHTS = 5  # a level is at least this many nights: fewer are luck, more wou
 IGNORE = 0.005  # the gate's own default: a move at or below it is no news
 CONFIDENCE = 0.95
 
-# Both chosen by tests/benchmarks/change_points.py: the least at which nights of real launches with up to
-# 0.5 % between nights raise no false alarm; a larger one only adds delay.
+# From tests/benchmarks/change_points.py, nights of real launches with up to 0.5 % between nights: 2 raises
+# false alarms, 4 is the least that raises none in a hundred years, 6 keeps a margin for a night of delay.
 PENALTY = 6.0
 FEW_DIFFERENCES = 8.0
 FAR, FAR_ENOUGH = 5, 40  # nights between two that count as unrelated; how many such pairs tell anything

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import json
 import math
 import multiprocessing
@@ -42,7 +43,8 @@ HORIZON = 30
 NEAR = 5
 SIGMAS = (0.002, 0.005)
 STEPS = (0.02, 0.03, 0.05)
-PENALTIES = (2.0, 3.0, 4.0, 6.0)
+PENALTIES = (2.0, 4.0, 6.0, 8.0)
+FIRST = 10  # the first night that is judged: two levels of five
 GAMMAS = 24
 
 # What a rule has found when night t is the last one: first nights of slowdowns, by the last night.
@@ -164,14 +166,14 @@ def _asv_steps(values: Any, cost: Any, middle: Any, lefts: Any, limit: float) ->
     fit = min(sorted(fits), key=lambda edges: _asv_objective(values, edges, middle))
     levels = [
         (low, high, middle[low, high - 1], cost[low, high - 1] / (high - low))
-        for low, high in zip(fit[:-1], fit[1:], strict=True)
+        for low, high in itertools.pairwise(fit)
     ]
     return _asv_regressions(levels, limit)
 
 
 def _asv_objective(values: Any, edges: tuple[int, ...], middle: Any) -> float:
     n = len(values)
-    medians = [middle[low, high - 1] for low, high in zip(edges[:-1], edges[1:], strict=True)]
+    medians = [middle[low, high - 1] for low, high in itertools.pairwise(edges)]
     residual = values - np.repeat(medians, np.diff(edges))
     rho = np.linspace(-1, 1, 41)[:, None]
     spread = float(np.abs(residual[0]) + np.abs(residual[1:] - rho * residual[:-1]).sum(axis=1).min())
@@ -215,7 +217,7 @@ def judge(job: tuple[str, Any, float, float, tuple[int, ...]]) -> tuple[str, flo
     logs, night = series(pool, sigma, step, seed)
     if not step:
         alarms: list[int] = []
-        for found in RULES[rule](logs, range(30, NIGHTS)):
+        for found in RULES[rule](logs, range(FIRST, NIGHTS)):
             alarms += [hit for hit in found if all(abs(hit - known) > NEAR for known in alarms)]
         return rule, sigma, step, len(alarms), math.nan
     nights = range(night, night + HORIZON + 1)

@@ -193,7 +193,7 @@ def test_an_interrupted_confirmation_keeps_the_first_launches(cli: Cli) -> None:
 
 def test_a_killed_run_leaves_a_readable_checkpoint_and_no_child(cli: Cli) -> None:
     cli.results.unlink()
-    code = "import perfgate.pipeline as p; p._CHECKPOINT_S = 0.0; from perfgate.cli import main; main()"
+    code = "import perfgate.outputs as o; o._CHECKPOINT_S = 0.0; from perfgate.cli import main; main()"
     process = cli.start(*LONG, code=code)
     _wait_for_launches(cli, process, 2)
     process.kill()

@@ -1,0 +1,1 @@
+"""What carries a result somewhere: chat services and Prometheus. It knows records and computes no verdict."""
