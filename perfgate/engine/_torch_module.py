@@ -6,8 +6,6 @@ The script runs in this process, which is always a child: torch is imported here
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 
 from perfgate.engine.interface import Script
 from perfgate.errors import CaseError, PerfgateError
+from perfgate.scripts import load_script
 from perfgate.spec.model import ModelSpec, Source
 from perfgate.spec.source import source_digest
 
@@ -47,7 +46,7 @@ def load_module(script: Script) -> Any:
     if not path.is_file():
         raise CaseError(f"the model script {path} is not there", fix="run again from the folder it is in")
     with named(f"the model script {path.name} fails"):
-        make = getattr(_imported(path), "torch_module", None)
+        make = getattr(load_script(path), "torch_module", None)
         if make is None:
             raise CaseError(
                 f"the model script {path.name} has no torch_module, so PyTorch has nothing to run",
@@ -60,18 +59,6 @@ def load_module(script: Script) -> Any:
                 fix="return the network itself, with its weights loaded",
             )
         return module.eval().requires_grad_(False)
-
-
-def _imported(path: Path) -> Any:
-    sys.dont_write_bytecode = True  # nothing of ours is left beside the user's script
-    sys.path.insert(0, str(path.parent))
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise CaseError(f"{path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def function_of(module: Any, *, half: bool, outputs: Sequence[str]) -> Callable[..., tuple[Any, ...]]:

@@ -7,8 +7,6 @@ the protocol of `perfgate.children`.
 from __future__ import annotations
 
 import functools
-import importlib.util
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +18,7 @@ from perfgate.engine.interface import Runner, Samples, blocking_samples
 from perfgate.errors import CaseError
 from perfgate.measure.watch import watching
 from perfgate.records import Case, InputData, Launch, Name, Protocol, Record
+from perfgate.scripts import load_script
 from perfgate.spec.inputs import make_array
 
 
@@ -78,14 +77,7 @@ def _inputs(runner: Runner, target: EngineTarget) -> dict[str, Any]:
 
 def _launch_callable(target: CallableTarget, protocol: Protocol) -> Launch:
     started = time.perf_counter_ns()
-    file = Path(target.file)
-    sys.path.insert(0, str(file.parent))
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    if spec is None or spec.loader is None:
-        raise CaseError(f"{file} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[file.stem] = module
-    spec.loader.exec_module(module)
+    module = load_script(Path(target.file))
     work = getattr(module, target.function)()
     if not callable(work):
         raise CaseError(

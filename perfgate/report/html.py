@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import base64
-import functools
 import hashlib
 from typing import TYPE_CHECKING
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 
 from perfgate.report import format as fmt
 from perfgate.report.detail import case_detail
@@ -15,14 +14,15 @@ from perfgate.report.strip import LEFT, RIGHT, WIDTH
 from perfgate.report.view import NOTE, run_view
 
 if TYPE_CHECKING:
-    from perfgate.records import RunResult
+    from perfgate.report.templating import page_environment
+from perfgate.records import RunResult
 
 SECTIONS = 1_000  # a file that a browser still opens; the table and the JSON hold every case
 
 
 def render(result: RunResult) -> str:
     """The report as one HTML page. The same result makes the same bytes."""
-    environment = _environment()
+    environment = page_environment()
     view = run_view(result)
     sections = view.rows[:SECTIONS]
     return environment.get_template("report.html.j2").render(
@@ -39,17 +39,6 @@ def render(result: RunResult) -> str:
 
 def _facts(facts: dict[str, str]) -> tuple[tuple[str, str], ...]:
     return tuple((fmt.line(name), fmt.line(value)) for name, value in sorted(facts.items()))
-
-
-@functools.cache
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("perfgate.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
 
 
 def _policy(environment: Environment) -> str:

@@ -13,10 +13,9 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from perfgate.report import format as fmt
 from perfgate.report import trend_view as view
+from perfgate.report.templating import page_environment
 from perfgate.report.trend_chart import Chart, chart, spark_path
 from perfgate.report.trend_view import CaseTrend, Change, Night
 from perfgate.report.view import Tag
@@ -207,25 +206,14 @@ def _data(trend: CaseTrend) -> str:
 
 
 def _page(template: str, **values: object) -> str:
-    environment = _environment()
+    environment = page_environment()
     return environment.get_template(template).render(policy=_policy(), **values)
-
-
-@functools.cache
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("perfgate.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
 
 
 @functools.cache
 def _policy() -> str:
     """The Content-Security-Policy: nothing at all, but this very style sheet."""
-    style = _environment().get_template("site_style.css.j2").render()
+    style = page_environment().get_template("site_style.css.j2").render()
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     rules = ("default-src 'none'", f"style-src 'sha256-{digest}'", "base-uri 'none'", "form-action 'none'")
     return "; ".join(rules)

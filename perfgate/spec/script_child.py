@@ -5,13 +5,13 @@ It limits what the script may write, then calls `write_onnx(path, seed, **args)`
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import resource
 import sys
 from pathlib import Path
 
 from perfgate.children import die_with_parent
+from perfgate.scripts import load_script
 
 
 def main() -> None:
@@ -20,13 +20,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (request["limit_bytes"], request["limit_bytes"]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     script = Path(request["script"])
-    sys.path.insert(0, str(script.parent))
-    spec = importlib.util.spec_from_file_location(script.stem, script)
-    if spec is None or spec.loader is None:
-        sys.exit(f"{script} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[script.stem] = module
-    spec.loader.exec_module(module)
+    module = load_script(script)
     if not hasattr(module, "write_onnx"):
         sys.exit(f"{script.name} defines no write_onnx(path, seed)")
     module.write_onnx(request["out"], request["seed"], **request["args"])
