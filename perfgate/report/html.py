@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from typing import TYPE_CHECKING
 
 from jinja2 import Environment
 
+from perfgate.records import RunResult
 from perfgate.report import format as fmt
 from perfgate.report.detail import case_detail
 from perfgate.report.strip import LEFT, RIGHT, WIDTH
+from perfgate.report.templating import page_environment
 from perfgate.report.view import NOTE, run_view
-
-if TYPE_CHECKING:
-    from perfgate.report.templating import page_environment
-from perfgate.records import RunResult
 
 SECTIONS = 1_000  # a file that a browser still opens; the table and the JSON hold every case
 
