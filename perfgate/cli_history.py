@@ -160,12 +160,10 @@ def prune(
 
 
 def _open(database: str | None, *, must_exist: bool = False) -> History:
-    """The history that was asked for; a relative path is relative to the project, as all settings are."""
+    """The history that was asked for, or the project's own."""
     from perfgate.history.store import open_history
 
-    settings = _settings()
-    name = database or str(getattr(settings, "history", "") or DEFAULT)
-    return open_history(name if "://" in name else str(Path(settings.root) / name), must_exist=must_exist)
+    return open_history(_settings().database(database), must_exist=must_exist)
 
 
 def _settings() -> Settings:

@@ -79,13 +79,11 @@ def site(folder: Path, title: str, database: str | None, **selection: Any) -> No
 
 
 def _open(database: str | None) -> History:
-    """The history that was asked for; a relative path is relative to the project, as all settings are."""
+    """The history that was asked for, or the project's own."""
     from perfgate.history.store import open_history
     from perfgate.settings import load_settings
 
-    settings = load_settings({}, start=Path.cwd())
-    name = database or str(getattr(settings, "history", "") or DATABASE)
-    return open_history(name if "://" in name else str(Path(settings.root) / name), must_exist=True)
+    return open_history(load_settings({}, start=Path.cwd()).database(database), must_exist=True)
 
 
 def _views(history: History, cases: tuple[str, ...], selection: dict[str, Any]) -> Iterator[CaseTrend]:

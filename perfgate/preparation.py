@@ -69,6 +69,9 @@ class Preparation:
         self._baselines = baselines
         self._protocol: Protocol = settings.protocol(backend.kind)
         self._say = say
+        # Asked once: on a GPU each of these wakes the driver, and a run may have hundreds of cases.
+        self._versions, self._typing = backend.versions(), backend.typing()
+        self._device = backend.device()
 
     def all_cases(
         self, selected: Sequence[tuple[ModelSpec, Case]], *, prebuilt: str | None = None
@@ -105,8 +108,8 @@ class Preparation:
                 yield CaseResult(case=case, outcome=NotRun(reason=reason)), None
                 continue
             known = "" if prebuilt else self._stored_onnx_digest(case, source)
-            if known and (unchanged := self._unchanged(spec, case, known, source)):
-                yield unchanged, None
+            if known and self._is_unchanged(described := self._described(spec, case, known, source)):
+                yield msgspec.structs.replace(described, outcome=Unchanged()), None
                 continue
             if model is None and failure is None:
                 try:
@@ -116,12 +119,11 @@ class Preparation:
             if model is None or failure is not None:
                 yield CaseResult(case=case, outcome=failure or NOT_MEASURED, source_digest=source), None
                 continue
-            onnx_digest = model.graph.onnx_digest
-            unchanged = None if prebuilt else self._unchanged(spec, case, onnx_digest, source)
-            yield (
-                unchanged or self._described(spec, case, onnx_digest, source),
-                (None if unchanged else model),
-            )
+            described = self._described(spec, case, model.graph.onnx_digest, source)
+            if not prebuilt and self._is_unchanged(described):
+                yield msgspec.structs.replace(described, outcome=Unchanged()), None
+            else:
+                yield described, model
 
     def _not_run(self, spec: ModelSpec, case: Case) -> str | None:
         if not self._settings.all_cases and (
@@ -149,9 +151,9 @@ class Preparation:
             profile=profile(spec),
             plugins=tuple(file_digest(spec.folder / plugin) for plugin in spec.plugins),
             options={**self._backend.build_options(source), **spec.options},
-            versions=self._backend.versions(),
-            typing=self._backend.typing(),
-            device=self._backend.device(),
+            versions=self._versions,
+            typing=self._typing,
+            device=self._device,
             timing_cache_digest=self._timing_digest(case),
         )
         return CaseResult(
@@ -163,14 +165,13 @@ class Preparation:
             source_digest=source,
         )
 
-    def _unchanged(self, spec: ModelSpec, case: Case, onnx_digest: str, source: str) -> CaseResult | None:
-        stored = self._comparable(case)
-        if stored is None or self._settings.remeasure:
-            return None
-        described = self._described(spec, case, onnx_digest, source)
-        if described.case_digest != stored.case.case_digest:
-            return None
-        return msgspec.structs.replace(described, outcome=Unchanged())
+    def _is_unchanged(self, described: CaseResult) -> bool:
+        stored = self._comparable(described.case)
+        return (
+            stored is not None
+            and not self._settings.remeasure
+            and stored.case.case_digest == described.case_digest
+        )
 
     def one_case(self, spec: ModelSpec, case: Case) -> tuple[CaseResult, BuildRequest]:
         """One case with the request for its engine, whatever the baseline says. Raises `CaseError`."""

@@ -60,6 +60,11 @@ class Settings(Record):
         """A setting that names a path, relative to `root`."""
         return Path(self.root) / str(getattr(self, name))
 
+    def database(self, asked: str | None = None) -> str:
+        """The history that is asked for, else the setting's: a URL, or a path relative to `root`."""
+        name = asked or self.history
+        return name if "://" in name else str(Path(self.root) / name)
+
     def protocol(self, kind: str) -> Protocol:
         """The measuring protocol on a `cpu` or `gpu`."""
         default = _PROTOCOLS[kind]
