@@ -1,0 +1,133 @@
+"""What is measured: a case, its recipe, its mode and the measuring protocol."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from perfgate.records.base import Count, Facts, Name, Positive, Precision, Record, Sha256, Share, Text, digest
+
+
+class Mode(Record):
+    """How an inference is driven and what its time includes; never compared across.
+
+    `drive` is `call` (a blocking API call: ONNX Runtime, PyTorch), `enqueue` (onto a CUDA stream) or
+    `graph` (replay of a captured CUDA graph). `transfers` says whether copies from and to the host
+    are inside the time; `wait` is how the host waits for the device.
+    """
+
+    drive: Literal["call", "enqueue", "graph"] = "call"
+    transfers: bool = False
+    streams: Annotated[int, Meta(ge=1, le=64)] = 1
+    wait: Literal["block", "spin"] = "block"
+
+    def __str__(self) -> str:
+        parts = [self.drive, "transfers" if self.transfers else "no transfers", self.wait]
+        return ", ".join([*parts, f"{self.streams} streams"] if self.streams > 1 else parts)
+
+
+class Protocol(Record):
+    """How a launch is measured: warm up for `warmup_ns` (at least once), then take samples until both
+    `duration_ns` and `min_samples` are reached, never more than `max_samples`. On a CPU a launch is invalid
+    when others used more than `foreign_cpu_limit` of the processors meanwhile."""
+
+    launches: Annotated[int, Meta(ge=1, le=1000)] = 5
+    warmup_ns: Count = 200_000_000
+    duration_ns: Count = 1_000_000_000
+    min_samples: Annotated[int, Meta(ge=1, le=1_000_000)] = 5
+    max_samples: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
+    timeout_s: Annotated[int, Meta(ge=1, le=86_400)] = 300
+    foreign_cpu_limit: Share = 0.15
+
+
+class Tensor(Record):
+    """One input or output with its concrete shape (elements) and its ONNX element type in lower case."""
+
+    name: Name
+    dtype: Name
+    shape: tuple[Count, ...]
+
+
+class InputData(Record):
+    """How one input is filled. `integers` draws from [low, high), `uniform` from [low, high),
+    `normal` with `mean` and `std`; `file` is an `.npy` beside the spec, known by its digest."""
+
+    generate: Literal["normal", "uniform", "integers", "constant", "file"] = "normal"
+    seed: Count = 0
+    low: float = 0.0
+    high: float = 1.0
+    mean: float = 0.0
+    std: float = 1.0
+    value: float = 0.0
+    file: Text = ""
+    file_digest: str = ""
+
+
+class Dimension(Record):
+    """The profile of one named dynamic dimension."""
+
+    min: Positive
+    opt: Positive
+    max: Positive
+
+
+class Recipe(Record):
+    """Everything that decides an engine's bytes; its digest addresses the engine cache.
+
+    `versions` are the libraries that build, `device` the machine built on. `timing_cache_digest` is
+    part of the address but not of a case's identity: see `model_digest`.
+    """
+
+    backend: Name
+    onnx_digest: Sha256
+    precision: Precision
+    typing: Literal["weak", "strong"] = "strong"
+    profile: dict[Name, Dimension] = {}
+    plugins: tuple[Text, ...] = ()
+    options: dict[Name, str | int | float | bool] = {}
+    versions: Facts = {}
+    device: Text = ""
+    timing_cache_digest: str = ""
+
+    def model_digest(self) -> str:
+        """The digest without the timing cache: a promoted cache does not make another model."""
+        return digest(msgspec.structs.replace(self, timing_cache_digest=""))
+
+
+class Tolerance(Record):
+    """`ignore`: an alarm at or below this slowdown is false. `catch`: a PASS at or above it is a miss.
+
+    Both are relative (0.02 is 2 %). Between them either answer is allowed.
+    """
+
+    ignore: Annotated[float, Meta(gt=0, lt=10)]
+    catch: Annotated[float, Meta(gt=0, lt=10)]
+
+
+class Slo(Record):
+    """Absolute promises, judged even when nothing was measured anew. `engine_p99_ms` is closed loop: one
+    query at a time."""
+
+    engine_p99_ms: Annotated[float, Meta(gt=0)] | None = None
+
+
+class Case(Record, kw_only=True):
+    """One model x backend x precision x inputs x measured shape x mode."""
+
+    id: Name
+    model: Name
+    backend: Name
+    precision: Precision
+    shape: dict[Name, Positive] = {}
+    mode: Mode = Mode()
+    inputs: dict[Name, InputData] = {}
+    tolerance: Tolerance
+    slo: Slo = Slo()
+    source: Text = ""
+
+    @property
+    def items(self) -> int:
+        """Items in one query: the batch dimension's value, else 1."""
+        return self.shape.get("b", self.shape.get("batch", 1))

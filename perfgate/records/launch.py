@@ -1,0 +1,135 @@
+"""What was measured: launches, telemetry, the engine, and the machine that they ran on."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from perfgate.records.base import Count, Facts, Name, Packed, Positive, Record, Series, Sha256, Share, Text
+from perfgate.records.case import Mode
+
+
+class Environment(Record):
+    """`key` must match for two measurements to be compared; `noted` is shown where it differs.
+
+    `device` and `toolchain` name the baseline's folders.
+    """
+
+    device: Name
+    toolchain: Name
+    key: Facts
+    noted: Facts = {}
+
+
+class Difference(Record):
+    """One field that differs between two environments or recipes."""
+
+    field: Name
+    base: Text
+    head: Text
+
+
+class Telemetry(Record):
+    """What the device did during a launch. A field that could not be read is absent, and
+    `unavailable` says why. Clocks in MHz, power in mW, energy in mJ, temperature in degrees Celsius;
+    `violations_ns` is the time slowed by a policy, `unexplained_bytes` device memory in use before the
+    launch that no process of ours explains, `foreign_cpu` the share of our processors that others used."""
+
+    sm_clock_mhz: Series = ()
+    memory_clock_mhz: Series = ()
+    power_mw: Series = ()
+    temperature_c: Series = ()
+    energy_mj: Count | None = None
+    violations_ns: dict[Name, Count] = {}
+    ecc_errors: Count | None = None
+    peak_used_bytes: Count = 0
+    unexplained_bytes: Count = 0
+    slowdowns: tuple[Name, ...] = ()
+    foreign_pids: tuple[Count, ...] = ()
+    foreign_cpu: Share | None = None
+    unavailable: Facts = {}
+
+
+class Launch(Record):
+    """One fresh process that loaded the engine, warmed up and took samples: the unit of replication.
+
+    `samples_ns` are what the case's mode defines as latency. `other_ns` are series beside it (such as
+    `enqueue`). `wall_ns` spans all samples. `peak_memory_bytes` is the process's peak resident set on a
+    CPU and the device-wide growth on a GPU.
+    """
+
+    samples_ns: Annotated[tuple[Positive, ...], Meta(min_length=1, max_length=1_000_000)]
+    wall_ns: Positive
+    load_ns: Count
+    first_inference_ns: Count
+    peak_memory_bytes: Count = 0
+    other_ns: dict[Name, Series] = {}
+    telemetry: Telemetry | None = None
+    invalid: Text = ""
+
+    @property
+    def median_ns(self) -> float:
+        return statistics.median(self.samples_ns)
+
+    def percentile_ns(self, q: float) -> int:
+        """The nearest-rank percentile, q in (0, 100]: sorted[ceil(q/100 * n) - 1]."""
+        ordered = sorted(self.samples_ns)
+        return ordered[max(0, math.ceil(q / 100 * len(ordered)) - 1)]
+
+
+class EngineFacts(Record):
+    """What is known of the engine that was measured. `layers` counts layers or nodes after
+    optimisation; `precision_share` is the share of layers by element type, as realised (of weights, where
+    a note says that the runtime tells no more). `layer_record` is the engine's layers as zlib-compressed
+    JSON in base64; `unmet` says which asked-for precision was not realised."""
+
+    digest: Sha256
+    engine_bytes: Count
+    build_ns: Count = 0
+    cached: bool = False
+    layers: Count = 0
+    precision_share: dict[Name, Share] = {}
+    device_memory_bytes: Count | None = None
+    timing_cache_bytes: Count | None = None
+    timing_cache_digest: str = ""
+    layer_record: Packed = ""
+    unmet: Text = ""
+    notes: tuple[Text, ...] = ()
+
+
+class Measured(Record, tag="measured"):
+    """Launches to judge. `screen` holds earlier ones that made the case a suspect: shown, judged no more.
+    `mode` is the mode that was really measured, where the case's default one could not be."""
+
+    engine: EngineFacts | None
+    launches: Annotated[tuple[Launch, ...], Meta(min_length=1, max_length=1000)]
+    screen: Annotated[tuple[Launch, ...], Meta(max_length=1000)] = ()
+    mode: Mode | None = None
+
+
+class Unchanged(Record, tag="unchanged"):
+    """Nothing to time: in the baseline's own environment the case digest is the same (`digest`), or the
+    engine that was built is the same bytes and is used alike (`engine`)."""
+
+    evidence: Literal["digest", "engine"] = "digest"
+
+
+class NotRun(Record, tag="not-run"):
+    """Listed on purpose as not run here; a skip is a value with a reason."""
+
+    reason: Text
+
+
+class Failed(Record, tag="failed"):
+    """The case's own fault. `stage` is where it broke; `capture` is a network that no CUDA graph can hold,
+    and `interrupted` nobody's fault but the hand's that ended the run."""
+
+    stage: Literal["model", "build", "launch", "capture", "interrupted", "missing"]
+    reason: Text
+    stderr_tail: Text = ""
+
+
+Outcome = Measured | Unchanged | NotRun | Failed

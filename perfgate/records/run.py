@@ -1,0 +1,106 @@
+"""A whole run, and the baselines that runs are promoted to."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from msgspec import Meta
+
+from perfgate.records.accuracy import Accuracy
+from perfgate.records.base import Count, MetricColumns, Name, Record, Sha256, Text
+from perfgate.records.case import Case, Mode, Protocol, Recipe
+from perfgate.records.explanation import Explanation
+from perfgate.records.judgement import Judgement, Verdict
+from perfgate.records.launch import Environment, Outcome
+
+RESULTS_SCHEMA: Final = "perfgate-trt/results/v1"
+
+BASELINE_SCHEMA: Final = "perfgate-trt/baseline/v1"
+
+
+class CaseResult(Record):
+    """A case, what became of it, and what the gate says of that."""
+
+    case: Case
+    outcome: Outcome
+    case_digest: str = ""
+    usage_digest: str = ""
+    recipe: Recipe | None = None
+    source_digest: str = ""
+    judgement: Judgement | None = None
+    accuracy: Accuracy | None = None
+    explanation: Explanation | None = None
+
+
+class PolicyChange(Record):
+    """What a change would alter in its own judge; in force after the merge. `where` is a file and key."""
+
+    where: Text
+    base: Text
+    head: Text
+
+
+class Commit(Record):
+    """The commit measured; `sha` is empty outside a git repository."""
+
+    sha: Annotated[str, Meta(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64}|)$")] = ""
+    dirty: bool = False
+    subject: Text = ""
+
+
+class Summary(Record):
+    """The run in a sentence: what a reader sees first. `next_steps` are commands or advice."""
+
+    verdict: Verdict
+    exit_code: Annotated[int, Meta(ge=0, le=3)]
+    sentence: Text
+    counts: dict[Name, Count] = {}
+    next_steps: tuple[Text, ...] = ()
+
+
+class RunResult(Record, kw_only=True):
+    """One run: everything that was measured and judged; all reports render this and nothing else.
+
+    `base` is the commit that the change starts from; `policy_changes` is what it alters in its judge."""
+
+    schema: Literal["perfgate-trt/results/v1"]
+    run_id: Name
+    created: Name
+    perfgate: Name
+    commit: Commit = Commit()
+    environment: Environment
+    protocol: Protocol
+    base: Commit = Commit()
+    policy_changes: Annotated[tuple[PolicyChange, ...], Meta(max_length=1_000)] = ()
+    cases: Annotated[tuple[CaseResult, ...], Meta(max_length=20_000)] = ()
+    summary: Summary | None = None
+
+
+class BaselineCase(Record, kw_only=True):
+    """A promoted case: one value a launch by metric, with the identity that they belong to.
+
+    `timing_cache` is the SHA-256 of the cache file beside the baseline that its engine was built with.
+    """
+
+    case_digest: Sha256
+    usage_digest: str = ""
+    onnx_digest: str = ""
+    source_digest: str = ""
+    engine_digest: str = ""
+    mode: Mode = Mode()
+    timing_cache: str = ""
+    environment: Name
+    metrics: MetricColumns
+    promoted: Name
+    commit: str = ""
+    reason: Text
+
+
+class Baseline(Record, kw_only=True):
+    """The promoted cases of one model on one device and toolchain:
+    `baselines/<device>/<toolchain>/<model>.json`. `environments` are referred to by digest."""
+
+    schema: Literal["perfgate-trt/baseline/v1"]
+    model: Name
+    environments: dict[Name, Environment]
+    cases: Annotated[dict[Name, BaselineCase], Meta(max_length=5_000)]
