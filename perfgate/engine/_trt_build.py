@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from perfgate.engine._trt_api import Api, load_plugins, logger_of, make_progress, messages_of, say
-from perfgate.engine._trt_inspect import Layers, layer_share, pack_layers, read_layers, realised, weight_share
+from perfgate.engine._trt_inspect import (
+    Layers,
+    layer_share,
+    pack_layers,
+    read_layers,
+    realised,
+    stored_share,
+    weight_share,
+)
 from perfgate.engine._trt_onnx import Graph, network_name, plugins_in, profile_shapes, read_graph
 from perfgate.engine._trt_options import FREE_MEMORY_OPTION, apply_options, check_typing, network_flags
 from perfgate.engine.gpu import free_memory_bytes
@@ -53,6 +61,9 @@ def build_engine(api: Api, request: BuildRequest) -> EngineFacts:
     layers, memory = inspect_engine(api, engine, notes)
     share = layer_share(layers.layers)
     notes += [*cache_notes, *_precision_notes(layers)]
+    if layers.layers and not share:
+        share = stored_share(len(engine), graph.weights)
+        notes.append("the layers are opaque blocks; precision is told from the size of the stored weights")
     return EngineFacts(
         digest=hashlib.sha256(engine).hexdigest(),
         engine_bytes=len(engine),

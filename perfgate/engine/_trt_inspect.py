@@ -31,6 +31,8 @@ _MOVES = {
     "shapedevicetohost", "shape_call", "shuffle", "slice", "concat", "identity",
 }  # fmt: skip
 _WANTED = {"fp32": ("fp32",), "fp16": ("fp16",), "int8": ("int8",), "int8+fp16": ("int8", "fp16")}
+_STORED_BITS = {"int8": 8, "fp16": 16, "fp32": 32}
+_TELLING_WEIGHTS = 1_000_000
 UNPACKED_LIMIT_BYTES = 32 << 20
 _BAD_NUMBER = re.compile(r"(?<=[:\[,])(\s*)-?(?:nan|inf)(?:inity)?(?=\s*[,}\]])", re.IGNORECASE)
 
@@ -165,6 +167,20 @@ def weight_share(layers: Iterable[Layer]) -> dict[str, float]:
     return _shares(total)
 
 
+def stored_share(engine_bytes: int, weights: int) -> dict[str, float]:
+    """The type that an engine's weights are stored in, told from its size; empty where that says too little.
+
+    For engines whose layers are one opaque block, such as a transformer that Myelin compiled: `weights`
+    elements of 32, 16 or 8 bits make almost all of a large engine, so the bits an element say which. Kernels
+    and tables may add a quarter; below a million weights they would drown them.
+    """
+    if weights < _TELLING_WEIGHTS:
+        return {}
+    bits = engine_bytes * 8 / weights
+    kind = next((kind for kind, width in _STORED_BITS.items() if width * 0.9 <= bits <= width * 1.25), "")
+    return {kind: 1.0} if kind else {}
+
+
 def _shares(counts: Counter[str]) -> dict[str, float]:
     total = sum(counts.values())
     return {kind: round(count / total, 4) for kind, count in sorted(counts.items()) if total}
@@ -177,7 +193,9 @@ def realised(precision: Precision, share: Mapping[str, float], *, least: float =
     together may have. An asked type without a single layer always is a reason.
     """
     if not share:
-        return f"{precision.upper()} was asked for and the engine does not say what it computes in"
+        # A builder that was allowed nothing less computes in FP32, also where the engine does not say so.
+        what = f"{precision.upper()} was asked for and the engine does not say what it computes in"
+        return None if precision == "fp32" else what
     said = ", ".join(f"{kind} {part:.0%}" for kind, part in sorted(share.items()))
     missing = [kind for kind in _WANTED[precision] if not share.get(kind)]
     if missing:
