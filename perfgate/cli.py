@@ -15,7 +15,7 @@ import rich_click as click
 from click.exceptions import Exit
 
 from perfgate import __version__
-from perfgate.cli_engines import build, export
+from perfgate.cli_engines import build, export, throughput
 from perfgate.cli_history import history
 from perfgate.cli_publish import alert, exporter, metrics
 from perfgate.cli_trend import site, trend
@@ -99,6 +99,7 @@ def _settings_options(command: F) -> F:
 @click.option("--remeasure", is_flag=True, default=None, help="Measure unchanged cases all the same.")
 @click.option("--all", "all_cases", is_flag=True, default=None, help="Also cases that the spec skips here.")
 @click.option("--require-baseline", is_flag=True, default=None, help="A case without a baseline fails.")
+@click.option("--lock-clocks", "lock_clocks_mhz", type=int, help="Hold the GPU's clock at so many MHz.")
 @click.option("--ignore", type=float, help="Slowdown to ignore, as a share.")
 @click.option("--catch", type=float, help="Slowdown to catch, as a share.")
 @_settings_options
@@ -252,7 +253,7 @@ def schema(kind: str) -> None:
     click.echo(json.dumps(msgspec.json.schema(types[kind]), indent=2, sort_keys=True))
 
 
-for _command in (alert, build, exporter, history, metrics, site, trend):
+for _command in (alert, build, exporter, history, metrics, site, throughput, trend):
     cli.add_command(_command)
 cli.add_command(export)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from perfgate.files import file_digest, write_bytes
 from perfgate.gate.baselines import Baselines, load_baselines
 from perfgate.gate.judge import judge
 from perfgate.gate.summary import summarise
+from perfgate.measure.clocks import clocks_of
 from perfgate.measure.commit import read_commit
 from perfgate.measure.environment import fingerprint
 from perfgate.measure.functions import benchmark_case_id, launch_benchmarks
@@ -67,7 +68,9 @@ class Pipeline:
             raise InfrastructureError(reason, where=f"backend {self.backend.name}", fix="perfgate doctor")
         progress.say(f"{describe(self.backend)} on {self.backend.device()}")
         self.interrupted = False
-        self.environment: Environment = fingerprint(self.backend, settings.device)
+        self.environment: Environment = fingerprint(
+            self.backend, settings.device, locked_mhz=settings.lock_clocks_mhz
+        )
         self.protocol: Protocol = settings.protocol(self.backend.kind)
         self.baselines: Baselines = load_baselines(settings.path("baselines"), self.environment)
         self._preparation = Preparation(
@@ -306,10 +309,36 @@ class Pipeline:
         judged = judge(case, outcome, self.baselines, self.environment, self.protocol)
         return isinstance(outcome, Measured) and judged.verdict in _SUSPECT
 
-    def _lock(self) -> AbstractContextManager[None]:
-        """One benchmark a device, over all processes of this machine."""
-        name = "cpu" if self.backend.kind == "cpu" else device_uuid(self.settings.device)
-        return device_lock(name, timeout_s=self.settings.lock_timeout_s, say=self.progress.say)
+    def measure_modes(self, selected: tuple[ModelSpec, Case], modes: Sequence[Mode]) -> list[Outcome]:
+        """One case's engine measured in several modes, judged in none. Raises `CaseError` from the build."""
+        spec, case = selected
+        engine, facts, _ = self.build(selected)
+        jobs = []
+        for mode in modes:
+            as_mode = msgspec.structs.replace(case, id=f"{case.id} ({mode})", mode=mode)
+            target = EngineTarget(
+                engine=str(engine.resolve()),
+                case=as_mode,
+                folder=str(spec.folder.resolve()),
+                device=self.settings.device,
+            )
+            jobs.append(Job(case_id=as_mode.id, target=target, protocol=self.protocol, engine=facts))
+        with self._lock():
+            outcomes, interrupted = measure(jobs, self.progress)
+        if interrupted:
+            raise KeyboardInterrupt
+        return [outcomes[job.case_id] for job in jobs]
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        """One benchmark a device, over all processes of this machine; its clocks are locked where asked."""
+        settings = self.settings
+        name = "cpu" if self.backend.kind == "cpu" else device_uuid(settings.device)
+        with (
+            device_lock(name, timeout_s=settings.lock_timeout_s, say=self.progress.say),
+            clocks_of(self.backend.kind, settings.device, settings.lock_clocks_mhz),
+        ):
+            yield
 
 
 def _prebuilt_facts(engine: Path) -> EngineFacts:

@@ -49,6 +49,7 @@ class Settings(Record):
     lock_timeout_s: Positive = 3600
     engine_cache_mib: Positive = 6144
     foreign_cpu_limit: Share = 0.15
+    lock_clocks_mhz: Positive | None = None
     ignore: Annotated[float, Meta(gt=0, lt=10)] | None = None
     catch: Annotated[float, Meta(gt=0, lt=10)] | None = None
     require_baseline: bool = False
