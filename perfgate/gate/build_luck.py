@@ -26,10 +26,10 @@ def decide_builds(
 ) -> Decision:
     """The decision over several builds of each side, given one list of launch medians (ns) a build.
 
-    `best` holds the fastest build of base against the fastest of head, on both sides alike: the engine that is
-    gated is the one that is exported. A PASS of one head build settles that, so builds may be taken one by one up
-    to `BUILDS`. `any` is for those who build again at deployment: head's builds must then agree among themselves
-    against every build of base, or the verdict depends on the build drawn and is INCONCLUSIVE (build).
+    `best` holds the fastest build of base against the fastest of head, on both sides alike: the engine that
+    is gated is the one that is exported. `any` is for those who build again at deployment: every build of
+    head must then fare alike against every build of base, or the verdict depends on the build drawn and is
+    INCONCLUSIVE, code `build`. The spread of either side's builds is in `note`.
     """
     note = _spread_of_builds(base_builds, head_builds)
     base_best, head_best = (min(side, key=_centre) for side in (base_builds, head_builds))

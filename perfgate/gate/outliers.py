@@ -18,16 +18,16 @@ LEAST = 3
 
 
 class Settled(Record):
-    """The launch medians that count, in their order, and those that are shown beside them: each index with the
-    value that was measured once and did not come back."""
+    """The launch medians that count, in their order, and those that are shown beside them: each index with
+    the value that was measured once and did not come back."""
 
     counted: tuple[float, ...]
     shown: tuple[tuple[int, float], ...] = ()
 
 
 def to_repeat(values: Sequence[float], history: Sequence[float], spread: Spread) -> tuple[int, ...]:
-    """The indices of launches to measure again: farther from the median of the side's launches and its history
-    than `FAR` coefficients of variation, on either side. `history` are earlier launches of the same side."""
+    """The indices of launches to measure again: farther from the median of the side's launches and history
+    than `FAR` coefficients of variation, up or down. `history` are earlier launches of the same side."""
     known = [*values, *history]
     if len(known) < LEAST:
         return ()

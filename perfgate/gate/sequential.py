@@ -1,4 +1,4 @@
-"""The sequential test that confirms a suspect: fresh launches of base and head in turn, until it is decided."""
+"""The sequential test that confirms a suspect: fresh launches of base and head in turn until decided."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BETA = 0.05
 # Wald's borders for the logarithm of the likelihood ratio (Wald, Ann. Math. Stat. 16, 1945).
 UPPER = math.log((1 - BETA) / ALPHA)
 LOWER = math.log(BETA / (1 - ALPHA))
-# A head that looks faster by *catch* is no miss already; it is worth these launches a side to be sure of, no more.
+# A head that looks faster is no miss already: to be sure of the gain, so many launches a side and no more.
 IMPROVEMENT_LAUNCHES = 12
 # `needed` looks no further ahead than this.
 HORIZON = 1000
@@ -26,8 +26,8 @@ BLOCKS = (("base", "head", "head", "base"), ("head", "base", "base", "head"))
 
 
 class Decision(Record):
-    """Where the test stands. A verdict of None: take more; `needed` estimates how many a side, were the launches
-    to go on as until now. `code` says what a verdict depends on, such as `build`."""
+    """Where the test stands. A verdict of None: take more; `needed` estimates how many a side, were they to
+    go on as until now. `code` says what a verdict depends on, such as `build`, and `note` how."""
 
     verdict: Verdict | None
     ratio: Interval
@@ -39,7 +39,7 @@ class Decision(Record):
 
 def blocks(seed: int) -> Iterator[tuple[str, str, str, str]]:
     """Blocks of four launches, ABBA or BAAB at random: within each, a linear drift hits both sides alike."""
-    draw = random.Random(seed)
+    draw = random.Random(seed)  # noqa: S311
     while True:
         yield draw.choice(BLOCKS)
 
@@ -50,9 +50,9 @@ def decide_next(
     """Stop or go on, after these fresh launch medians (ns) in the order taken; `base[i]` and `head[i]` belong
     to the same position of a block.
 
-    The ratio is *at most 1 + ignore* or *at least 1 + catch*: a log-likelihood ratio above `UPPER` is a
-    REGRESSION, one below `LOWER` a PASS, or an IMPROVEMENT where the same test with the sides exchanged is above
-    `UPPER` too.
+    Either the ratio is at most *1 + ignore* or at least *1 + catch*: a log-likelihood ratio above `UPPER` is
+    a REGRESSION, one below `LOWER` a PASS, or an IMPROVEMENT where the same test with the sides exchanged is
+    above `UPPER`.
     """
     logs = [[math.log(value) for value in side] for side in (base, head)]
     means = [math.fsum(side) / len(side) for side in logs]
@@ -72,13 +72,13 @@ def decide_next(
 
 
 def log_likelihood_ratio(difference: float, se: float, dof: float, tolerance: Tolerance) -> float:
-    """How much likelier the launches are under the best slowdown of at least *catch* than under the best of at
-    most *ignore*.
+    """How much likelier the launches are under the best ratio of at least *1 + catch* than under the best of
+    at most *1 + ignore*.
 
-    The likelihood of a mean with the variance integrated out over its scaled inverse chi-squared prior is
-    Student's, (1 + t2/v)^(-(v+1)/2) (Gelman et al., "Bayesian Data Analysis", 3rd ed., 3.3): the sequential
-    t-test (Rushton, Biometrika 37, 1950). Of each composite hypothesis the best member speaks (Lai, Ann. Stat.
-    16, 1988), so that a slowdown far beyond *catch* is decided at once.
+    The likelihood of a mean, the variance integrated out over its scaled inverse chi-squared prior, is
+    Student's, (1 + t2/v)^(-(v+1)/2) (Gelman et al., "Bayesian Data Analysis", 3rd ed., 3.3): a sequential
+    t-test (Rushton, Biometrika 37, 1950). Of each composite hypothesis the best member speaks (Lai, Ann.
+    Stat. 16, 1988), so that a slowdown far beyond *catch* is decided at once.
     """
     above_ignore = max(0.0, difference - math.log1p(tolerance.ignore)) / se
     below_catch = max(0.0, math.log1p(tolerance.catch) - difference) / se
@@ -96,7 +96,7 @@ def _verdict(slower: float, faster: float, launches: int) -> Verdict | None:
 
 
 def _needed(difference: float, variance: float, dof: float, launches: int, tolerance: Tolerance) -> int:
-    """The further launches a side after which the test would be decided, were the estimate to stay as it is."""
+    """The further launches a side after which the test is decided, if the estimate stays as it is."""
     for more in range(1, HORIZON):
         se = math.sqrt(variance * 2 / (launches + more))
         slower = log_likelihood_ratio(difference, se, dof + 2 * more, tolerance)

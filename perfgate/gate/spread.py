@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from perfgate.records import Record
 
-# Launches of one engine in one run. An H200 with free clocks: CV 0.7 % over 60 launches, in two clusters 1.5 %
-# apart. Two shared CPU cores: 2 to 13 %.
+# Launches of one engine in one run. An H200 with free clocks: CV 0.7 % over 60 launches, in two clusters
+# 1.5 % apart. Two shared CPU cores: 2 to 13 %.
 LAUNCH_CV = {"gpu": 0.007, "cpu": 0.10}
 # The prior weighs as much as eight launches beyond the first: the five builds of twelve launches that it was
 # read from tell more than one run of five, and less than a history of a month.
@@ -23,9 +23,9 @@ DOF_CAP = 24.0
 
 
 class Spread(Record):
-    """`launch_cv` is the coefficient of variation of launches within a run and `launch_dof` the weight of that
-    prior, in launches beyond the first. `run_cv` is what runs and machines add, with `run_dof` degrees of
-    freedom: a stated prior (`run_dof` infinite) until three runs on two days are stored."""
+    """`launch_cv` is the coefficient of variation of launches within a run and `launch_dof` the weight of
+    that prior, in launches beyond the first. `run_cv` is what runs and machines add, with `run_dof` degrees
+    of freedom: a stated prior (`run_dof` infinite) until three runs on two days are stored."""
 
     launch_cv: float
     launch_dof: float
@@ -33,16 +33,24 @@ class Spread(Record):
     run_dof: float = math.inf
 
 
-def spread_of(kind: str, history: Sequence[Sequence[float]] = (), days: int = 0) -> Spread:
+def spread_of(
+    kind: str,
+    history: Sequence[Sequence[float]] = (),
+    days: int = 0,
+    also: Sequence[Sequence[float]] = (),
+) -> Spread:
     """The spread of a case on a "cpu" or "gpu", from the launch medians (ns) of each stored run.
 
-    Within runs the variance is shrunk towards the prior, s2 = (v0*prior2 + v*s2) / (v0 + v), v = sum of (n - 1)
-    (Smyth, Stat. Appl. Genet. Mol. Biol. 3, 2004). Between runs it is the one-way random-effects analysis of
-    variance by the method of moments, T2 = var(run means) - mean(s2 / n), never negative (Searle, Casella and
-    McCulloch, "Variance Components", 1992, chapter 4).
+    `also` are launches that tell how launches differ and nothing of runs: the screen's, once it is over.
+
+    Within runs the variance is shrunk towards the prior, s2 = (v0*prior2 + v*s2) / (v0 + v) with v the sum of
+    n - 1 (Smyth, Stat. Appl. Genet. Mol. Biol. 3, 2004). Between runs it is the one-way random-effects
+    analysis of variance by the method of moments, T2 = var(run means) - mean(s2 / n), never negative (Searle,
+    Casella and McCulloch, "Variance Components", 1992, chapter 4).
     """
     runs = [[math.log(value) for value in run] for run in history if run]
-    dof, squares = sum(len(run) - 1 for run in runs), math.fsum(_squares(run) for run in runs)
+    groups = [*runs, *([math.log(value) for value in run] for run in also if run)]
+    dof, squares = sum(len(run) - 1 for run in groups), math.fsum(_squares(run) for run in groups)
     prior_dof, prior_cv = LAUNCH_DOF, LAUNCH_CV[kind]
     variance = (prior_dof * prior_cv**2 + squares) / (prior_dof + dof)
     launch_dof = min(prior_dof + dof, DOF_CAP)
