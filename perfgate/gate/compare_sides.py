@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from perfgate.gate.baselines import Stored
 from perfgate.gate.clock import lower_clock, shared_shift
-from perfgate.gate.decide import decide, explain
+from perfgate.gate.decide import decide, explain, explain_fresh
 from perfgate.gate.evidence import Fresh
 from perfgate.gate.metrics import columns
 from perfgate.gate.screen import clear
@@ -37,18 +37,18 @@ def compare_stored(
 
 def compare_fresh(case: Case, stored: Stored, outcome: Measured, fresh: Fresh, kind: str) -> Judgement:
     """Fresh launches of base and head, taken in turn: only base to head can be this commit's fault."""
-    decision, tolerance = fresh.decision, case.tolerance
-    valid = [[one for one in side if not one.invalid] for side in (fresh.base, outcome.launches)]
-    base, head = columns(valid[0]) if valid[0] else {}, columns(valid[1], outcome.engine)
-    verdict = decision.verdict or Verdict.INCONCLUSIVE
+    decision, tolerance, sides = fresh.decision, case.tolerance, (fresh.base, outcome.launches)
+    base_valid, head_valid = ([one for one in side if not one.invalid] for side in sides)
+    base, head = columns(base_valid) if base_valid else {}, columns(head_valid, outcome.engine)
+    verdict, estimate = decision.verdict or Verdict.INCONCLUSIVE, decision.ratio.estimate
     if decision.verdict is None and decision.log_likelihood <= LOWER:
         verdict = Verdict.PASS  # what was open is only whether it is faster
-    reason, code = explain(verdict, decision.ratio, tolerance), decision.code
-    if verdict is Verdict.INCONCLUSIVE:
-        reason = f"{reason}; about {decision.needed} more launches a side" if not code else reason
+    reason, code = explain_fresh(verdict, decision.ratio, tolerance, decision.log_likelihood), decision.code
+    if verdict is Verdict.INCONCLUSIVE and not code:
+        reason = f"{reason}; it would take about {decision.needed} more launches a side"
     if shift := _shift(decision.code, base, head, tolerance):
         verdict, reason, code = Verdict.INVALID, f"{shift}; run again", "shared-shift"
-    elif verdict is Verdict.REGRESSION and (words := lower_clock(*valid, decision.ratio.estimate)):
+    elif verdict is Verdict.REGRESSION and (words := lower_clock(base_valid, head_valid, estimate)):
         reason, code = f"{reason}; {words}", "clock/power"
     elif verdict is Verdict.PASS and (main := _base_itself(stored, base, tolerance.ignore, kind)):
         reason, code = f"{reason}; {main}", "already-on-base"
@@ -71,7 +71,7 @@ def _shift(code: str, base: MetricColumns, head: MetricColumns, tolerance: Toler
 
 
 def _base_itself(stored: Stored, base: MetricColumns, ignore: float, kind: str) -> str:
-    """The words for a base that is itself slower than its baseline: another commit's doing, or a machine's."""
+    """The words for a base that is slower than its own baseline: another commit's doing, or a machine's."""
     if not base:
         return ""
     own = ratio_interval(stored.case.metrics["latency_ns"], base["latency_ns"], prior_cv=PRIOR_CV[kind])
