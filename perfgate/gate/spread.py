@@ -13,9 +13,9 @@ LAUNCH_CV = {"gpu": 0.007, "cpu": 0.10}
 # The prior weighs as much as eight launches beyond the first: the five builds of twelve launches that it was
 # read from tell more than one run of five, and less than a history of a month.
 LAUNCH_DOF = 8.0
-# Runs and machines of one kind. Two H200s read one network 3 % apart (a standard deviation of 3 % / sqrt 2);
-# runs on one shared CPU came back within about 5 %.
-RUN_CV = {"gpu": 0.02, "cpu": 0.05}
+# Runs and machines of one kind. Two H200s read one network 3 % apart, a standard deviation of 3 % / sqrt 2.
+# A CPU's baseline is mostly its own machine's: 3 % is assumed, a tenth of what is to be caught there.
+RUN_CV = {"gpu": 0.02, "cpu": 0.03}
 # A spread of two runs rests on one difference, and runs of one day share their weather.
 RUNS, DAYS = 3, 2
 # History may speak as loudly as this and no louder, so that today's launches can still widen the spread.
