@@ -53,9 +53,8 @@ FAST, SLOW = 1_000_000, 1_015_000
 
 def confirmed(base: Sequence[Launch], head: Sequence[Launch], baselines: Baselines = KNOWN) -> Judgement:
     """The judgement by these fresh launches."""
-    decision = decide_next(
-        [one.median_ns for one in base], [one.median_ns for one in head], TOLERANCE, SPREAD
-    )
+    medians = [[one.median_ns for one in side] for side in (base, head)]
+    decision = decide_next(medians[0], medians[1], TOLERANCE, SPREAD)
     fresh = Fresh(
         base=tuple(base),
         decision=decision,
