@@ -31,6 +31,7 @@ from perfgate.records.base import (
 from perfgate.records.case import (
     Case,
     Dimension,
+    Floor,
     InputData,
     Mode,
     Protocol,
@@ -97,6 +98,7 @@ __all__ = [
     "Explanation",
     "Facts",
     "Failed",
+    "Floor",
     "GraphChange",
     "InputData",
     "Interval",

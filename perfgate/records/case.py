@@ -106,11 +106,22 @@ class Tolerance(Record):
     catch: Annotated[float, Meta(gt=0, lt=10)]
 
 
+class Floor(Record):
+    """What a metric beside latency must be worse by to be red: `relative` (0.05 is 5 %) and `absolute`, in
+    the metric's own unit, both at once."""
+
+    relative: Annotated[float, Meta(ge=0, lt=10)]
+    absolute: Annotated[float, Meta(ge=0, lt=1e18)] = 0.0
+
+
 class Slo(Record):
-    """Absolute promises, judged even when nothing was measured anew. `engine_p99_ms` is closed loop: one
-    query at a time."""
+    """Absolute promises, judged even when nothing was measured anew, and never mixed. `engine_p99_ms` is
+    closed loop: one query at a time. `service_p99_ms` is open loop: queueing included, under `service_qps`
+    queries a second."""
 
     engine_p99_ms: Annotated[float, Meta(gt=0)] | None = None
+    service_p99_ms: Annotated[float, Meta(gt=0)] | None = None
+    service_qps: Annotated[float, Meta(gt=0)] | None = None
 
 
 class Case(Record, kw_only=True):
@@ -124,6 +135,7 @@ class Case(Record, kw_only=True):
     mode: Mode = Mode()
     inputs: dict[Name, InputData] = {}
     tolerance: Tolerance
+    floors: dict[Name, Floor] = {}
     slo: Slo = Slo()
     source: Text = ""
 
