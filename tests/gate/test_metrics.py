@@ -132,7 +132,7 @@ def fresh_judgement(base: Measured, head: Measured, baselines: Baselines = KNOWN
     medians = [[one.median_ns for one in side.launches] for side in (base, head)]
     fresh = Fresh(
         base=base.launches,
-        decision=decide_next(*medians, TOLERANCE, SPREAD),
+        decision=decide_next(medians[0], medians[1], TOLERANCE, SPREAD),
         confirmation=Confirmation(
             base_launches=len(base.launches), head_launches=len(head.launches), decided=True
         ),
