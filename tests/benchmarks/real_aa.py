@@ -208,6 +208,7 @@ def evaluate(files: Sequence[Body]) -> list[Body]:
                 "launch_cv": float(np.sqrt(np.mean([side.var(ddof=1) for side in logs]))),
                 "launches_a_side": statistics.median(len(gate["head_ns"]) for gate in gates),
                 "seconds": statistics.median(gate["seconds"] for gate in gates),
+                "pair_correlation": pair_correlation(gates),
                 "resampled": resampled(logs, kind, tolerance, draw),
             }
         )
@@ -232,6 +233,20 @@ def overall(logs: Sequence[Any]) -> Body:
     return {"estimate": found.estimate, "low": found.low, "high": found.high}
 
 
+def pair_correlation(gates: Sequence[Body]) -> float | None:
+    """How alike `base[i]` and `head[i]` of a gate are, pooled over gates: pairs reduce the variance of a
+    difference by this share, and cost half of the degrees of freedom. None without two gates of four."""
+    sides = [
+        np.log([gate["base_ns"], gate["head_ns"]])
+        for gate in gates
+        if len(gate["head_ns"]) == len(gate["base_ns"]) >= 4
+    ]
+    if len(sides) < 2:
+        return None
+    centred = np.concatenate([side - side.mean(axis=1, keepdims=True) for side in sides], axis=1)
+    return float(np.corrcoef(centred)[0, 1])
+
+
 def resampled(logs: Sequence[Any], kind: str, tolerance: Tolerance, draw: Any) -> Body:
     """Gates whose launches are drawn from all that were taken, with replacement."""
     spread = spread_of(kind)
@@ -247,7 +262,18 @@ def resampled(logs: Sequence[Any], kind: str, tolerance: Tolerance, draw: Any) -
 
 
 def show(rows: Sequence[Body]) -> str:
-    head = ("head", "ratio (95 %)", "CV", "gates", *VERDICTS, "red at most", "launches", "s", "drawn: red")
+    head = (
+        "head",
+        "ratio (95 %)",
+        "CV",
+        "gates",
+        *VERDICTS,
+        "red at most",
+        "launches",
+        "s",
+        "pairs r",
+        "drawn: red",
+    )
     return common.text_table(
         head,
         [
@@ -260,6 +286,7 @@ def show(rows: Sequence[Body]) -> str:
                 common.percent(row["red_upper"], 1),
                 f"{row['launches_a_side']:g}",
                 f"{row['seconds']:.0f}",
+                "-" if row["pair_correlation"] is None else f"{row['pair_correlation']:+.2f}",
                 common.percent(row["resampled"]["regression"]),
             )
             for row in rows
