@@ -75,6 +75,25 @@ def test_a_model_is_recovered_from_recordings_of_three_hosts() -> None:
     assert "400 on 5 hosts" in model.source
 
 
+def test_machines_are_compared_within_one_kind_and_days_within_one_machine() -> None:
+    files = []
+    for seed, (kind, gpu, centre) in enumerate(
+        [
+            ("h200", "a", 0.0),
+            ("h200", "a", 0.01),
+            ("h200", "b", 0.04),
+            ("h200", "b", 0.05),
+            ("h100", "c", 3.0),
+            ("h100", "d", 3.02),
+        ]
+    ):
+        file = recording(seed, host=centre, gap=0.0)
+        files.append({**file, "device": kind, "case": "net", "environment": {"uuid": gpu}})
+    model = gate_model.fit(files)
+    assert model.day == pytest.approx(0.01 / math.sqrt(2), rel=0.15)
+    assert model.host == pytest.approx(math.sqrt((0.04**2 / 2 + 0.02**2 / 2) / 2), rel=0.1)
+
+
 def test_without_recordings_the_model_says_what_it_rests_on() -> None:
     assert "assumed" in gate_model.fit([]).source
     assert list(gate_model.models([])) == ["as on three H200s"]
@@ -170,6 +189,7 @@ def test_recorded_gates_are_judged_again() -> None:
     assert rows["plus1"]["counts"]["REGRESSION"] == 10
     assert rows["plus1"]["ratio"]["estimate"] == pytest.approx(1.03, abs=0.002)
     assert rows["plus1"]["resampled"]["regression"] > 0.99
+    assert abs(rows["same"]["pair_correlation"]) < 0.5, "independent launches are no pairs"
     assert "plus1" in real_aa.show(list(rows.values()))
 
 

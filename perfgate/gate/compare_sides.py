@@ -10,7 +10,7 @@ from perfgate.gate.decide import decide, explain, explain_fresh
 from perfgate.gate.evidence import Fresh
 from perfgate.gate.metrics import ENGINE_COLUMNS, columns
 from perfgate.gate.screen import clear
-from perfgate.gate.sequential import LOWER
+from perfgate.gate.sequential import LEAST_LAUNCHES, LOWER
 from perfgate.gate.statistics import PRIOR_CV, ratio_interval
 from perfgate.records import Case, Interval, Judgement, Launch, Measured, MetricColumns, Tolerance, Verdict
 from perfgate.words import change
@@ -43,7 +43,8 @@ def compare_fresh(case: Case, stored: Stored, outcome: Measured, fresh: Fresh, k
     base_valid, head_valid = ([one for one in side if not one.invalid] for side in sides)
     base, head = _with_engine(stored, base_valid), columns(head_valid, outcome.engine)
     verdict, estimate = decision.verdict or Verdict.INCONCLUSIVE, decision.ratio.estimate
-    if decision.verdict is None and decision.log_likelihood <= LOWER:
+    launches = min(len(base_valid), len(head_valid))
+    if decision.verdict is None and launches >= LEAST_LAUNCHES and decision.log_likelihood <= LOWER:
         verdict = Verdict.PASS  # what was open is only whether it is faster
     reason, code = explain_fresh(verdict, decision.ratio, tolerance, decision.log_likelihood), decision.code
     if verdict is Verdict.INCONCLUSIVE and not code:

@@ -13,7 +13,7 @@ from perfgate.records import Record
 # Two clusters of launches lie two or three standard deviations apart and both are ordinary. Six are beyond
 # either: of normal launches one in 500 million.
 FAR = 6.0
-# A calm history must not make an outlier of the other cluster: nothing nearer than six of the launches' prior.
+# A calm history must not make an outlier of the other cluster: nothing nearer than six of the prior's.
 NEAREST = FAR * LAUNCH_CV["gpu"]
 # With two values neither is the odd one out.
 LEAST = 3
@@ -29,7 +29,8 @@ class Settled(Record):
 
 def to_repeat(values: Sequence[float], history: Sequence[float], spread: Spread) -> tuple[int, ...]:
     """The indices of launches to measure again: farther from the median of the side's launches and history
-    than `FAR` coefficients of variation and `NEAREST`, up or down. `history` are earlier launches of the same side."""
+    than `FAR` coefficients of variation and `NEAREST`, up or down. `history` are earlier ones of the same
+    side."""
     known = [*values, *history]
     if len(known) < LEAST:
         return ()

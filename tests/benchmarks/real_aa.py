@@ -35,7 +35,7 @@ import numpy as np
 
 from perfgate.errors import CaseError
 from perfgate.gate.power import upper_bound
-from perfgate.gate.sequential import BUDGET, LOWER, Decision, blocks, decide_next
+from perfgate.gate.sequential import BUDGET, LEAST_LAUNCHES, LOWER, Decision, blocks, decide_next
 from perfgate.gate.simulate import INCONCLUSIVE, REGRESSION, STEP, Plan, sequential
 from perfgate.gate.spread import Spread, spread_of
 from perfgate.gate.statistics import interval
@@ -122,10 +122,11 @@ def hold(name: str, sides: dict[str, EngineTarget], options: argparse.Namespace,
         if decision.verdict or len(medians["base"]) >= options.budget:
             break
     seconds = time.monotonic() - started
-    common.say(f"{name}: {verdict_of(decision)} {decision.ratio.estimate:.4f} after {seconds:.0f} s")
+    verdict = verdict_of(decision, len(medians["base"]))
+    common.say(f"{name}: {verdict} {decision.ratio.estimate:.4f} after {seconds:.0f} s")
     return {
         "head_name": name,
-        "verdict": verdict_of(decision),
+        "verdict": verdict,
         "ratio": decision.ratio.estimate,
         "low": decision.ratio.low,
         "high": decision.ratio.high,
@@ -147,10 +148,11 @@ def _protocol(options: argparse.Namespace) -> Protocol:
     )
 
 
-def verdict_of(decision: Decision) -> str:
+def verdict_of(decision: Decision, launches: int) -> str:
     """As the gate says it at the end of its budget."""
     if decision.verdict is None:
-        return "PASS" if decision.log_likelihood <= LOWER else "INCONCLUSIVE"
+        passed = decision.log_likelihood <= LOWER and launches >= LEAST_LAUNCHES
+        return "PASS" if passed else "INCONCLUSIVE"
     return decision.verdict.value
 
 
@@ -208,6 +210,7 @@ def evaluate(files: Sequence[Body]) -> list[Body]:
                 "launch_cv": float(np.sqrt(np.mean([side.var(ddof=1) for side in logs]))),
                 "launches_a_side": statistics.median(len(gate["head_ns"]) for gate in gates),
                 "seconds": statistics.median(gate["seconds"] for gate in gates),
+                "pair_correlation": pair_correlation(gates),
                 "resampled": resampled(logs, kind, tolerance, draw),
             }
         )
@@ -221,7 +224,7 @@ def replayed(gate: Body, tolerance: Tolerance, spread: Spread) -> str:
         decision = decide_next(gate["base_ns"][:count], gate["head_ns"][:count], tolerance, spread)
         if decision.verdict:
             break
-    return verdict_of(decision) if decision else "INCONCLUSIVE"
+    return verdict_of(decision, count) if decision else "INCONCLUSIVE"
 
 
 def overall(logs: Sequence[Any]) -> Body:
@@ -230,6 +233,20 @@ def overall(logs: Sequence[Any]) -> Body:
     dof = sum(parts) ** 2 / sum(part**2 / (len(side) - 1) for part, side in zip(parts, logs, strict=True))
     found = interval(float(logs[1].mean() - logs[0].mean()), math.sqrt(sum(parts)), float(dof), 0.95)
     return {"estimate": found.estimate, "low": found.low, "high": found.high}
+
+
+def pair_correlation(gates: Sequence[Body]) -> float | None:
+    """How alike `base[i]` and `head[i]` of a gate are, pooled over gates: pairs reduce the variance of a
+    difference by this share, and cost half of the degrees of freedom. None without two gates of four."""
+    sides = [
+        np.log([gate["base_ns"], gate["head_ns"]])
+        for gate in gates
+        if len(gate["head_ns"]) == len(gate["base_ns"]) >= 4
+    ]
+    if len(sides) < 2:
+        return None
+    centred = np.concatenate([side - side.mean(axis=1, keepdims=True) for side in sides], axis=1)
+    return float(np.corrcoef(centred)[0, 1])
 
 
 def resampled(logs: Sequence[Any], kind: str, tolerance: Tolerance, draw: Any) -> Body:
@@ -247,7 +264,18 @@ def resampled(logs: Sequence[Any], kind: str, tolerance: Tolerance, draw: Any) -
 
 
 def show(rows: Sequence[Body]) -> str:
-    head = ("head", "ratio (95 %)", "CV", "gates", *VERDICTS, "red at most", "launches", "s", "drawn: red")
+    head = (
+        "head",
+        "ratio (95 %)",
+        "CV",
+        "gates",
+        *VERDICTS,
+        "red at most",
+        "launches",
+        "s",
+        "pairs r",
+        "drawn: red",
+    )
     return common.text_table(
         head,
         [
@@ -260,6 +288,7 @@ def show(rows: Sequence[Body]) -> str:
                 common.percent(row["red_upper"], 1),
                 f"{row['launches_a_side']:g}",
                 f"{row['seconds']:.0f}",
+                "-" if row["pair_correlation"] is None else f"{row['pair_correlation']:+.2f}",
                 common.percent(row["resampled"]["regression"]),
             )
             for row in rows
