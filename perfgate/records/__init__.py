@@ -7,6 +7,7 @@ Defaults are omitted when written, so a new optional field changes no digest of 
 
 from perfgate.records.accuracy import (
     Accuracy,
+    AccuracyLimits,
     Agreement,
     OutputAccuracy,
     TaskMetric,
@@ -80,6 +81,7 @@ __all__ = [
     "BASELINE_SCHEMA",
     "RESULTS_SCHEMA",
     "Accuracy",
+    "AccuracyLimits",
     "Agreement",
     "Baseline",
     "BaselineCase",

@@ -40,6 +40,7 @@ def expand(
             inputs=inputs,
             tolerance=own,
             slo=spec.slo,
+            accuracy=spec.accuracy.limits(),
             source=source,
         )
         for precision, shape, mode, parts in _combinations(spec, default_mode)
