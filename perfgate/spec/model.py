@@ -154,6 +154,7 @@ def _convert(path: Path, table: dict[str, Any]) -> ModelSpec:
         raise SpecError(what[0].lower() + what[1:], where=f"{path}: {key}", fix=fix) from error
 
 
+_TABLES = (Source, DimensionSpec, InputData, Slo, PrecisionPolicy, Calibration, AccuracyPolicy)
 _DICTIONARIES: dict[str, type[Record]] = {"dims": DimensionSpec, "inputs": InputData}
 
 
@@ -178,14 +179,7 @@ def _fits(value: object, kind: type[Record]) -> bool:
 def _near(key: str) -> str:
     import difflib
 
-    known = {
-        field
-        for kind in (
-            ModelSpec, Source, DimensionSpec, SkipRule, InputData, Slo,
-            PrecisionPolicy, Calibration, AccuracyPolicy,
-        )  # fmt: skip
-        for field in kind.__struct_fields__
-    } - {"path"}
+    known = {field for kind in (*_TABLES, ModelSpec, SkipRule) for field in kind.__struct_fields__} - {"path"}
     close = difflib.get_close_matches(key, known, n=1)
     return f"did you mean {close[0]!r}?" if close else "remove it, or see README, Model specs"
 

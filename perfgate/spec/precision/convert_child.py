@@ -1,6 +1,6 @@
 """The child that converts one graph: `python -m perfgate.spec.precision.convert_child REQUEST REPLY`.
 
-A process of its own, because calibration holds gigabytes, and ONNX Runtime's tools print and log as they like.
+A process of its own, because calibration holds gigabytes, and ONNX Runtime's tools print and log at will.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ def convert(request: ConvertRequest) -> Emission:
     for folder in ("calibration", "evaluation"):
         (room / folder).mkdir(exist_ok=True)
     prepared = room / "prepared.onnx"
-    prepare(Path(request.onnx), prepared)
-    calibrated = request.precision.startswith("int8") or request.policy.islands
+    quantised = request.precision.startswith("int8")
+    prepare(Path(request.onnx), prepared, shapes=quantised)
+    calibrated = quantised or request.policy.islands
     data = DataSet(request.data, room / "calibration") if calibrated else None
     made = room / "made.onnx"
     if request.precision == "fp16":
@@ -39,7 +40,7 @@ def convert(request: ConvertRequest) -> Emission:
     else:
         assert data is not None
         done = _int8(request, prepared, made, data)
-    _keep(made, Path(request.target))
+    made.replace(request.target)
     return Emission(
         path=request.target,
         onnx_digest=file_digest(Path(request.target)),
@@ -65,14 +66,9 @@ def _int8(request: ConvertRequest, prepared: Path, target: Path, data: DataSet) 
     against = DataSet(request.against, Path(request.room) / "evaluation")
     said = warnings(len(data) * data.batch_size, spreads(data), spreads(against))
     quantised = target.with_suffix(".int8.onnx")
-    quantise(
-        prepared, quantised, policy=request.policy, calibration=request.calibration, data=data, say=_say
-    )
+    quantise(prepared, quantised, policy=request.policy, calibration=request.calibration, data=data, say=_say)
     if request.precision == "int8" or request.typing == "weak":
         quantised.replace(target)
-        beside = quantised.with_name(quantised.name + ".data")
-        if beside.exists():
-            raise CaseError("the quantised graph is larger than 2 GiB", fix="quantise a smaller model")
         if request.precision == "int8":
             return Converted(notes=said)
         return _weak_islands(request, prepared, data, said)
@@ -103,22 +99,14 @@ def _strong_fp16(
         model = onnx.version_converter.convert_version(model, STRONG_INT8_FP16_OPSET)
     except Exception as error:
         first = str(error).splitlines()[0]
-        raise CaseError(f"the quantised graph cannot go to opset {STRONG_INT8_FP16_OPSET}: {first}") from error
+        raise CaseError(
+            f"the quantised graph cannot go to opset {STRONG_INT8_FP16_OPSET}: {first}"
+        ) from error
     model.ir_version = 9  # opset 19 came with it
     newer = quantised.with_suffix(".opset.onnx")
     onnx.save_model(model, str(newer))
     done = _fp16(request, newer, target, data)
     return Converted(islands=done.islands, notes=(*said, *done.notes))
-
-
-def _keep(made: Path, target: Path) -> None:
-    """Move the file to where it stays; weights beyond protobuf's 2 GiB are refused, never left behind."""
-    import onnx
-
-    model = onnx.load(str(made), load_external_data=False)
-    if any(tensor.HasField("data_location") and tensor.data_location for tensor in model.graph.initializer):
-        raise CaseError("the converted graph is larger than 1 GiB", fix="measure the model in fp32")
-    made.replace(target)
 
 
 def _say(text: str) -> None:

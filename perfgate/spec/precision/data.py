@@ -104,7 +104,9 @@ class DataSet:
         rows = {name: len(self._stored[name]) for name in self._names}
         if len(set(rows.values())) > 1:
             said = ", ".join(f"{name} {count}" for name, count in sorted(rows.items()))
-            raise _bad(request, f"holds unequal numbers of samples: {said}", "one row a sample in every array")
+            raise _bad(
+                request, f"holds unequal numbers of samples: {said}", "one row a sample in every array"
+            )
         have = next(iter(rows.values())) // self.batch_size
         if not have:
             count = next(iter(rows.values()))

@@ -1,4 +1,4 @@
-"""The child that runs a data script: `python -m perfgate.spec.precision.data_child SCRIPT OUT COUNT SEED LIMIT`.
+"""The child that runs a data script: `python -m …precision.data_child SCRIPT OUT COUNT SEED LIMIT`.
 
 Samples are written as they come, so that the set need not fit into memory.
 """

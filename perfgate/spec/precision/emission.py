@@ -28,7 +28,7 @@ from perfgate.spec.source import SourceModel, file_identity, installed_version
 
 # Raised when the same sources would make another graph; what was made before is then made anew.
 EMISSION_VERSION = 1
-RANGE_SAMPLES = 8
+RANGE_SAMPLES = 4
 _FACTS_LIMIT_BYTES = 4 << 20
 Typing = Literal["weak", "strong"]
 
@@ -108,9 +108,7 @@ def precision_digest(spec: ModelSpec, precision: Precision, typing: Typing) -> s
         precision=precision,
         typing=typing if precision == "int8+fp16" else "strong",
         policy=policy,
-        calibration=Calibration(
-            method=method.method, percentile=method.percentile, samples=method.samples
-        ),
+        calibration=Calibration(method=method.method, percentile=method.percentile, samples=method.samples),
         data=data_identity(spec, spec.calibration.data) if calibrated else {},
         inputs={name: input_digest(spec.folder, data) for name, data in spec.inputs.items()},
         shape={name: dim.opt for name, dim in spec.dims.items()},

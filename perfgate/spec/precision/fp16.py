@@ -52,7 +52,7 @@ def convert_fp16(
         model, keep_io_types=keep_io, op_block_list=DEFAULT_OP_BLOCK_LIST, node_block_list=islands
     )
     OnnxModel(converted).topological_sort()
-    onnx.save_model(converted, str(target), save_as_external_data=converted.ByteSize() > 1 << 30)
+    onnx.save_model(converted, str(target))
     return Converted(islands=tuple(islands), notes=(*island_notes(hot), *_clamp_notes(converted, weights)))
 
 

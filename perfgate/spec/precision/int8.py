@@ -113,7 +113,7 @@ def quantise(
 
 
 def chunk_of(prepared: Path, data: DataSet, method: str) -> int:
-    """Batches to hold at once: the largest divisor of their number that fits (ONNX Runtime wants a divisor)."""
+    """Batches to hold at once: the largest divisor of their number that fits, as ONNX Runtime wants it."""
     if method == "minmax":
         return len(data)  # two numbers a tensor and batch are kept, and batches are read one at a time
     each = max(1, _activation_bytes(prepared, data))

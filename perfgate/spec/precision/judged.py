@@ -1,4 +1,4 @@
-"""Is the calibration data fit to calibrate with? Warnings in words that a user understands. Pure but for numpy."""
+"""Is the calibration data fit to calibrate with? Warnings in words that a user understands."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 FEW = 32
 LOOKED_AT = 32
-# A range that is this much wider or narrower, or a mean that lies this many deviations away, is another input.
+# A range so much wider or narrower, or a mean so many deviations away, is that of another input.
 RANGE_RATIO = 2.0
 MEAN_SHIFT = 1.0
 
@@ -61,12 +61,12 @@ def warnings(
     """What is wrong with calibration data, held against the data that answers are judged on."""
     said = []
     if samples < FEW:
-        said.append(
-            f"calibration: only {samples} samples; ranges of INT8 need some dozens ({FEW} or more) of real inputs"
-        )
+        said.append(f"calibration: only {samples} samples; INT8's ranges need {FEW} real inputs or more")
     for name, have in calibration.items():
         if not have.std:
-            said.append(f"calibration: input {name!r} is {have.mean:g} everywhere, so its ranges mean nothing")
+            said.append(
+                f"calibration: input {name!r} is {have.mean:g} everywhere, so its ranges mean nothing"
+            )
             continue
         other = evaluation.get(name)
         if other is None or not other.std:
@@ -81,7 +81,8 @@ def warnings(
             )
         elif abs(have.mean - other.mean) > MEAN_SHIFT * other.std:
             said.append(
-                f"calibration: input {name!r} has mean {have.mean:.3g}, the evaluation data {other.mean:.3g}: "
+                f"calibration: input {name!r} has mean {have.mean:.3g}, the evaluation data "
+                f"{other.mean:.3g}: "
                 "is it normalised in another way?"
             )
     return tuple(said)

@@ -30,38 +30,51 @@ def check_convertible(model: Any) -> None:
             )
 
 
-def prepare(source: Path, target: Path) -> None:
-    """Write the prepared FP32 graph. Raises `CaseError` for a graph that cannot be converted."""
+def prepare(source: Path, target: Path, *, shapes: bool) -> None:
+    """Write the prepared FP32 graph, with inferred shapes where a calibrator will ask for them.
+
+    Raises `CaseError` for a graph that cannot be converted.
+    """
     import onnx
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     model = onnx.load(str(source))
     check_convertible(model)
     opset = max((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), default=0)
-    ready = target.with_suffix(".opset.onnx")
+    ready, changed = source, False
     if not OPSETS[0] <= opset <= OPSETS[1]:
-        try:
-            model = onnx.version_converter.convert_version(model, OPSETS[1])
-        except Exception as error:  # the converter raises plain RuntimeErrors and worse
-            raise CaseError(
-                f"opset {opset} cannot be converted to {OPSETS[1]}: {str(error).splitlines()[0]}",
-                fix=f"export the model at an opset from {OPSETS[0]} to {OPSETS[1]}",
-            ) from error
-        model.ir_version = 8
-        onnx.save_model(model, str(ready))
-    named = _name_nodes(model)
-    if named or not ready.exists():
-        onnx.save_model(model, str(ready), save_as_external_data=model.ByteSize() > 1 << 30)
+        model, changed = _at_opset(model, opset), True
+    if _name_nodes(model) or changed:
+        ready = target.with_suffix(".named.onnx")
+        onnx.save_model(model, str(ready), save_as_external_data=_is_large(source))
     del model
     try:
         # Folds constants, batch norms and identities by ONNX Runtime's basic optimisations, which keep to
         # standard operators. Symbolic shapes need sympy and buy nothing here.
-        quant_pre_process(str(ready), str(target), skip_symbolic_shape=True)
+        quant_pre_process(str(ready), str(target), skip_symbolic_shape=True, skip_onnx_shape=not shapes)
     except Exception as error:
         raise CaseError(f"ONNX Runtime cannot prepare the graph: {str(error)[:500]}") from error
-    finally:
-        ready.unlink(missing_ok=True)
     _tidy(target)
+
+
+def _at_opset(model: Any, opset: int) -> Any:
+    import onnx
+
+    try:
+        model = onnx.version_converter.convert_version(model, OPSETS[1])
+    except Exception as error:  # the converter raises plain RuntimeErrors and worse
+        raise CaseError(
+            f"opset {opset} cannot be converted to {OPSETS[1]}: {str(error).splitlines()[0]}",
+            fix=f"export the model at an opset from {OPSETS[0]} to {OPSETS[1]}",
+        ) from error
+    model.ir_version = 8
+    return model
+
+
+def _is_large(path: Path) -> bool:
+    """Is a model near protobuf's limit of 2 GiB? By its files: asking the message costs seconds."""
+    beside = path.with_name(path.name + ".data")
+    return sum(file.stat().st_size for file in (path, beside) if file.exists()) > 1 << 30
 
 
 def _name_nodes(model: Any) -> bool:
@@ -87,7 +100,7 @@ def _tidy(path: Path) -> None:
     model.opset_import.extend(kept)
     model.ir_version = 8
     _name_nodes(model)
-    onnx.save_model(model, str(path), save_as_external_data=model.ByteSize() > 1 << 30)
+    onnx.save_model(model, str(path), save_as_external_data=_is_large(path))
 
 
 def matching(model: Any, patterns: tuple[str, ...]) -> list[str]:

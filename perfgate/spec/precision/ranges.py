@@ -6,11 +6,11 @@ one run and no activation leaves it.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perfgate.errors import CaseError
 from perfgate.records import Name, Record
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _reduce(model: Any, tensor: str, reduce: str) -> None:
 
 
 def keep_fp16(model: Any, kinds: Mapping[str, int]) -> None:
-    """Make ONNX Runtime's CPU provider round to FP16 where the graph does; `kinds` are element types by tensor.
+    """Make ONNX Runtime's CPU provider round to FP16 where the graph does; `kinds` are types by tensor.
 
     It has no FP16 arithmetic: it computes in FP32 between casts, and removes a cast to FP16 that is followed
     by one back, so that no FP16 model would ever overflow. It leaves two Identity nodes in a row alone (one
@@ -149,19 +149,17 @@ def faithful_session(path: Path) -> Any:
 
 
 def _session_of(model: Any) -> Any:
-    import onnx
-
-    with tempfile.TemporaryDirectory(prefix="perfgate-watch-") as folder:
-        target = Path(folder) / "watched.onnx"
-        onnx.save_model(model, str(target), save_as_external_data=model.ByteSize() > 1 << 30)
-        return plain_session(target)
+    try:
+        return plain_session(model.SerializeToString())
+    except ValueError as error:  # protobuf's limit
+        raise CaseError("the graph is larger than 2 GiB and cannot be looked into") from error
 
 
-def plain_session(path: Path) -> Any:
+def plain_session(model: bytes | str) -> Any:
     """ONNX Runtime on the CPU with its optimisations off: the graph as it is written."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
