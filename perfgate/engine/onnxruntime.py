@@ -157,6 +157,8 @@ def _session_options(built: Mapping[str, Any]) -> Any:
     options.log_severity_level = _ERROR_ONLY
     options.intra_op_num_threads = int(built.get("threads", 1))
     options.inter_op_num_threads = 1
+    # Without VNNI the fast INT8 kernels of x86 saturate 16-bit sums: ResNet-50 lost 6 dB to it.
+    options.add_session_config_entry("session.x64quantprecision", "1")
     return options
 
 

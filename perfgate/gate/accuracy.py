@@ -31,9 +31,7 @@ def failures(accuracy: Accuracy, limits: AccuracyLimits, precision: Precision) -
     task = accuracy.task
     # A trained classifier, or a model with a task, is judged by what it is for, where the spec says that.
     purpose = task is not None or limits.top1 is not None or limits.top5 is not None
-    floor = None if purpose else SQNR_FLOOR_DB[precision]
-    if limits.sqnr_db is not None:
-        floor = limits.sqnr_db
+    floor = limits.sqnr_db.get(precision, None if purpose else SQNR_FLOOR_DB[precision])
     found = [said for output in accuracy.outputs for said in _of_output(output, limits, floor)]
     if task is not None and task.head < task.reference - limits.task_drop * abs(task.reference):
         found.append(
