@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 # Layers that compute. What moves data, or follows from such a layer one to one, would only repeat its loss.
-OPERATORS = ("Add", "AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "Gemm", "GlobalAveragePool",
-             "LayerNormalization", "MatMul", "Mul", "ReduceMean", "Sigmoid", "Softmax", "Tanh", "Erf")  # fmt: skip
+OPERATORS = (
+    "Add", "AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "Erf", "Gemm", "GlobalAveragePool",
+    "LayerNormalization", "MatMul", "Mul", "ReduceMean", "Sigmoid", "Softmax", "Tanh",
+)  # fmt: skip
 
 
 class LayerLoss(Record):
