@@ -23,6 +23,7 @@ from perfgate.gate.accuracy import with_answers
 from perfgate.gate.baselines import Baselines, load_baselines
 from perfgate.gate.judge import judge
 from perfgate.gate.summary import summarise
+from perfgate.measure.accuracy import CheckRequest
 from perfgate.measure.commit import read_commit
 from perfgate.measure.environment import fingerprint
 from perfgate.measure.functions import benchmark_case_id, launch_benchmarks
@@ -219,6 +220,10 @@ class Pipeline:
         result, request = self._preparation.one_case(*selected)
         engine, facts = self._engines.get(request, timeout_s=self.settings.build_timeout_s)
         return engine, facts, result
+
+    def graphs(self, spec: ModelSpec, case: Case) -> CheckRequest | None:
+        """The FP32 graph, the case's own and the data to judge on; None without ONNX Runtime."""
+        return self._preparation.graphs(spec, case)
 
     def gated_engine_digest(self, result: CaseResult) -> str:
         """The digest of the engine that a result's verdict is about; empty where none is known."""

@@ -200,6 +200,12 @@ class Preparation:
         result = self._described(spec, case, model.graph.onnx_digest, model.source_digest)
         return result, self._pending(spec, result, model).request
 
+    def graphs(self, spec: ModelSpec, case: Case) -> CheckRequest | None:
+        """The case's graphs and the data that its answers are judged on. Raises `CaseError`."""
+        model = self._materialise(spec)
+        emission = emit(spec, model, case.precision, self._typing, self._settings.path("store") / "precision")
+        return self._check(spec, case, model, emission)
+
     def same_engine(self, result: CaseResult, facts: EngineFacts) -> bool:
         """Is the engine that was built the baseline's, byte for byte, in its environment and used alike?"""
         stored = self._comparable(result.case)

@@ -65,6 +65,12 @@ from perfgate.records.launch import (
     Telemetry,
     Unchanged,
 )
+from perfgate.records.precision import (
+    PRECISION_SCHEMA,
+    LayerLoss,
+    PrecisionRow,
+    PrecisionTable,
+)
 from perfgate.records.run import (
     BASELINE_SCHEMA,
     RESULTS_SCHEMA,
@@ -79,6 +85,7 @@ from perfgate.records.run import (
 
 __all__ = [
     "BASELINE_SCHEMA",
+    "PRECISION_SCHEMA",
     "RESULTS_SCHEMA",
     "Accuracy",
     "AccuracyLimits",
@@ -105,6 +112,7 @@ __all__ = [
     "Judgement",
     "Launch",
     "LayerChange",
+    "LayerLoss",
     "Measured",
     "MetricColumns",
     "MetricJudgement",
@@ -117,6 +125,8 @@ __all__ = [
     "PolicyChange",
     "Positive",
     "Precision",
+    "PrecisionRow",
+    "PrecisionTable",
     "Protocol",
     "Recipe",
     "Record",

@@ -12,8 +12,8 @@ from perfgate.records.base import Count, Name, Positive, Precision, Record, Shar
 class AccuracyLimits(Record):
     """How right a case's answers must be. `sqnr_db` is by precision, and what it leaves open has a default.
     Errors, SQNR and cosine hold for every output. `top1` and `top5` are shares of agreement that must be
-    proven at 95 %. The task metric may fall by the share `task_drop` of the reference's (and of the baseline's), the SQNR
-    by `drift_db` below the baseline's."""
+    proven at 95 %. The task metric may fall by the share `task_drop` of the reference's (and of the
+    baseline's), the SQNR by `drift_db` below the baseline's."""
 
     sqnr_db: dict[Precision, Annotated[float, Meta(ge=0, le=400)]] = {}
     max_abs_error: Annotated[float, Meta(gt=0)] | None = None
