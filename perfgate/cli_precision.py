@@ -23,15 +23,7 @@ PRECISIONS = ("fp32", "fp16", "int8", "int8+fp16")
 @click.option("--models", help="Folder of model specs.  [default: models]")
 @click.option("--backend", help="auto, tensorrt, onnxruntime, …  [default: auto]")
 @click.option("--device", help="auto, cpu, or a GPU's index or UUID.  [default: auto]")
-def precision(
-    model: str,
-    precisions: tuple[str, ...],
-    shape: str,
-    most: int,
-    kind: str,
-    output: Path | None,
-    **flags: Any,
-) -> None:
+def precision(model: str, kind: str, output: Path | None, **flags: Any) -> None:
     """Compare all precisions of MODEL: latency, size, memory, error, and which layers lose most.
 
     Builds and measures each; judges answers by the spec's thresholds, and gates nothing.
