@@ -17,6 +17,7 @@ from click.exceptions import Exit
 from perfgate import __version__
 from perfgate.cli_engines import build, export, throughput
 from perfgate.cli_history import history
+from perfgate.cli_precision import precision
 from perfgate.cli_publish import alert, exporter, metrics
 from perfgate.cli_trend import site, trend
 from perfgate.errors import InfrastructureError, PerfgateError, UsageError
@@ -253,7 +254,7 @@ def schema(kind: str) -> None:
     click.echo(json.dumps(msgspec.json.schema(types[kind]), indent=2, sort_keys=True))
 
 
-for _command in (alert, build, exporter, history, metrics, site, throughput, trend):
+for _command in (alert, build, exporter, history, metrics, precision, site, throughput, trend):
     cli.add_command(_command)
 cli.add_command(export)
 

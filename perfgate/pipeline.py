@@ -12,15 +12,18 @@ from pathlib import Path
 import msgspec
 
 from perfgate import __version__
+from perfgate.answers import check_answers
 from perfgate.engine import get_backend
 from perfgate.engine.cache import EngineCache
 from perfgate.engine.gpu import device_uuid
 from perfgate.engine.interface import Backend
 from perfgate.errors import CaseError, InfrastructureError
 from perfgate.files import file_digest, write_bytes
+from perfgate.gate.accuracy import with_answers
 from perfgate.gate.baselines import Baselines, load_baselines
 from perfgate.gate.judge import judge
 from perfgate.gate.summary import summarise
+from perfgate.measure.accuracy import CheckRequest
 from perfgate.measure.clocks import clocks_of
 from perfgate.measure.commit import read_commit
 from perfgate.measure.environment import fingerprint
@@ -132,6 +135,7 @@ class Pipeline:
         prepared, pending = self._preparation.all_cases(selected, prebuilt=prebuilt)
         result = self._result([*prepared, *missing])
         jobs, known = self._build(pending, prebuilt=engine)
+        result = self._checked(result, pending, jobs)
         outcomes, self.interrupted = self._measure(jobs, with_outcomes(result, known))
         return self.judged(with_outcomes(result, {**known, **outcomes}))
 
@@ -195,7 +199,8 @@ class Pipeline:
         return msgspec.structs.replace(result, cases=cases, summary=summary)
 
     def judge_case(self, case: CaseResult) -> Judgement:
-        return judge(case.case, case.outcome, self.baselines, self.environment, self.protocol)
+        judgement = judge(case.case, case.outcome, self.baselines, self.environment, self.protocol)
+        return with_answers(judgement, case, self.baselines)
 
     def empty_result(self) -> RunResult:
         return self._result(())
@@ -218,6 +223,10 @@ class Pipeline:
         result, request = self._preparation.one_case(*selected)
         engine, facts = self._engines.get(request, timeout_s=self.settings.build_timeout_s)
         return engine, facts, result
+
+    def graphs(self, spec: ModelSpec, case: Case) -> CheckRequest | None:
+        """The FP32 graph, the case's own and the data to judge on; None without ONNX Runtime."""
+        return self._preparation.graphs(spec, case)
 
     def gated_engine_digest(self, result: CaseResult) -> str:
         """The digest of the engine that a result's verdict is about; empty where none is known."""
@@ -256,6 +265,15 @@ class Pipeline:
             )
             jobs.append(Job(case_id=case.id, target=target, protocol=self.protocol, engine=facts))
         return jobs, known
+
+    def _checked(self, result: RunResult, pending: Sequence[Pending], jobs: Sequence[Job]) -> RunResult:
+        """The result with every case's accuracy, found out before its speed is measured."""
+        if not jobs:
+            return result
+        with self._lock():
+            found = check_answers(pending, jobs, self.settings.path("store") / "accuracy", self.progress.say)
+        cases = (msgspec.structs.replace(c, accuracy=found.get(c.case.id, c.accuracy)) for c in result.cases)
+        return msgspec.structs.replace(result, cases=tuple(cases))
 
     def _keep_timing(self, timing: Path, facts: EngineFacts) -> None:
         """Timing caches travel beside the results, so that promote finds them on another machine too."""

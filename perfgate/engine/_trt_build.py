@@ -20,6 +20,7 @@ from perfgate.engine._trt_inspect import (
     stored_share,
     weight_share,
 )
+from perfgate.engine._trt_islands import check_islands, constrain_islands
 from perfgate.engine._trt_onnx import Graph, network_name, plugins_in, profile_shapes, read_graph
 from perfgate.engine._trt_options import FREE_MEMORY_OPTION, apply_options, check_typing, network_flags
 from perfgate.engine.gpu import free_memory_bytes
@@ -59,6 +60,7 @@ def build_engine(api: Api, request: BuildRequest) -> EngineFacts:
     build_ns = time.perf_counter_ns() - started
     write_bytes(Path(request.engine), engine)
     layers, memory = inspect_engine(api, engine, notes)
+    check_islands(layers.layers, request.islands)
     share = layer_share(layers.layers)
     notes += [*cache_notes, *_precision_notes(layers)]
     if layers.layers and not share:
@@ -105,6 +107,8 @@ def _build(
     network.name = network_name(graph.inputs, recipe.plugins)
     config = builder.create_builder_config()
     notes += apply_options(api, config, recipe)
+    if recipe.typing == "weak" and request.islands:
+        notes.append(constrain_islands(api, network, config, request.islands))
     _add_profile(builder, config, network, shapes)
     cache, loaded, cache_notes = _load_timing_cache(api, config, request, logger)
     progress = make_progress(api)

@@ -39,7 +39,8 @@ class Samples(Record):
 
 class BuildRequest(Record):
     """One build, as it travels to the child process. Paths are absolute; the engine cache sets `engine` and
-    `timing_cache_out`. `script` is the model script, for backends that run a model's PyTorch twin."""
+    `timing_cache_out`. `script` is the model script, for backends that run a model's PyTorch twin;
+    `islands` are nodes that must stay in FP32."""
 
     backend: str
     recipe: Recipe
@@ -49,6 +50,7 @@ class BuildRequest(Record):
     script: Script | None = None
     timing_cache: str = ""
     timing_cache_out: str = ""
+    islands: tuple[str, ...] = ()
 
 
 def blocking_samples(infer: Callable[[], None], protocol: Protocol) -> Samples:
@@ -138,6 +140,11 @@ class Backend(ABC):
     def typing(self) -> Literal["weak", "strong"]:
         """Whether precision is a builder's choice (`weak`, TensorRT before 10) or the graph's own."""
         return "strong"
+
+    def takes_graph(self) -> bool:
+        """Whether a case's precision is its ONNX graph's, converted beforehand; False where the backend runs
+        something else than the graph."""
+        return True
 
     @abstractmethod
     def device(self) -> str:

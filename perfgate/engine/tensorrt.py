@@ -103,10 +103,6 @@ class TensorRTBackend(Backend):
         return found
 
     def refuses(self, case: Case) -> str | None:
-        if case.precision.startswith("int8"):
-            return "INT8 needs a calibrated Q/DQ graph, and perfgate does not make one yet"
-        if case.precision == "fp16" and self.typing() == "strong":
-            return "strongly typed TensorRT takes FP16 from the graph, and perfgate does not convert it yet"
         if case.mode.drive == "call":
             return "TensorRT is measured in the modes 'graph' and 'enqueue', not as a blocking call"
         if case.mode.streams > _MAX_STREAMS:

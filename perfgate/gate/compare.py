@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from perfgate.gate.accuracy import with_answers
 from perfgate.gate.baselines import Baselines, Stored
 from perfgate.gate.evidence import Evidence
 from perfgate.gate.judge import judge
@@ -51,9 +52,9 @@ def _judged(case: CaseResult, baselines: Baselines, head: RunResult) -> CaseResu
         relied_on = _metrics(case)
         if metrics_fault(relied_on):
             outcome = Failed(stage="launch", reason=f"{head.run_id} holds no numbers of it")
-    evidence = Evidence(relied_on=relied_on, accuracy=case.accuracy)
+    evidence = Evidence(relied_on=relied_on)
     judgement = judge(case.case, outcome, baselines, head.environment, head.protocol, evidence=evidence)
-    return msgspec.structs.replace(case, judgement=judgement)
+    return msgspec.structs.replace(case, judgement=with_answers(judgement, case, baselines))
 
 
 def _metrics(case: CaseResult) -> MetricColumns:
@@ -79,6 +80,7 @@ def _stored(run: RunResult, case: CaseResult) -> Stored:
             promoted=run.created,
             commit=run.commit.sha,
             reason=f"run {run.run_id}",
+            accuracy=case.accuracy,
         ),
         environment=run.environment,
         path=run.run_id,

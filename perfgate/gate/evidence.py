@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from perfgate.gate.sequential import Decision
 from perfgate.gate.spread import Spread
-from perfgate.records import Accuracy, Confirmation, Interval, Launch, MetricColumns, Record
+from perfgate.records import Confirmation, Interval, Launch, MetricColumns, Record
 
 
 class Fresh(Record):
@@ -30,7 +30,6 @@ class Evidence(Record):
     fresh: Fresh | None = None
     spread: Spread | None = None
     service_p99_ms: float | None = None
-    accuracy: Accuracy | None = None
 
 
 NONE = Evidence()

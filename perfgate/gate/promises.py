@@ -1,4 +1,4 @@
-"""Absolute promises: SLOs and accuracy. They are judged even where nothing was measured anew."""
+"""Absolute promises: the SLOs. They are judged even where nothing was measured anew."""
 
 from __future__ import annotations
 
@@ -17,10 +17,7 @@ def judge_promises(case: Case, judgement: Judgement, evidence: Evidence) -> Judg
     if judgement.verdict.exit_code:
         return judgement
     judgement = _engine_p99(case.slo.engine_p99_ms, judgement)
-    judgement = _service_p99(case, judgement, evidence.service_p99_ms)
-    if evidence.accuracy and evidence.accuracy.failures and not judgement.verdict.exit_code:
-        judgement = _broken(judgement, "; ".join(evidence.accuracy.failures), "accuracy")
-    return judgement
+    return _service_p99(case, judgement, evidence.service_p99_ms)
 
 
 def _engine_p99(limit_ms: float | None, judgement: Judgement) -> Judgement:

@@ -147,6 +147,7 @@ def _merge(before: Baseline, cases: list[CaseResult], result: RunResult, reason:
             promoted=result.created,
             commit=result.commit.sha,
             reason=reason,
+            accuracy=case.accuracy,
         )
     return msgspec.structs.replace(
         before, cases=merged, environments={**before.environments, key: result.environment}

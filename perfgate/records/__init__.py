@@ -7,6 +7,7 @@ Defaults are omitted when written, so a new optional field changes no digest of 
 
 from perfgate.records.accuracy import (
     Accuracy,
+    AccuracyLimits,
     Agreement,
     OutputAccuracy,
     TaskMetric,
@@ -65,6 +66,12 @@ from perfgate.records.launch import (
     Telemetry,
     Unchanged,
 )
+from perfgate.records.precision import (
+    PRECISION_SCHEMA,
+    LayerLoss,
+    PrecisionRow,
+    PrecisionTable,
+)
 from perfgate.records.run import (
     BASELINE_SCHEMA,
     RESULTS_SCHEMA,
@@ -79,8 +86,10 @@ from perfgate.records.run import (
 
 __all__ = [
     "BASELINE_SCHEMA",
+    "PRECISION_SCHEMA",
     "RESULTS_SCHEMA",
     "Accuracy",
+    "AccuracyLimits",
     "Agreement",
     "Baseline",
     "BaselineCase",
@@ -105,6 +114,7 @@ __all__ = [
     "Judgement",
     "Launch",
     "LayerChange",
+    "LayerLoss",
     "Measured",
     "MetricColumns",
     "MetricJudgement",
@@ -117,6 +127,8 @@ __all__ = [
     "PolicyChange",
     "Positive",
     "Precision",
+    "PrecisionRow",
+    "PrecisionTable",
     "Protocol",
     "Recipe",
     "Record",

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from perfgate.records.accuracy import AccuracyLimits
 from perfgate.records.base import Count, Facts, Name, Positive, Precision, Record, Sha256, Share, Text, digest
 
 
@@ -77,12 +78,14 @@ class Recipe(Record):
     """Everything that decides an engine's bytes; its digest addresses the engine cache.
 
     `versions` are the libraries that build, `device` the machine built on. `timing_cache_digest` is
-    part of the address but not of a case's identity: see `model_digest`.
+    part of the address but not of a case's identity: see `model_digest`. `onnx_digest` is the FP32 graph's;
+    `precision_digest` is of everything that turns it into the case's precision.
     """
 
     backend: Name
     onnx_digest: Sha256
     precision: Precision
+    precision_digest: str = ""
     typing: Literal["weak", "strong"] = "strong"
     profile: dict[Name, Dimension] = {}
     plugins: tuple[Text, ...] = ()
@@ -137,6 +140,7 @@ class Case(Record, kw_only=True):
     tolerance: Tolerance
     floors: dict[Name, Floor] = {}
     slo: Slo = Slo()
+    accuracy: AccuracyLimits = AccuracyLimits()
     source: Text = ""
 
     @property

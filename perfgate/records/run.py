@@ -94,6 +94,7 @@ class BaselineCase(Record, kw_only=True):
     promoted: Name
     commit: str = ""
     reason: Text
+    accuracy: Accuracy | None = None
 
 
 class Baseline(Record, kw_only=True):

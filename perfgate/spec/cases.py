@@ -33,6 +33,7 @@ def expand(
             tolerance=_tolerance(spec, "/".join(parts), tolerance),
             floors=_floors(spec, "/".join(parts)),
             slo=spec.slo,
+            accuracy=spec.accuracy.limits(),
             source=source,
         )
         for precision, shape, mode, parts in _combinations(spec, default_mode)

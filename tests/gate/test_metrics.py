@@ -14,7 +14,6 @@ from perfgate.gate.metrics import METRICS, columns, judge_metrics
 from perfgate.gate.sequential import decide_next
 from perfgate.gate.spread import spread_of
 from perfgate.records import (
-    Accuracy,
     Confirmation,
     EngineFacts,
     Floor,
@@ -248,10 +247,3 @@ def test_a_service_slo_is_judged_at_its_load_on_stored_numbers_too(
     )
     assert judgement.verdict is verdict
     assert words in judgement.reason
-
-
-def test_a_wrong_answer_is_a_regression_however_fast() -> None:
-    wrong = Evidence(accuracy=Accuracy(reference="fp32", failures=("top-1 agrees in 3 of 100",)))
-    judgement = judge(case(), STEADY, KNOWN, ENVIRONMENT, PROTOCOL, evidence=wrong)
-    assert (judgement.verdict, judgement.code) == (Verdict.REGRESSION, "accuracy")
-    assert judgement.reason == "top-1 agrees in 3 of 100"
