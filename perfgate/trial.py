@@ -54,10 +54,9 @@ class Trial:
         taken = Sides()
         again: dict[str, dict[int, Launch]] = {"base": {}, "head": {}}
         while True:
-            more = self._blocks.take(taken)
-            if more is None:
+            taken = self._blocks.take(taken)
+            if self._blocks.gave_up:
                 return taken, None
-            taken = more
             for side in _SIDES:
                 far = to_repeat(taken.medians(side), (), self._spread)
                 again[side] = repeat(self._blocks, side, far, again[side])

@@ -46,15 +46,17 @@ class Blocks:
         self._order, self._one, self._told = order, one, told
         self._again = {"base": RETRIES, "head": RETRIES}
         self.launched_ns = 0
+        self.gave_up = False
 
-    def take(self, sides: Sides) -> Sides | None:
-        """`sides` with one more block, or None where the machine does not let a launch be valid."""
+    def take(self, sides: Sides) -> Sides:
+        """`sides` with one more block. Where the machine does not let a launch be valid, `gave_up` is set."""
         for side in next(self._order):
             found = self.launch(side)
             while found.invalid:
                 sides = msgspec.structs.replace(sides, invalid=(*sides.invalid, found))
                 if not self._again[side]:
-                    return None
+                    self.gave_up = True
+                    return sides
                 self._again[side] -= 1
                 found = self.launch(side)
             sides = sides.with_launch(side, found)
