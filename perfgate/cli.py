@@ -101,6 +101,7 @@ def _settings_options(command: F) -> F:
 @click.option("--require-baseline", is_flag=True, default=None, help="A case without a baseline fails.")
 @click.option("--ignore", type=float, help="Slowdown to ignore, as a share.")
 @click.option("--catch", type=float, help="Slowdown to catch, as a share.")
+@click.option("--policy-from", metavar="REV", help="Judge by this revision's policy; `base`: by base's.")
 @click.option("--base", metavar="REV", help="What the change is held against; `baseline`: each case's own.")
 @click.option(
     "--confirm-budget", metavar="N|Ns", help="Launches a side, or seconds, a suspect.  [default: 32]"
@@ -108,6 +109,7 @@ def _settings_options(command: F) -> F:
 @_settings_options
 def run(paths: tuple[Path, ...], keyword: str, engine: Path | None, **flags: Any) -> None:
     """Build, measure and gate the models (all of models/ where no PATHS are given)."""
+    from perfgate.authority import Authority
     from perfgate.outputs import write_outputs
     from perfgate.pipeline import Pipeline
     from perfgate.progress import make_progress
@@ -116,7 +118,7 @@ def run(paths: tuple[Path, ...], keyword: str, engine: Path | None, **flags: Any
     progress = make_progress()
     with progress:
         check_writable(settings.path("out"))
-        pipeline = Pipeline(settings, progress)
+        pipeline = Pipeline(settings, progress, Authority(settings, flags))
         plan = pipeline.plan(paths or [settings.path("models")])
         selected = [(spec, case) for spec, case in plan if keyword in case.id]
         folder = settings.path("models").resolve()
