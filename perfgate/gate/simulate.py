@@ -113,7 +113,14 @@ def _spread(stored: Any, screen: Any, plan: Plan) -> tuple[Any, Any]:
     squares = sum(((group - group.mean(axis=1, keepdims=True)) ** 2).sum(axis=1) for group in groups)
     dof = sum(group.shape[1] - 1 for group in groups)
     variance = (LAUNCH_DOF * LAUNCH_CV[plan.kind] ** 2 + squares) / (LAUNCH_DOF + dof)
+    if not _known(stored, plan):
+        variance = np.maximum(LAUNCH_CV[plan.kind] ** 2, variance)
     return np.sqrt(variance), np.full(len(variance), min(LAUNCH_DOF + dof, DOF_CAP))
+
+
+def _known(stored: Any, plan: Plan) -> bool:
+    """Whether the history speaks for itself, or priors stand."""
+    return bool(stored.shape[1] >= RUNS and plan.days >= DAYS)
 
 
 def _clear(stored: Any, screen: Any, plan: Plan) -> Any:
@@ -129,7 +136,7 @@ def _clear(stored: Any, screen: Any, plan: Plan) -> Any:
     dof = prior_dof + runs * (launches - 1) + screen.shape[1] - 1
     variance = np.maximum(cv**2, (prior_dof * cv**2 + squares) / dof)
     launches2 = variance * (1 / (runs * launches) + 1 / screen.shape[1])
-    if runs >= RUNS and plan.days >= DAYS:
+    if _known(stored, plan):
         between = np.maximum(0.0, means.var(axis=1, ddof=1) - cv**2 / launches)
         runs2, runs_dof = between * (1 + 1 / runs), float(runs - 1)
     else:

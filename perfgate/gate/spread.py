@@ -16,7 +16,8 @@ LAUNCH_DOF = 8.0
 # Runs and machines of one kind. Two H200s read one network 3 % apart, a standard deviation of 3 % / sqrt 2.
 # A CPU's baseline is mostly its own machine's: 3 % is assumed, a tenth of what is to be caught there.
 RUN_CV = {"gpu": 0.02, "cpu": 0.03}
-# A spread of two runs rests on one difference, and runs of one day share their weather.
+# A spread of two runs rests on one difference, and runs of one day share their weather. Until then priors
+# stand: between runs altogether, within a run as the least that is believed.
 RUNS, DAYS = 3, 2
 # History may speak as loudly as this and no louder, so that today's launches can still widen the spread.
 DOF_CAP = 24.0
@@ -54,14 +55,15 @@ def spread_of(
     prior_dof, prior_cv = LAUNCH_DOF, LAUNCH_CV[kind]
     variance = (prior_dof * prior_cv**2 + squares) / (prior_dof + dof)
     launch_dof = min(prior_dof + dof, DOF_CAP)
-    launch_cv = math.sqrt(variance)
     if len(runs) < RUNS or days < DAYS:
+        # Five launches may all come from one cluster of a GPU's two: a short history only widens.
+        launch_cv = max(prior_cv, math.sqrt(variance))
         return Spread(launch_cv=launch_cv, launch_dof=launch_dof, run_cv=RUN_CV[kind])
     means = [math.fsum(run) / len(run) for run in runs]
     between = _squares(means) / (len(runs) - 1)
     within = variance * math.fsum(1 / len(run) for run in runs) / len(runs)
     run_cv = math.sqrt(max(0.0, between - within))
-    return Spread(launch_cv=launch_cv, launch_dof=launch_dof, run_cv=run_cv, run_dof=len(runs) - 1)
+    return Spread(launch_cv=math.sqrt(variance), launch_dof=launch_dof, run_cv=run_cv, run_dof=len(runs) - 1)
 
 
 def _squares(values: Sequence[float]) -> float:

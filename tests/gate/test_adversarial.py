@@ -53,9 +53,8 @@ FAST, SLOW = 1_000_000, 1_015_000
 
 def confirmed(base: Sequence[Launch], head: Sequence[Launch], baselines: Baselines = KNOWN) -> Judgement:
     """The judgement by these fresh launches."""
-    decision = decide_next(
-        [one.median_ns for one in base], [one.median_ns for one in head], TOLERANCE, SPREAD
-    )
+    medians = [[one.median_ns for one in side] for side in (base, head)]
+    decision = decide_next(medians[0], medians[1], TOLERANCE, SPREAD)
     fresh = Fresh(
         base=tuple(base),
         decision=decision,
@@ -106,6 +105,8 @@ def test_an_outlier_that_recurs_counts_and_alone_is_no_regression() -> None:
 def test_launches_of_either_cluster_are_no_outliers() -> None:
     assert to_repeat([FAST] * 4 + [SLOW], (), SPREAD) == ()
     assert to_repeat([SLOW], [FAST] * 10, SPREAD) == ()
+    calm = msgspec.structs.replace(SPREAD, launch_cv=0.001)
+    assert to_repeat([SLOW], [FAST] * 10, calm) == ()
 
 
 @pytest.mark.parametrize("count", range(2, 25, 2))
