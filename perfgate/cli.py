@@ -154,25 +154,36 @@ def compare(base: Path, head: Path) -> None:
 
 
 @cli.command()
-@click.argument("results", type=click.Path(path_type=Path))
+@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--reason", required=True, help="Why these numbers are right; kept in the baseline.")
 @click.option("--accept", multiple=True, metavar="CASE", help="A regression or removal that is meant.")
 @click.option("--allow-dirty", is_flag=True, help="Promote numbers of a tree with uncommitted changes.")
+@click.option("--add", is_flag=True, help="Keep the stored runs of the same case, and add these.")
 @click.option("--baselines", help="Folder of baselines.  [default: baselines]")
-def promote(results: Path, reason: str, accept: tuple[str, ...], allow_dirty: bool, **flags: Any) -> None:
-    """Make the launches in RESULTS the baseline, and print what moved."""
+def promote(
+    results: tuple[Path, ...],
+    reason: str,
+    accept: tuple[str, ...],
+    allow_dirty: bool,
+    add: bool,
+    **flags: Any,
+) -> None:
+    """Make the launches in RESULTS the baseline, and print what moved.
+
+    Several files are runs of the same cases, on other days or machines of one kind: they are kept apart, and
+    tell how far runs lie apart.
+    """
+    from perfgate.gate.promote import Terms
     from perfgate.gate.promote import promote as promote_results
     from perfgate.outputs import read_results
     from perfgate.report.moves import render_moves
 
     settings = _load(flags)
     moves = promote_results(
-        read_results(results),
+        [read_results(path) for path in results],
         settings.path("baselines"),
-        reason=reason,
-        timing=results.parent / "timing",
-        accept=accept,
-        allow_dirty=allow_dirty,
+        Terms(reason=reason, accept=accept, allow_dirty=allow_dirty, add=add),
+        timing=results[0].parent / "timing",
     )
     click.echo(render_moves([(move.case_id, move.before_ns, move.after_ns) for move in moves]))
 
