@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from perfgate.errors import PerfgateError, UsageError
+from perfgate.gate.anchor import find_anchor
 from perfgate.gate.policy import (
     MOST_CHANGES,
     baseline_changes,
@@ -19,11 +20,14 @@ from perfgate.gate.policy import (
     spec_changes,
     under,
 )
+from perfgate.gate.waivers import read_waivers
 from perfgate.measure.commit import find_base, resolve, worktree
 from perfgate.records import Commit, PolicyChange
 from perfgate.settings import Settings, load_settings
 from perfgate.spec.model import ModelSpec, find_specs, read_spec
 
+# As `--base baseline`: each case against the commit that its own baseline was promoted from.
+OF_BASELINE: Final = "baseline"
 # As `--policy-from base`: the commit that the change starts from.
 OF_BASE: Final = "base"
 # Settings that decide a verdict. The rest is where things are, and what they run on.
@@ -65,6 +69,19 @@ class Authority:
                 undo.callback(self.close)
                 self._take_from(settings, flags)
                 undo.pop_all()
+        self.waivers = read_waivers(self.settings.path("baselines"))
+
+    def hold_against(self, anchor: str) -> None:
+        """Judge by the baselines of a release, and launch that release's own engines as base.
+
+        Waivers and tolerances stay those of today. Raises `UsageError` for an anchor that is not there.
+        """
+        folder = find_anchor(self.settings.path("baselines"), anchor)
+        try:
+            base = resolve(Path(self.settings.root), anchor).sha
+        except UsageError:
+            base = OF_BASELINE
+        self.settings = msgspec.structs.replace(self.settings, baselines=str(folder), base=base)
 
     def spec(self, spec: ModelSpec) -> ModelSpec:
         """The model with the policy that judges it."""
@@ -98,7 +115,7 @@ def _commit(root: Path, settings: Settings) -> Commit:
     if settings.policy_from != OF_BASE:
         return resolve(root, settings.policy_from)
     # `--base baseline` names a commit a case, and none of the change.
-    asked = "" if settings.base == "baseline" else settings.base
+    asked = "" if settings.base == OF_BASELINE else settings.base
     base = find_base(root, asked)
     if not base.commit.sha:
         raise UsageError(base.why, where="policy_from", fix="name the revision: --policy-from REV")

@@ -9,6 +9,7 @@ from types import TracebackType
 
 import msgspec
 
+from perfgate.authority import OF_BASELINE
 from perfgate.engine.cache import EngineCache
 from perfgate.engine.interface import Backend
 from perfgate.errors import PerfgateError
@@ -29,9 +30,6 @@ from perfgate.records import (
 )
 from perfgate.settings import Settings
 from perfgate.spec.model import ModelSpec, read_spec
-
-# As `--base baseline`: each case against the commit that its own baseline was promoted from.
-OF_BASELINE = "baseline"
 
 
 class BaseEngine(Record):

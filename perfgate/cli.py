@@ -16,6 +16,7 @@ from click.exceptions import Exit
 
 from perfgate import __version__
 from perfgate.cli_engines import build, export
+from perfgate.cli_gate import anchor
 from perfgate.cli_history import history
 from perfgate.cli_publish import alert, exporter, metrics
 from perfgate.cli_trend import site, trend
@@ -101,13 +102,18 @@ def _settings_options(command: F) -> F:
 @click.option("--require-baseline", is_flag=True, default=None, help="A case without a baseline fails.")
 @click.option("--ignore", type=float, help="Slowdown to ignore, as a share.")
 @click.option("--catch", type=float, help="Slowdown to catch, as a share.")
+@click.option(
+    "--anchor", "release", metavar="TAG", help="Hold against this release: its baselines and engines."
+)
 @click.option("--policy-from", metavar="REV", help="Judge by this revision's policy; `base`: by base's.")
 @click.option("--base", metavar="REV", help="What the change is held against; `baseline`: each case's own.")
 @click.option(
     "--confirm-budget", metavar="N|Ns", help="Launches a side, or seconds, a suspect.  [default: 32]"
 )
 @_settings_options
-def run(paths: tuple[Path, ...], keyword: str, engine: Path | None, **flags: Any) -> None:
+def run(
+    paths: tuple[Path, ...], keyword: str, engine: Path | None, release: str | None, **flags: Any
+) -> None:
     """Build, measure and gate the models (all of models/ where no PATHS are given)."""
     from perfgate.authority import Authority
     from perfgate.outputs import write_outputs
@@ -118,7 +124,10 @@ def run(paths: tuple[Path, ...], keyword: str, engine: Path | None, **flags: Any
     progress = make_progress()
     with progress:
         check_writable(settings.path("out"))
-        pipeline = Pipeline(settings, progress, Authority(settings, flags))
+        authority = Authority(settings, flags)
+        if release:
+            authority.hold_against(release)
+        pipeline = Pipeline(settings, progress, authority)
         plan = pipeline.plan(paths or [settings.path("models")])
         selected = [(spec, case) for spec, case in plan if keyword in case.id]
         folder = settings.path("models").resolve()
@@ -269,7 +278,7 @@ def schema(kind: str) -> None:
     click.echo(json.dumps(msgspec.json.schema(types[kind]), indent=2, sort_keys=True))
 
 
-for _command in (alert, build, exporter, history, metrics, site, trend):
+for _command in (anchor, alert, build, exporter, history, metrics, site, trend):
     cli.add_command(_command)
 cli.add_command(export)
 

@@ -25,7 +25,7 @@ from perfgate.gate.baselines import Baselines, Stored, load_baselines, stale
 from perfgate.gate.evidence import NONE
 from perfgate.gate.judge import judge
 from perfgate.gate.summary import summarise
-from perfgate.gate.waivers import read_waivers, reminders, waive
+from perfgate.gate.waivers import reminders, waive
 from perfgate.measure.commit import read_commit
 from perfgate.measure.environment import fingerprint
 from perfgate.measure.functions import benchmark_case_id, launch_benchmarks
@@ -75,7 +75,7 @@ class Pipeline:
         self.environment: Environment = fingerprint(self.backend, settings.device)
         self.protocol: Protocol = settings.protocol(self.backend.kind)
         self.baselines: Baselines = load_baselines(settings.path("baselines"), self.environment)
-        self._waivers = read_waivers(settings.path("baselines"))
+        self._waivers = self._authority.waivers
         self._preparation = Preparation(
             settings, self.backend, self.environment, self.baselines, progress.say
         )
