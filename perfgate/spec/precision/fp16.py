@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from perfgate.records import Record, Text
 from perfgate.spec.precision.prepare import matching
-from perfgate.spec.precision.ranges import FP16_MAX, largest
+from perfgate.spec.precision.ranges import FP16_MAX, element_types, largest
 
 if TYPE_CHECKING:
     from perfgate.spec.precision.data import Arrays
@@ -51,9 +51,44 @@ def convert_fp16(
     converted = convert_float_to_float16(
         model, keep_io_types=keep_io, op_block_list=DEFAULT_OP_BLOCK_LIST, node_block_list=islands
     )
+    join_islands(converted)
     OnnxModel(converted).topological_sort()
     onnx.save_model(converted, str(target))
     return Converted(islands=tuple(islands), notes=(*island_notes(hot), *_clamp_notes(converted, weights)))
+
+
+def join_islands(model: Any) -> None:
+    """Between two FP32 nodes the converter casts to FP16 and back, which overflows just where FP32 was asked
+    for: such pairs are taken out."""
+    from onnx import TensorProto
+
+    casts = {
+        (node.output[0], to): node
+        for node in model.graph.node
+        if node.op_type == "Cast" and (to := next(a.i for a in node.attribute if a.name == "to"))
+    }
+    joined = {
+        output: down.input[0]
+        for (output, to), node in casts.items()
+        if to == TensorProto.FLOAT and (down := casts.get((node.input[0], TensorProto.FLOAT16))) is not None
+    }
+    if not joined:
+        return
+    # A cast of the model's own may start from another type.
+    kinds = element_types(model)
+    joined = {name: source for name, source in joined.items() if kinds.get(source) == TensorProto.FLOAT}
+    outputs = {value.name for value in model.graph.output}
+    for node in model.graph.node:
+        for place, name in enumerate(node.input):
+            if name in joined:
+                node.input[place] = joined[name]
+    used = {name for node in model.graph.node for name in node.input} | outputs
+    dead = [node for node in model.graph.node if node.op_type == "Cast" and not used & set(node.output)]
+    while dead:
+        for node in dead:
+            model.graph.node.remove(node)
+        used = {name for node in model.graph.node for name in node.input} | outputs
+        dead = [node for node in model.graph.node if node.op_type == "Cast" and not used & set(node.output)]
 
 
 def overflowing(prepared: Path, model: Any, batches: Iterable[Arrays]) -> dict[str, float]:

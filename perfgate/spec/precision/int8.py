@@ -65,7 +65,7 @@ def quantise(
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     model = onnx.load(str(prepared))
-    exclude = matching(model, policy.exclude)
+    exclude = [*matching(model, policy.exclude), *_constant_additions(model)]
     wanted = _weighted(model, policy, exclude)
     method = {
         "minmax": CalibrationMethod.MinMax,
@@ -110,6 +110,17 @@ def quantise(
     except Exception as error:
         raise CaseError(f"ONNX Runtime cannot quantise the graph: {str(error)[:500]}") from error
     check_weights(onnx.load(str(target)), wanted)
+
+
+def _constant_additions(model: Any) -> list[str]:
+    """Additions of a constant: TensorRT fuses them into what stands before, and INT8 would only round. (ONNX
+    Runtime fails on a quantised constant that two nodes share.)"""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    return [
+        node.name
+        for node in model.graph.node
+        if node.op_type in ("Add", "Mul", "Sub", "Div") and constants.intersection(node.input)
+    ]
 
 
 def chunk_of(prepared: Path, data: DataSet, method: str) -> int:

@@ -36,7 +36,6 @@ def prepare(source: Path, target: Path, *, shapes: bool) -> None:
     Raises `CaseError` for a graph that cannot be converted.
     """
     import onnx
-    from onnxruntime.quantization.shape_inference import quant_pre_process
 
     model = onnx.load(str(source))
     check_convertible(model)
@@ -48,13 +47,39 @@ def prepare(source: Path, target: Path, *, shapes: bool) -> None:
         ready = target.with_suffix(".named.onnx")
         onnx.save_model(model, str(ready), save_as_external_data=_is_large(source))
     del model
+    folded = target.with_suffix(".folded.onnx") if shapes else target
     try:
-        # Folds constants, batch norms and identities by ONNX Runtime's basic optimisations, which keep to
-        # standard operators. Symbolic shapes need sympy and buy nothing here.
-        quant_pre_process(str(ready), str(target), skip_symbolic_shape=True, skip_onnx_shape=not shapes)
+        _fold(ready, folded)
+        if shapes:
+            _infer_shapes(folded, target)
     except Exception as error:
         raise CaseError(f"ONNX Runtime cannot prepare the graph: {str(error)[:500]}") from error
     _tidy(target)
+
+
+def _fold(source: Path, target: Path) -> None:
+    """Constants, batch norms and identities are folded by ONNX Runtime's basic optimisations, which keep to
+    standard operators. Layer norms stay as they were: TensorRT 8.5 has no operator for a fused one."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(target)
+    onnxruntime.InferenceSession(
+        str(source),
+        options,
+        providers=["CPUExecutionProvider"],
+        disabled_optimizers=["LayerNormFusionL1", "GeluFusionL1"],
+    )
+
+
+def _infer_shapes(source: Path, target: Path) -> None:
+    """What quantisation asks of a graph, and the mark that it was done. Symbolic shapes need sympy and buy
+    nothing here."""
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    quant_pre_process(str(source), str(target), skip_symbolic_shape=True, skip_optimization=True)
 
 
 def _at_opset(model: Any, opset: int) -> Any:
