@@ -50,6 +50,7 @@ def explain_case(
             gated_ratio=ratio,
             ignore=case.tolerance.ignore,
             same_engine=same_engine,
+            differing_layers=sum(group.kind != "same" for group in groups) if groups else None,
             note=unseen[0] if unseen else "",
         )
     )

@@ -30,9 +30,9 @@ _LEADING: tuple[Cause, ...] = ("precision", "un-fused", "new-layers")
 
 
 class Evidence(NamedTuple):
-    """All that a cause can rest on. `times` is None where no load was profiled, and `changed` then holds the
-    groups that differ; `clock` says in words who clocked lower; `gated_ratio` is head by base as it was
-    judged; `toolchain` and `environment` are the key differences."""
+    """All that a cause can rest on. `times` is None where no load was profiled; `differing_layers` counts groups
+    that are not the same in kind, None where layers are not known. `clock` says in words who clocked lower;
+    `gated_ratio` is head by base as it was judged; `toolchain` and `environment` are the key differences."""
 
     times: Times | None
     graph: Sequence[GraphChange]
@@ -42,6 +42,7 @@ class Evidence(NamedTuple):
     gated_ratio: float | None
     ignore: float
     same_engine: bool
+    differing_layers: int | None
     note: str = ""
 
 
@@ -62,7 +63,8 @@ def cause_of(evidence: Evidence) -> tuple[Cause, str]:
     if changed and not gated_slower:
         family, members = _most(changed, evidence)
         return family, f"{_phrase(family, members)}; profiled loads are no slower beyond their spread"
-    if changed or evidence.graph or evidence.environment or evidence.toolchain:
+    layers_differ = not evidence.same_engine and evidence.differing_layers != 0
+    if changed or layers_differ or evidence.graph or evidence.environment or evidence.toolchain:
         return "not-explained", _unexplained(evidence, times)
     what = "the same engine, byte for byte" if evidence.same_engine else "the same graph and the same layers"
     seen = "no layer is slower beyond its own spread" if times else "no load was profiled"
