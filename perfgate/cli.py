@@ -101,6 +101,10 @@ def _settings_options(command: F) -> F:
 @click.option("--require-baseline", is_flag=True, default=None, help="A case without a baseline fails.")
 @click.option("--ignore", type=float, help="Slowdown to ignore, as a share.")
 @click.option("--catch", type=float, help="Slowdown to catch, as a share.")
+@click.option("--base", metavar="REV", help="What the change is held against; `baseline`: each case's own.")
+@click.option(
+    "--confirm-budget", metavar="N|Ns", help="Launches a side, or seconds, a suspect.  [default: 32]"
+)
 @_settings_options
 def run(paths: tuple[Path, ...], keyword: str, engine: Path | None, **flags: Any) -> None:
     """Build, measure and gate the models (all of models/ where no PATHS are given)."""

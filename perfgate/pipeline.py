@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -12,6 +12,8 @@ from pathlib import Path
 import msgspec
 
 from perfgate import __version__
+from perfgate.bases import Bases, Workshop
+from perfgate.confirmation import Court, Found, Measuring, without_base
 from perfgate.engine import get_backend
 from perfgate.engine.cache import EngineCache
 from perfgate.engine.gpu import device_uuid
@@ -19,6 +21,7 @@ from perfgate.engine.interface import Backend
 from perfgate.errors import CaseError, InfrastructureError
 from perfgate.files import file_digest, write_bytes
 from perfgate.gate.baselines import Baselines, load_baselines
+from perfgate.gate.evidence import NONE
 from perfgate.gate.judge import judge
 from perfgate.gate.summary import summarise
 from perfgate.measure.commit import read_commit
@@ -40,20 +43,16 @@ from perfgate.records import (
     Judgement,
     Launch,
     Measured,
-    Mode,
     Outcome,
     Protocol,
     RunResult,
     Tolerance,
     Unchanged,
-    Verdict,
     digest,
 )
 from perfgate.settings import Settings
 from perfgate.spec.cases import expand
 from perfgate.spec.model import ModelSpec, read_specs
-
-_SUSPECT = (Verdict.REGRESSION, Verdict.INCONCLUSIVE)
 
 
 class Pipeline:
@@ -78,6 +77,14 @@ class Pipeline:
             cap_bytes=settings.engine_cache_mib << 20,
             say=progress.say,
         )
+        shop = Workshop(
+            settings=settings,
+            environment=self.environment,
+            baselines=self.baselines,
+            protocol=self.protocol,
+        )
+        self._bases = Bases(shop, self.backend, self._engines, self.cases, progress.say)
+        self._found = Found()
 
     def plan(self, paths: Sequence[Path]) -> list[tuple[ModelSpec, Case]]:
         """All cases of the specs under `paths`. Runs no script and builds nothing. Raises `SpecError`."""
@@ -125,11 +132,12 @@ class Pipeline:
 
         `engine` is a prebuilt engine file to gate in place of building one.
         """
+        self._bases.check()
         prebuilt = None if engine is None else file_digest(engine)
         prepared, pending = self._preparation.all_cases(selected, prebuilt=prebuilt)
         result = self._result([*prepared, *missing])
         jobs, known = self._build(pending, prebuilt=engine)
-        outcomes, self.interrupted = self._measure(jobs, with_outcomes(result, known))
+        outcomes = self._measure(jobs, with_outcomes(result, known))
         return self.judged(with_outcomes(result, {**known, **outcomes}))
 
     def run_benchmarks(self, nodes: Sequence[str], *, root: Path) -> list[CaseResult]:
@@ -192,7 +200,13 @@ class Pipeline:
         return msgspec.structs.replace(result, cases=cases, summary=summary)
 
     def judge_case(self, case: CaseResult) -> Judgement:
-        return judge(case.case, case.outcome, self.baselines, self.environment, self.protocol)
+        """What the gate says of one case, with what was found while measuring it."""
+        evidence = self._found.evidence.get(case.case.id, NONE)
+        evidence = msgspec.structs.replace(evidence, accuracy=case.accuracy)
+        judgement = judge(
+            case.case, case.outcome, self.baselines, self.environment, self.protocol, evidence=evidence
+        )
+        return without_base(judgement, case.outcome, self._found.without_base.get(case.case.id, ""))
 
     def empty_result(self) -> RunResult:
         return self._result(())
@@ -205,6 +219,7 @@ class Pipeline:
             created=f"{now:%Y-%m-%dT%H:%M:%SZ}",
             perfgate=__version__,
             commit=read_commit(Path(self.settings.root)),
+            base=self._bases.base.commit,
             environment=self.environment,
             protocol=self.protocol,
             cases=tuple(cases),
@@ -260,51 +275,25 @@ class Pipeline:
             target = self.settings.path("out") / TIMING_NAME / f"{facts.timing_cache_digest}.timing"
             write_bytes(target, timing.read_bytes())
 
-    def _measure(self, jobs: Sequence[Job], result: RunResult) -> tuple[dict[str, Outcome], bool]:
-        """Measure under the device's lock; suspects are measured again with fresh launches only."""
+    def _measure(self, jobs: Sequence[Job], result: RunResult) -> dict[str, Outcome]:
+        """Measure under the device's lock; suspects are confirmed by fresh launches only."""
         if not jobs:
-            return {}, False
-        with self._lock():
+            return {}
+        court = Court(
+            baselines=self.baselines,
+            environment=self.environment,
+            protocol=self.protocol,
+            default_mode=self.backend.modes()[0],
+            budget=self.settings.budget(),
+            run_id=result.run_id,
+        )
+        cases = {case.case.id: case for case in result.cases}
+        with self._lock(), self._bases as bases:
             checkpoint = Checkpoint(result, self.settings.path("out") / RESULTS_NAME)
-            outcomes, interrupted = measure(jobs, self.progress, checkpoint=checkpoint)
-            if not interrupted:
-                enqueued, interrupted = self._measure_without_graph(jobs, outcomes)
-                outcomes |= enqueued
-            suspects = [job for job in jobs if self._suspect(result, job.case_id, outcomes[job.case_id])]
-            if not suspects or interrupted:
-                return outcomes, interrupted
-            names = ", ".join(job.case_id for job in suspects)
-            self.progress.say(f"measuring again, with fresh launches only: {names}")
-            again, interrupted = measure(suspects, self.progress, checkpoint=checkpoint)
-        return {**outcomes, **{key: _confirmed(outcomes[key], again[key]) for key in again}}, interrupted
-
-    def _measure_without_graph(
-        self, jobs: Sequence[Job], outcomes: Mapping[str, Outcome]
-    ) -> tuple[dict[str, Outcome], bool]:
-        """Cases that no CUDA graph can hold, enqueued instead where the spec did not ask for the graph.
-
-        The mode that was measured is recorded, and is never compared with the other.
-        """
-        enqueue = [
-            msgspec.structs.replace(job, target=without_graph(job.target))
-            for job in jobs
-            if _needs_enqueue(outcomes[job.case_id], job, self.backend.modes()[0])
-        ]
-        if not enqueue:
-            return {}, False
-        names = ", ".join(job.case_id for job in enqueue)
-        self.progress.say(f"no CUDA graph can hold these, so they are enqueued: {names}")
-        measured, interrupted = measure(enqueue, self.progress)
-        return {
-            job.case_id: _in_mode(measured[job.case_id], job.target.case.mode)
-            for job in enqueue
-            if isinstance(job.target, EngineTarget)
-        }, interrupted
-
-    def _suspect(self, result: RunResult, case_id: str, outcome: Outcome) -> bool:
-        case = next(item.case for item in result.cases if item.case.id == case_id)
-        judged = judge(case, outcome, self.baselines, self.environment, self.protocol)
-        return isinstance(outcome, Measured) and judged.verdict in _SUSPECT
+            measuring = Measuring(court, bases, self.progress, self.progress.say)
+            self._found = measuring.run(jobs, cases, checkpoint)
+        self.interrupted = self._found.interrupted
+        return self._found.outcomes
 
     def _lock(self) -> AbstractContextManager[None]:
         """One benchmark a device, over all processes of this machine."""
@@ -329,39 +318,6 @@ def describe(backend: Backend) -> str:
     return (
         f"{backend.name} ({', '.join(f'{name} {version}' for name, version in backend.versions().items())})"
     )
-
-
-def _needs_enqueue(outcome: Outcome, job: Job, default: Mode) -> bool:
-    asked = job.target.case.mode if isinstance(job.target, EngineTarget) else None
-    return isinstance(outcome, Failed) and outcome.stage == "capture" and asked == default
-
-
-def without_graph(target: EngineTarget | CallableTarget) -> EngineTarget | CallableTarget:
-    """The same launch with the execution enqueued."""
-    if isinstance(target, CallableTarget):
-        return target
-    mode = msgspec.structs.replace(target.case.mode, drive="enqueue")
-    return msgspec.structs.replace(target, case=msgspec.structs.replace(target.case, mode=mode))
-
-
-def _in_mode(outcome: Outcome, mode: Mode) -> Outcome:
-    if not isinstance(outcome, Measured):
-        return outcome
-    return msgspec.structs.replace(outcome, mode=mode)
-
-
-def _confirmed(first: Outcome, again: Outcome) -> Outcome:
-    """The fresh launches are judged; those that made the case a suspect are kept beside them."""
-    if isinstance(first, Measured) and isinstance(again, Measured):
-        return msgspec.structs.replace(again, screen=first.launches)
-    if isinstance(first, Measured) and isinstance(again, Failed) and again.stage == "interrupted":
-        # Kept, but a suspect alone fails no build.
-        doubt = [
-            msgspec.structs.replace(one, invalid="interrupted before it was confirmed")
-            for one in first.launches
-        ]
-        return msgspec.structs.replace(first, launches=tuple(doubt))
-    return again
 
 
 def _ghost(case_id: str, backend: str) -> Case:

@@ -29,6 +29,21 @@ class Baselines(Record):
     elsewhere: dict[str, Stored] = {}
 
 
+def runs_of(case: BaselineCase) -> list[tuple[float, ...]]:
+    """The launch medians (ns) of each run that was promoted together."""
+    values, found, start = case.metrics["latency_ns"], [], 0
+    for run in case.runs or (None,):
+        stop = len(values) if run is None else start + run.launches
+        found.append(values[start:stop])
+        start = stop
+    return found
+
+
+def days_of(case: BaselineCase) -> int:
+    """On how many days they were taken."""
+    return len({run.created[:10] for run in case.runs}) or 1
+
+
 def timing_path(baseline: Path, model: str, precision: str) -> Path:
     """The timing cache of the engine that serves a model's cases of one precision: beside the baseline."""
     return baseline.parent / f"{model}.{precision}.timing"
@@ -52,6 +67,11 @@ def read_baseline(path: Path) -> Baseline:
             raise DataError("names an environment that is not in the file", where=f"{path}: cases.{case_id}")
         if wrong := metrics_fault(case.metrics):
             raise DataError(wrong, where=f"{path}: cases.{case_id}.metrics")
+        launches = len(case.metrics["latency_ns"])
+        if case.runs and sum(run.launches for run in case.runs) != launches:
+            raise DataError(
+                f"its runs do not add up to {launches} launches", where=f"{path}: cases.{case_id}.runs"
+            )
     return baseline
 
 
