@@ -68,6 +68,8 @@ def explain_case(
         graph=graph.changes,
         differences=around.all,
         unseen=tuple(unseen[:_MOST]),
+        base_engine=base.facts,
+        base_recipe=base.recipe,
     )
 
 
