@@ -32,7 +32,7 @@ _LEADING: tuple[Cause, ...] = ("precision", "un-fused", "new-layers")
 class Evidence(NamedTuple):
     """All that a cause can rest on. `times` is None where no load was profiled; `differing_layers` counts the
     groups that are not the same in kind, None where layers are not known. `clock` says in words who clocked
-    lower; `gated_ratio` is head by base as it was judged; `toolchain` and `environment` are the key differences."""
+    lower; `gated_ratio` is head by base as judged; `toolchain` and `environment` are key differences."""
 
     times: Times | None
     graph: Sequence[GraphChange]
