@@ -38,7 +38,7 @@ TRIALS = 2
 _LIMIT_BYTES = 64 << 20
 
 
-class Tested(Record):
+class Finding(Record):
     """A commit, what became of it, and the ratio to GOOD where launches were taken."""
 
     commit: Commit
@@ -57,7 +57,7 @@ class Task(Record):
     root: str
     good: BaseEngine
     known: dict[Sha256, Verdict] = {}
-    steps: tuple[Tested, ...] = ()
+    steps: tuple[Finding, ...] = ()
     stopped: Text = ""
 
 
@@ -141,26 +141,26 @@ class Workbench:
         return Verdict.INCONCLUSIVE, ratio, note
 
 
-def step(task: Task, bench: Workbench) -> tuple[int, Tested]:
+def step(task: Task, bench: Workbench) -> tuple[int, Finding]:
     """Test the commit that is checked out. A commit that cannot be built or decided is skipped."""
     place = Path(task.root)
     commit = read_commit(place)
     try:
         head = bench.engine(place, commit)
     except (CaseError, SpecError, UsageError) as error:
-        return SKIP, Tested(commit=commit, note=f"cannot be tested: {error.what}"[:2000])
+        return SKIP, Finding(commit=commit, note=f"cannot be tested: {error.what}"[:2000])
     digest = head.job.engine.digest if head.job.engine else ""
     if digest in task.known:
         verdict = task.known[digest]
-        tested = Tested(commit=commit, verdict=verdict, engine_digest=digest, note="an engine seen before")
+        tested = Finding(commit=commit, verdict=verdict, engine_digest=digest, note="an engine seen before")
         return _code(verdict), tested
     try:
         verdict, ratio, note = bench.trial(task.good, head)
     except CaseError as error:
-        return SKIP, Tested(
+        return SKIP, Finding(
             commit=commit, engine_digest=digest, note=f"its launch failed: {error.what}"[:2000]
         )
-    tested = Tested(commit=commit, verdict=verdict, engine_digest=digest, ratio=ratio, note=note)
+    tested = Finding(commit=commit, verdict=verdict, engine_digest=digest, ratio=ratio, note=note)
     return _code(verdict), tested
 
 
@@ -170,7 +170,7 @@ def _code(verdict: Verdict) -> int:
     return AS_FAST if verdict in (Verdict.PASS, Verdict.IMPROVEMENT) else SKIP
 
 
-def remembered(task: Task, tested: Tested) -> Task:
+def remembered(task: Task, tested: Finding) -> Task:
     """The task with one more step; a verdict that decides holds for every commit of the same engine."""
     known = task.known
     if tested.engine_digest and tested.verdict and _code(tested.verdict) != SKIP:

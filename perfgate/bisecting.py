@@ -1,4 +1,4 @@
-"""The first commit that is slower: `git bisect run` in a temporary worktree, with the confirmation as its test.
+"""The first commit that is slower: `git bisect run` in a temporary worktree, the confirmation as its test.
 
 The user's own checkout is never touched: git keeps the state of a bisection apart for each worktree.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from perfgate.bases import BaseEngine
-from perfgate.bisect_step import Task, Tested, Workbench, read_task
+from perfgate.bisect_step import Finding, Task, Workbench, read_task
 from perfgate.children import Finished, package_environment, run_child
 from perfgate.errors import CaseError, InfrastructureError, RefusedError, UsageError
 from perfgate.files import record_json, write_text
@@ -24,6 +24,8 @@ from perfgate.settings import Settings
 
 _TIMEOUT_S = 86_400
 _SHORT_TIMEOUT_S = 60
+# More candidates than this say nothing that their number does not, and git's answer is kept short.
+_MOST = 50
 # git passes these to what it starts; here they would point back at the user's checkout.
 _GITS_OWN = re.compile(r"^GIT_(?:DIR|WORK_TREE|INDEX_FILE|PREFIX|COMMON_DIR|OBJECT_DIRECTORY)$")
 _QUIET = ("-c", "core.hooksPath=/dev/null", "-c", "advice.detachedHead=false")
@@ -35,10 +37,10 @@ class Bisection(Record):
 
     good: Commit
     bad: Commit
-    ends: Tested
-    steps: tuple[Tested, ...] = ()
+    ends: Finding
+    steps: tuple[Finding, ...] = ()
     first: Commit | None = None
-    confirmed: Tested | None = None
+    confirmed: Finding | None = None
     candidates: tuple[Commit, ...] = ()
 
     @property
@@ -117,25 +119,27 @@ def _left(tree: Path) -> list[Commit]:
         _git(tree, "for-each-ref", "--format=%(refname)", "refs/bisect/"), "for-each-ref"
     ).stdout_tail.split()
     good = [ref for ref in refs if "/good-" in ref]
-    found = _checked(_git(tree, "rev-list", "refs/bisect/bad", "--not", *good), "rev-list")
+    found = _checked(
+        _git(tree, "rev-list", f"--max-count={_MOST}", "refs/bisect/bad", "--not", *good), "rev-list"
+    )
     return [resolve(tree, sha) for sha in found.stdout_tail.split()]
 
 
 def _against_parent(
     bench: Workbench, tree: Path, place: Path, first: Commit, say: Callable[[str], None]
-) -> Tested:
+) -> Finding:
     parent = resolve(tree, f"{first.sha}^")
     try:
         base, head = (_at(bench, tree, place, one, say) for one in (parent, first))
         return _tested(bench, base, head)
     except CaseError as error:
-        return Tested(commit=first, note=f"cannot be held against its parent: {error.what}"[:2000])
+        return Finding(commit=first, note=f"cannot be held against its parent: {error.what}"[:2000])
 
 
-def _tested(bench: Workbench, base: BaseEngine, head: BaseEngine) -> Tested:
+def _tested(bench: Workbench, base: BaseEngine, head: BaseEngine) -> Finding:
     verdict, ratio, note = bench.trial(base, head)
     digest = head.job.engine.digest if head.job.engine else ""
-    return Tested(commit=head.commit, verdict=verdict, engine_digest=digest, ratio=ratio, note=note)
+    return Finding(commit=head.commit, verdict=verdict, engine_digest=digest, ratio=ratio, note=note)
 
 
 def _at(bench: Workbench, tree: Path, place: Path, commit: Commit, say: Callable[[str], None]) -> BaseEngine:
@@ -148,7 +152,7 @@ def _known(engine: BaseEngine, verdict: Verdict) -> dict[str, Verdict]:
     return {engine.job.engine.digest: verdict} if engine.job.engine else {}
 
 
-def _ratio(tested: Tested) -> str:
+def _ratio(tested: Finding) -> str:
     return f"{tested.ratio.estimate:.3f} × as long" if tested.ratio else tested.note
 
 

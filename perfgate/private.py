@@ -10,6 +10,8 @@ from pathlib import Path
 
 _SECRET_NAME = re.compile(r"TOKEN|SECRET|KEY|PASS|AUTH|CRED|COOKIE|WEBHOOK|DSN|PRIVATE|SIGN", re.I)
 _LEAST_SECRET, _LEAST_VALUE = 4, 12
+# What goes on behind the beginning of a path.
+_REST = r"(?:/[^\s\"'<>|:,;`)\]]*)?"
 # What secrets and places look like, whoever they belong to.
 _PATTERNS = (
     (
@@ -30,7 +32,10 @@ _PATTERNS = (
     (re.compile(r"\b([a-z][a-z0-9+.-]*://)[^/\s\"'@]+@"), r"\1<login>@"),
     (re.compile(r"(?<![\w.])[\w.+-]+@[\w-]+(?:\.[\w-]+)+"), "<address>"),
     (re.compile(r"\b(?:GPU|MIG)-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.I), "<uuid>"),
-    (re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?::\d+)?(?![\d.])(?=\s|/|$|\"|,)"), "<ip>"),
+    # Four numbers may be a version of TensorRT: an address is one in a private network, or with a port.
+    (re.compile(r"(?<![\d.])(?:192\.168|172\.(?:1[6-9]|2\d|3[01]))\.\d{1,3}\.\d{1,3}(?![\d.])"), "<ip>"),
+    (re.compile(r"(?:(?<=//)|(?<=@))(?:\d{1,3}\.){3}\d{1,3}(?![\d.])"), "<ip>"),
+    (re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}:\d{2,5}\b"), "<ip>"),
     (
         re.compile(
             r"(?<![\w.<])/(?:home|root|Users|mnt|tmp|var|opt|srv|data|work|workspace|builds|run|usr|github|__w)"
@@ -65,7 +70,8 @@ class Scrubber:
     def __call__(self, text: str) -> str:
         for word, said in self._known:
             if word in text:
-                text = re.sub(rf"(?<![A-Za-z0-9]){re.escape(word)}(?![A-Za-z0-9])", said, text)
+                tail = _REST if said == "<path>" else ""
+                text = re.sub(rf"(?<![A-Za-z0-9]){re.escape(word)}(?![A-Za-z0-9]){tail}", said, text)
         for pattern, said in _PATTERNS:
             text = pattern.sub(said, text)
         return text
