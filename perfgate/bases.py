@@ -26,6 +26,7 @@ from perfgate.records import (
     Environment,
     Mode,
     Protocol,
+    Recipe,
     Record,
 )
 from perfgate.settings import Settings
@@ -33,11 +34,14 @@ from perfgate.spec.model import ModelSpec, read_spec
 
 
 class BaseEngine(Record):
-    """What to launch on base's side, the commit that it is from, and what is to be said of it."""
+    """What to launch on base's side, the commit that it is from, and what is to be said of it. The ONNX file
+    is there while `Bases` is open; it and the recipe are not known of an engine that was only kept."""
 
     job: Job
     commit: Commit = Commit()
     notes: tuple[str, ...] = ()
+    onnx: str = ""
+    recipe: Recipe | None = None
 
 
 class Workshop(Record):
@@ -154,7 +158,13 @@ class Bases:
         described, request = preparation.one_case(spec, case)
         built = self._engines.get(request, timeout_s=settings.build_timeout_s)
         job = self._job(case, mode, built, str(spec.folder.resolve()))
-        return BaseEngine(job=job, commit=base, notes=_notes(result, described, stored, built[1]))
+        return BaseEngine(
+            job=job,
+            commit=base,
+            notes=_notes(result, described, stored, built[1]),
+            onnx=request.onnx,
+            recipe=described.recipe,
+        )
 
     def _place(self, sha: str) -> Path:
         if sha not in self._places:

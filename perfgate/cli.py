@@ -16,6 +16,7 @@ from click.exceptions import Exit
 
 from perfgate import __version__
 from perfgate.cli_engines import build, export, throughput
+from perfgate.cli_explain import bisect, bundle, explain
 from perfgate.cli_gate import anchor
 from perfgate.cli_history import history
 from perfgate.cli_precision import precision
@@ -280,7 +281,21 @@ def schema(kind: str) -> None:
     click.echo(json.dumps(msgspec.json.schema(types[kind]), indent=2, sort_keys=True))
 
 
-for _command in (anchor, alert, build, exporter, history, metrics, precision, site, throughput, trend):
+for _command in (
+    alert,
+    anchor,
+    bisect,
+    build,
+    bundle,
+    explain,
+    exporter,
+    history,
+    metrics,
+    precision,
+    site,
+    throughput,
+    trend,
+):
     cli.add_command(_command)
 cli.add_command(export)
 

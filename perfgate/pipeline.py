@@ -21,6 +21,7 @@ from perfgate.engine.cache import EngineCache
 from perfgate.engine.gpu import device_uuid
 from perfgate.engine.interface import Backend
 from perfgate.errors import CaseError, InfrastructureError
+from perfgate.explaining import Explaining
 from perfgate.files import file_digest, write_bytes
 from perfgate.gate.accuracy import with_answers
 from perfgate.gate.baselines import Baselines, Stored, load_baselines, stale
@@ -45,6 +46,7 @@ from perfgate.records import (
     CaseResult,
     EngineFacts,
     Environment,
+    Explanation,
     Failed,
     Judgement,
     Launch,
@@ -55,6 +57,7 @@ from perfgate.records import (
     RunResult,
     Tolerance,
     Unchanged,
+    Verdict,
     digest,
 )
 from perfgate.settings import Settings
@@ -99,6 +102,8 @@ class Pipeline:
         )
         self._bases = Bases(shop, self.backend, self._engines, self.cases, progress.say)
         self._found = Found()
+        self._onnx: dict[str, str] = {}
+        self._explained: dict[str, Explanation] = {}
 
     def plan(self, paths: Sequence[Path]) -> list[tuple[ModelSpec, Case]]:
         """All cases of the specs under `paths`. Runs no script and builds nothing. Raises `SpecError`."""
@@ -218,7 +223,13 @@ class Pipeline:
     def judged(self, result: RunResult) -> RunResult:
         """The result with a judgement on every case and the summary."""
         cases = tuple(
-            self._waived(msgspec.structs.replace(case, judgement=self.judge_case(case)))
+            self._waived(
+                msgspec.structs.replace(
+                    case,
+                    judgement=self.judge_case(case),
+                    explanation=self._explained.get(case.case.id, case.explanation),
+                )
+            )
             for case in result.cases
         )
         summary = summarise(
@@ -289,6 +300,7 @@ class Pipeline:
         known: dict[str, Outcome] = {}
         for item in pending:
             case = item.result.case
+            self._onnx[case.id] = item.request.onnx
             self.progress.say(f"{case.id}: building the engine, or taking it from the cache")
             try:
                 engine, facts = (
@@ -341,6 +353,11 @@ class Pipeline:
             checkpoint = Checkpoint(result, self.settings.path("out") / RESULTS_NAME)
             measuring = Measuring(court, bases, self.progress, self.progress.say)
             self._found = measuring.run(jobs, cases, checkpoint)
+            measured = with_outcomes(result, self._found.outcomes).cases
+            slower = [case for case in measured if self.judge_case(case).verdict is Verdict.REGRESSION]
+            if not self._found.interrupted:
+                explaining = Explaining(bases, self.environment, self.backend.kind, self.progress.say)
+                self._explained = explaining.all(slower, jobs, self._onnx)
         self.interrupted = self._found.interrupted
         return self._found.outcomes
 

@@ -41,7 +41,8 @@ class Layer(Record):
     """One layer of a built engine.
 
     `precision` is the type of its weights where it has any, otherwise of its first output; it is empty
-    where the engine does not say. `onnx_nodes` are the nodes of the graph that went into it.
+    where the engine does not say. `onnx_nodes` are the nodes of the graph that went into it, `shapes` the
+    dimensions of its outputs.
     """
 
     name: Text
@@ -52,6 +53,7 @@ class Layer(Record):
     formats: tuple[Text, ...] = ()
     onnx_nodes: tuple[Text, ...] = ()
     weights: dict[str, Count] = {}
+    shapes: tuple[tuple[int, ...], ...] = ()
 
     @property
     def computes(self) -> bool:
@@ -117,7 +119,12 @@ def _layer(entry: object) -> Layer:
         formats=tuple(str(output.get("Format/Datatype", output.get("Format", ""))) for output in outputs),
         onnx_nodes=_nodes(name, str(entry.get("Metadata", ""))),
         weights=dict(weights),
+        shapes=tuple(_dimensions(output.get("Dimensions")) for output in outputs),
     )
+
+
+def _dimensions(found: object) -> tuple[int, ...]:
+    return tuple(axis for axis in found if isinstance(axis, int)) if isinstance(found, list) else ()
 
 
 def element_type(text: str) -> str:

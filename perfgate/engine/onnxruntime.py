@@ -8,13 +8,15 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perfgate.engine._ort_layers import profile_nodes, read_ort_layers
+from perfgate.engine._trt_inspect import pack_layers
 from perfgate.engine.gpu import device_name
 from perfgate.engine.host import cpu_count, cpu_name
-from perfgate.engine.interface import Backend, BuildRequest, Runner, Samples, blocking_samples
+from perfgate.engine.interface import Backend, BuildRequest, LayerTimes, Runner, Samples, blocking_samples
 from perfgate.errors import CaseError
 from perfgate.files import file_digest
 from perfgate.records import Case, EngineFacts, Mode, Protocol, Tensor
@@ -93,6 +95,7 @@ class OnnxRuntimeBackend(Backend):
             build_ns=build_ns,
             layers=layers,
             precision_share=share,
+            layer_record=pack_layers(read_ort_layers(Path(request.engine), Path(request.onnx))),
             notes=_notes(request.recipe.precision, self.kind),
         )
 
@@ -105,6 +108,24 @@ class OnnxRuntimeBackend(Backend):
         with _named("cannot load the engine"):
             session = onnxruntime.InferenceSession(str(engine), options, providers=_providers(built))
         return _SessionRunner(session, case, on_gpu=self.kind == "gpu")
+
+    def profile(
+        self, engine: Path, case: Case, make: Callable[[Tensor], np.ndarray], *, queries: int
+    ) -> LayerTimes:
+        """ONNX Runtime's own profile of nodes. Raises `CaseError`."""
+        import onnxruntime
+
+        options = _session_options(self.build_options())
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+
+        def start(prefix: str) -> tuple[Any, Runner]:
+            options.enable_profiling, options.profile_file_prefix = True, prefix
+            with _named("cannot load the engine"):
+                providers = _providers(self.build_options())
+                session = onnxruntime.InferenceSession(str(engine), options, providers=providers)
+            return session, _SessionRunner(session, case, on_gpu=self.kind == "gpu")
+
+        return profile_nodes(start, make, queries)
 
 
 class _SessionRunner(Runner):

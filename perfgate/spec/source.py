@@ -85,6 +85,11 @@ def _digests(files: list[Path], folder: Path) -> dict[str, str]:
     }
 
 
+def script_files(spec: ModelSpec) -> list[Path]:
+    """The model script with the local files that it imports; none for a model that is a file."""
+    return [] if spec.source.onnx else _imports(spec.folder / spec.source.script)[0]
+
+
 def materialise(spec: ModelSpec, store: Path) -> SourceModel:
     """The model's ONNX file, generated into `store` (by digest) when it is not there yet.
 
