@@ -21,6 +21,7 @@ from perfgate.cli_publish import alert, exporter, metrics
 from perfgate.cli_trend import site, trend
 from perfgate.errors import InfrastructureError, PerfgateError, UsageError
 from perfgate.files import FULL_DISK, check_writable, write_error
+from perfgate.report.i18n import LANGUAGES
 
 if TYPE_CHECKING:
     from perfgate.records import RunResult
@@ -89,6 +90,11 @@ def _settings_options(command: F) -> F:
     return command
 
 
+_language = click.option(
+    "--lang", "language", type=click.Choice(LANGUAGES), help="Language of the report.  [default: en]"
+)
+
+
 @cli.command()
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
 @click.option("-k", "keyword", default="", help="Only cases whose id contains this text.")
@@ -101,6 +107,7 @@ def _settings_options(command: F) -> F:
 @click.option("--require-baseline", is_flag=True, default=None, help="A case without a baseline fails.")
 @click.option("--ignore", type=float, help="Slowdown to ignore, as a share.")
 @click.option("--catch", type=float, help="Slowdown to catch, as a share.")
+@_language
 @_settings_options
 def run(paths: tuple[Path, ...], keyword: str, engine: Path | None, **flags: Any) -> None:
     """Build, measure and gate the models (all of models/ where no PATHS are given)."""
@@ -128,8 +135,8 @@ def run(paths: tuple[Path, ...], keyword: str, engine: Path | None, **flags: Any
         if engine is not None and not engine.is_file():
             raise UsageError(f"no such file: {engine}", where="--engine", fix="name an engine file")
         result = pipeline.run(selected, missing=missing, engine=engine)
-    written = write_outputs(result, settings.path("out"))
-    _show(result)
+    written = write_outputs(result, settings.path("out"), settings.language)
+    _show(result, settings.language)
     click.echo("\n".join(f"wrote {path}" for path in written), err=True)
     _leave(result)
 
@@ -143,7 +150,7 @@ def compare(base: Path, head: Path) -> None:
     from perfgate.outputs import read_results
 
     result = compare_results(read_results(base), read_results(head), results=str(head))
-    _show(result)
+    _show(result, _load({}).language)
     _leave(result)
 
 
@@ -177,19 +184,21 @@ def promote(results: Path, reason: str, accept: tuple[str, ...], allow_dirty: bo
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Write to a file instead of the screen."
 )
-def report(results: Path, kind: str, output: Path | None) -> None:
+@_language
+def report(results: Path, kind: str, output: Path | None, language: str | None) -> None:
     """Render a results file; computes nothing and needs no GPU."""
     from perfgate.files import write_text
     from perfgate.outputs import read_results
     from perfgate.report import render
 
     result = read_results(results)
+    spoken = language or _load({}).language
     if output is not None:
-        write_text(output, render(result, kind))
+        write_text(output, render(result, kind, spoken))
     elif kind == "terminal":
-        _show(result)
+        _show(result, spoken)
     else:
-        click.echo(render(result, kind), nl=False)
+        click.echo(render(result, kind, spoken), nl=False)
 
 
 @cli.command()
@@ -263,12 +272,12 @@ def _load(flags: dict[str, Any]) -> Settings:
     return load_settings(flags, start=Path.cwd())
 
 
-def _show(result: RunResult) -> None:
+def _show(result: RunResult, language: str) -> None:
     from rich.console import Console
 
     from perfgate.report.terminal import print_result
 
-    print_result(result, Console())
+    print_result(result, Console(), language)
 
 
 def _show_stacks(table: StackTable, kind: str) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from perfgate.report import format as fmt
-from perfgate.report.view import _BY_WORD, NOT_JUDGED, Tag
+from perfgate.report.format import quantity as quantity
+from perfgate.report.view import verdict_tag as verdict_tag
 
 BLOCKS, ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "_.-:=+*#"
 _NEARLY_FLAT = 0.01  # a sparkline spans at least this share of its level, or noise would look like news
@@ -87,22 +88,6 @@ class CaseTrend:
     def last(self) -> Night:
         """The newest night."""
         return self.nights[-1]
-
-
-def quantity(value: float, metric: str) -> str:
-    """A value in the unit that its metric's name tells."""
-    if metric.endswith("_ns"):
-        return fmt.duration(value)
-    if metric.endswith("_bytes"):
-        return fmt.size(value)
-    return fmt.rate(value) if metric.endswith("_qps") else f"{value:.6g}"
-
-
-def verdict_tag(word: str) -> Tag:
-    """The verdict of a night; a word that we do not know is shown as it is."""
-    if not word:
-        return NOT_JUDGED
-    return _BY_WORD.get(word) or Tag(fmt.line(word, 40), "·", ".", "grey", 99)
 
 
 def short(commit: str) -> str:

@@ -33,6 +33,8 @@ def poison(value: Any, name: str = "") -> Any:
         "precision",
         "typing",
         "stage",
+        "kind",
+        "evidence",
         "drive",
         "wait",
         "digest",
@@ -43,9 +45,9 @@ def poison(value: Any, name: str = "") -> Any:
 
 def test_hostile_text_stays_text_in_html(run: RunResult) -> None:
     text = render(poison(run), "html")
-    assert "<script" not in text and "\x1b" not in text and "\u202e" not in text
+    assert text.count("<script") == 1 and "\x1b" not in text and "\u202e" not in text
     assert text.count("&lt;script&gt;alert(1)&lt;/script&gt;") > 50
-    assert not re.search(r'(href|src)="(?!#c\d)', text)
+    assert not re.search(r'(href|src)="(?!#c\d|#cases")', text)
 
 
 def test_hostile_text_stays_text_in_markdown(run: RunResult) -> None:

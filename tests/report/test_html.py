@@ -10,7 +10,7 @@ import pytest
 from perfgate.records import RunResult
 from perfgate.report import render
 
-VOID = {"meta", "br", "path", "link", "img", "hr"}
+VOID = {"meta", "br", "path", "link", "img", "hr", "input"}
 
 
 class Page(HTMLParser):
@@ -20,7 +20,7 @@ class Page(HTMLParser):
         super().__init__(convert_charrefs=True)
         self.open: list[str] = []
         self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.style = ""
+        self.style = self.script = ""
         self.text = ""
         self.feed(text)
         self.close()
@@ -40,6 +40,8 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self.open and self.open[-1] == "style":
             self.style += data
+        elif self.open and self.open[-1] == "script":
+            self.script += data
         else:
             self.text += data
 
@@ -52,20 +54,27 @@ def page(run: RunResult) -> Page:
     return Page(render(run, "html"))
 
 
-def test_the_policy_allows_this_style_sheet_and_nothing_else(page: Page) -> None:
+def test_the_policy_allows_this_style_sheet_and_this_script_and_nothing_else(page: Page) -> None:
     policy = next(a["content"] for t, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
-    digest = base64.b64encode(hashlib.sha256(page.style.encode()).digest()).decode()
-    assert policy is not None
-    assert policy.startswith(f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:")
+    style, script = (
+        base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        for text in (page.style, page.script)
+    )
+    assert policy == (
+        f"default-src 'none'; style-src 'sha256-{style}'; script-src 'sha256-{script}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
 
 
 def test_the_page_asks_for_nothing(page: Page) -> None:
     names = {tag for tag, _ in page.tags}
-    assert not names & {"script", "link", "img", "iframe", "object", "embed", "form", "base"}
+    assert len([tag for tag, _ in page.tags if tag == "script"]) == 1
+    assert not names & {"link", "img", "iframe", "object", "embed", "form", "base"}
     assert not page.values("src") and not page.values("style")
-    assert all(href.startswith("#c") for href in page.values("href"))
+    assert all(re.fullmatch("#(c[0-9]+|cases)", href) for href in page.values("href"))
     assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
     assert not re.search(r"https?://|@import|url\(", page.style)
+    assert not re.search(r"fetch|XMLHttp|import|innerHTML|eval|location|cookie|Storage", page.script)
 
 
 def test_ids_are_unique_and_every_link_and_label_finds_its_target(page: Page) -> None:
