@@ -162,7 +162,10 @@ def _sentence(text: str, result: RunResult) -> str:
     if shown is text or not isinstance(shown, Foreign):
         return shown
     total = sum(case_tag(case) is not NOT_RUN for case in result.cases)
-    counts = ", ".join(f"{count} {tag.label}" for tag, count in _counts(result))
+    each = gettext("%(count)s %(verdict)s")
+    counts = gettext(", ").join(
+        each % {"count": count, "verdict": tag.label} for tag, count in _counts(result)
+    )
     return gettext("%(total)s cases: %(counts)s.") % {"total": total, "counts": counts} if counts else shown
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 
 from babel.messages.catalog import Catalog, Message
@@ -20,6 +21,7 @@ from babel.messages.pofile import read_po, write_po
 REPORT = Path(__file__).parent.parent.parent / "perfgate" / "report"
 LOCALES = REPORT / "locale"
 _OPTIONS = {"newstyle_gettext": "true", "trimmed": "false", "trim_blocks": "true", "lstrip_blocks": "true"}
+_NO_DAY = datetime(2026, 1, 1, tzinfo=timezone.utc)
 _KEYWORDS = {"_": None, "gettext": None, "N_": None, "ngettext": (1, 2)}
 
 
@@ -52,7 +54,8 @@ def read(path: Path) -> Catalog:
 
 
 def compiled(catalogue: Catalog) -> bytes:
-    """The bytes of a `.mo` file."""
+    """The bytes of a `.mo` file, without the date of this day."""
+    catalogue.creation_date = catalogue.revision_date = _NO_DAY
     sink = io.BytesIO()
     write_mo(sink, catalogue)
     return sink.getvalue()

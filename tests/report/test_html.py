@@ -1,14 +1,17 @@
 import base64
 import hashlib
 import re
-import time
 from html.parser import HTMLParser
 
 import msgspec
 import pytest
+from conftest import every_verdict
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from perfgate.records import RunResult
-from perfgate.report import render
+from perfgate.report import charts, render
+from perfgate.report.i18n import LANGUAGES
 
 VOID = {"meta", "br", "path", "link", "img", "hr", "input"}
 
@@ -122,12 +125,61 @@ def test_an_unjudged_run_says_so(unjudged: RunResult) -> None:
     assert "NOT JUDGED" in text and "nothing is judged" in text and "MISSING" in text
 
 
-def test_five_hundred_cases_stay_small_and_quick(many: RunResult) -> None:
-    begin = time.monotonic()
-    text = render(many, "html")
-    assert time.monotonic() - begin < 3
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_five_hundred_cases_stay_below_a_megabyte_and_a_half(many: RunResult, language: str) -> None:
+    # How quickly: tests/benchmarks/report_speed.py.
+    text = render(many, "html", language)
     assert len(text.encode()) < 1_500_000
+    page = Page(text)
+    assert len([tag for tag, _ in page.tags if tag == "details"]) == 500
+    assert len([tag for tag, attrs in page.tags if attrs.get("class") == "rich"]) == 20
+
+
+def test_a_section_is_absent_where_the_result_has_nothing_for_it(unjudged: RunResult) -> None:
+    plain = msgspec.structs.replace(unjudged, policy_changes=())
+    text = Page(render(plain, "html")).text
+    for words in ("Why is it slower", "Accuracy", "Also judged", "Confirmation", "alters its own judge"):
+        assert words not in text
+
+
+def test_the_evidence_is_shown(page: Page) -> None:
+    for words in (
+        "conv1 + relu came apart",
+        "2.064 ms → 2.319 ms",
+        "Pow between /stem/conv1 and /stem/relu",
+        "63/64 (98.4 %)",
+        "features has 2 numbers that are not finite",
+        "10.9 % less",
+        "Log-likelihood ratio9.31",
+        "median 1980 MHz, 1905 to 1980 MHz",
+        "models/resnet50.toml: catch",
+        "perfgate run -k resnet50/fp16/b8 --remeasure",
+    ):
+        assert words in page.text
+
+
+def test_a_clean_tree_is_named_in_the_command_that_measures_again(run: RunResult) -> None:
+    clean = msgspec.structs.replace(run, commit=msgspec.structs.replace(run.commit, dirty=False))
+    assert f"git switch --detach {run.commit.sha}" in Page(render(clean, "html")).text
+    assert "git switch" not in Page(render(run, "html")).text
+
+
+def test_charts_are_left_out_where_vl_convert_is_not_installed(
+    run: RunResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(charts, "available", lambda: False)
+    text = render(run, "html")
+    assert 'class="rich"' not in text and "where vl-convert-python is installed" in text
     Page(text)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(1, 2**62 - 1), min_size=1, max_size=50))
+def test_any_samples_can_be_drawn(samples: list[int]) -> None:
+    drawing = charts.distribution(every_verdict()[0], samples)
+    assert (drawing is None) == (len(samples) < 2)
+    if drawing:
+        assert "NaN" not in drawing.body and "style=" not in drawing.body and "<script" not in drawing.body
 
 
 def test_beyond_a_thousand_cases_the_table_goes_on_without_sections(many: RunResult) -> None:
