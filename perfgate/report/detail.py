@@ -38,6 +38,7 @@ _BRIEF = (_METRICS[0], _METRICS[-1])
 class Detail:
     """What a case's own section shows. `launches` are rows of (number, baseline, head, samples, note)."""
 
+    brief: bool
     facts: tuple[tuple[str, str], ...]
     strip: Strip | None
     launches: tuple[tuple[str, str, str, str, str], ...]
@@ -57,18 +58,20 @@ class Detail:
 def case_detail(run: RunResult, result: CaseResult, *, brief: bool = False) -> Detail:
     """Everything that there is to say of one case; `brief` leaves the launches to the plot and the JSON."""
     launches = result.outcome.launches if isinstance(result.outcome, Measured) else ()
+    numbers = _numbers(result, launches, brief)
     rows = () if brief else _launch_rows(result, launches)
     judged = result.judgement
     differences = () if judged is None else judged.differences
     base, head = column(result, "base", "latency_ns"), column(result, "head", "latency_ns")
     return Detail(
-        facts=_facts(result, brief),
+        brief=brief,
+        facts=(*_facts(result, brief), *(_sides(numbers) if brief else ())),
         strip=strip(
             base[:1000], head[:1000], result.case.tolerance, None if judged is None else judged.ratio
         ),
         launches=rows[:LAUNCHES],
         launches_hidden=max(0, len(rows) - LAUNCHES),
-        numbers=_numbers(result, launches, brief),
+        numbers=() if brief else numbers,
         differences=tuple(
             (fmt.line(d.field), fmt.line(d.base) or absent(), fmt.line(d.head) or absent())
             for d in differences[:DIFFERENCES]
@@ -137,6 +140,11 @@ def _numbers(result: CaseResult, launches: Sequence[Launch], brief: bool) -> tup
         for label, base, head, show in rows
         if base is not None or head is not None
     )
+
+
+def _sides(numbers: Sequence[tuple[str, str, str]]) -> list[tuple[str, str]]:
+    """Numbers as facts, without the percentiles, which the table of all cases has."""
+    return [(label, f"{base} → {head}") for label, base, head in numbers if label not in ("p50", "p99")]
 
 
 def _percentiles(launches: Sequence[Launch]) -> dict[int, float]:

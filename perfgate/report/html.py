@@ -21,7 +21,7 @@ from perfgate.report.view import Row, run_view
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-FULL = 50  # sections; of the quieter cases beyond, the launches are a plot alone
+FULL = 30  # sections; of the quieter cases beyond, the launches are a plot alone
 SECTIONS = 1_000  # a file that a browser still opens; the table and the JSON hold every case
 
 
