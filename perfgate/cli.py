@@ -18,7 +18,7 @@ from perfgate import __version__
 from perfgate.cli_engines import build, export
 from perfgate.cli_history import history
 from perfgate.cli_publish import alert, exporter, metrics
-from perfgate.cli_trend import site, trend
+from perfgate.cli_trend import run_trends, site, trend
 from perfgate.errors import InfrastructureError, PerfgateError, UsageError
 from perfgate.files import FULL_DISK, check_writable, write_error
 from perfgate.report.i18n import LANGUAGES
@@ -185,7 +185,8 @@ def promote(results: Path, reason: str, accept: tuple[str, ...], allow_dirty: bo
     "-o", "--output", type=click.Path(path_type=Path), help="Write to a file instead of the screen."
 )
 @_language
-def report(results: Path, kind: str, output: Path | None, language: str | None) -> None:
+@click.option("--history", "database", help="Show how each case moved, from this history. HTML only.")
+def report(results: Path, kind: str, output: Path | None, language: str | None, database: str | None) -> None:
     """Render a results file; computes nothing and needs no GPU."""
     from perfgate.files import write_text
     from perfgate.outputs import read_results
@@ -193,12 +194,21 @@ def report(results: Path, kind: str, output: Path | None, language: str | None) 
 
     result = read_results(results)
     spoken = language or _load({}).language
-    if output is not None:
-        write_text(output, render(result, kind, spoken))
-    elif kind == "terminal":
+    if database and kind != "html":
+        raise UsageError("is for HTML only", where="--history", fix="--format html, or perfgate trend")
+    if kind == "terminal" and output is None:
         _show(result, spoken)
+        return
+    if database:
+        from perfgate.report import html
+
+        text = html.render(result, spoken, run_trends(result, database))
     else:
-        click.echo(render(result, kind, spoken), nl=False)
+        text = render(result, kind, spoken)
+    if output is not None:
+        write_text(output, text)
+    else:
+        click.echo(text, nl=False)
 
 
 @cli.command()

@@ -13,12 +13,14 @@ from perfgate.report import evidence
 from perfgate.report import format as fmt
 from perfgate.report.i18n import N_, gettext, said
 from perfgate.report.strip import Strip, strip
+from perfgate.report.trend_section import Past, past
 from perfgate.report.view import absent, column, middle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from perfgate.records import CaseResult, EngineFacts, Launch, RunResult
+    from perfgate.report.trend_view import CaseTrend
 
 LAUNCHES = 40
 DIFFERENCES = 60
@@ -53,9 +55,12 @@ class Detail:
     accuracy: evidence.Answers | None
     telemetry: tuple[tuple[str, str], ...]
     commands: tuple[str, ...]
+    past: Past | None = None
 
 
-def case_detail(run: RunResult, result: CaseResult, *, brief: bool = False) -> Detail:
+def case_detail(
+    run: RunResult, result: CaseResult, *, trend: CaseTrend | None = None, brief: bool = False
+) -> Detail:
     """Everything that there is to say of one case; `brief` leaves the launches to the plot and the JSON."""
     launches = result.outcome.launches if isinstance(result.outcome, Measured) else ()
     numbers = _numbers(result, launches, brief)
@@ -88,6 +93,7 @@ def case_detail(run: RunResult, result: CaseResult, *, brief: bool = False) -> D
         accuracy=None if result.accuracy is None else evidence.answers(result.accuracy),
         telemetry=() if brief else evidence.watched(launches),
         commands=_commands(run, result),
+        past=None if trend is None else past(trend),
     )
 
 
