@@ -185,7 +185,7 @@ def _facts(result: CaseResult, brief: bool) -> tuple[tuple[str, str], ...]:
         if result.outcome.engine is not None:
             facts += _engine(result.outcome.engine)[: -1 if brief else None]
     if isinstance(result.outcome, Unchanged):
-        facts.append((N_("Timing"), gettext(_UNCHANGED[result.outcome.evidence])))
+        facts.append((N_("Timing"), gettext(_UNCHANGED.get(result.outcome.evidence, ""))))
     return tuple((gettext(name), value) for name, value in facts if value)
 
 
