@@ -21,9 +21,10 @@ from perfgate.cli_gate import anchor
 from perfgate.cli_history import history
 from perfgate.cli_precision import precision
 from perfgate.cli_publish import alert, exporter, metrics
-from perfgate.cli_trend import site, trend
+from perfgate.cli_trend import run_trends, site, trend
 from perfgate.errors import InfrastructureError, PerfgateError, UsageError
 from perfgate.files import FULL_DISK, check_writable, write_error
+from perfgate.report.i18n import LANGUAGES
 
 if TYPE_CHECKING:
     from perfgate.records import RunResult
@@ -92,6 +93,11 @@ def _settings_options(command: F) -> F:
     return command
 
 
+_language = click.option(
+    "--lang", "language", type=click.Choice(LANGUAGES), help="Language of the report.  [default: en]"
+)
+
+
 @cli.command()
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
 @click.option("-k", "keyword", default="", help="Only cases whose id contains this text.")
@@ -113,6 +119,7 @@ def _settings_options(command: F) -> F:
 @click.option(
     "--confirm-budget", metavar="N|Ns", help="Launches a side, or seconds, a suspect.  [default: 32]"
 )
+@_language
 @_settings_options
 def run(
     paths: tuple[Path, ...], keyword: str, engine: Path | None, release: str | None, **flags: Any
@@ -146,8 +153,8 @@ def run(
         if engine is not None and not engine.is_file():
             raise UsageError(f"no such file: {engine}", where="--engine", fix="name an engine file")
         result = pipeline.run(selected, missing=missing, engine=engine)
-    written = write_outputs(result, settings.path("out"))
-    _show(result)
+    written = write_outputs(result, settings.path("out"), settings.language)
+    _show(result, settings.language)
     click.echo("\n".join(f"wrote {path}" for path in written), err=True)
     _leave(result)
 
@@ -161,7 +168,7 @@ def compare(base: Path, head: Path) -> None:
     from perfgate.outputs import read_results
 
     result = compare_results(read_results(base), read_results(head), results=str(head))
-    _show(result)
+    _show(result, _load({}).language)
     _leave(result)
 
 
@@ -206,19 +213,31 @@ def promote(
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Write to a file instead of the screen."
 )
-def report(results: Path, kind: str, output: Path | None) -> None:
+@_language
+@click.option("--history", "database", help="Show how each case moved, from this history. HTML only.")
+def report(results: Path, kind: str, output: Path | None, language: str | None, database: str | None) -> None:
     """Render a results file; computes nothing and needs no GPU."""
     from perfgate.files import write_text
     from perfgate.outputs import read_results
     from perfgate.report import render
 
     result = read_results(results)
-    if output is not None:
-        write_text(output, render(result, kind))
-    elif kind == "terminal":
-        _show(result)
+    spoken = language or _load({}).language
+    if database and kind != "html":
+        raise UsageError("is for HTML only", where="--history", fix="--format html, or perfgate trend")
+    if kind == "terminal" and output is None:
+        _show(result, spoken)
+        return
+    if database:
+        from perfgate.report import html
+
+        text = html.render(result, spoken, run_trends(result, database))
     else:
-        click.echo(render(result, kind), nl=False)
+        text = render(result, kind, spoken)
+    if output is not None:
+        write_text(output, text)
+    else:
+        click.echo(text, nl=False)
 
 
 @cli.command()
@@ -306,12 +325,12 @@ def _load(flags: dict[str, Any]) -> Settings:
     return load_settings(flags, start=Path.cwd())
 
 
-def _show(result: RunResult) -> None:
+def _show(result: RunResult, language: str) -> None:
     from rich.console import Console
 
     from perfgate.report.terminal import print_result
 
-    print_result(result, Console())
+    print_result(result, Console(), language)
 
 
 def _show_stacks(table: StackTable, kind: str) -> None:
