@@ -107,10 +107,13 @@ class Tolerance(Record):
 
 
 class Slo(Record):
-    """Absolute promises, judged even when nothing was measured anew. `engine_p99_ms` is closed loop: one
-    query at a time."""
+    """Absolute promises, judged even when nothing was measured anew, and never mixed. `engine_p99_ms` is
+    closed loop: one query at a time. `service_p99_ms` is open loop: queueing included, under `service_qps`
+    queries a second."""
 
     engine_p99_ms: Annotated[float, Meta(gt=0)] | None = None
+    service_p99_ms: Annotated[float, Meta(gt=0)] | None = None
+    service_qps: Annotated[float, Meta(gt=0)] | None = None
 
 
 class Case(Record, kw_only=True):
