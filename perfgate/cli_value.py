@@ -151,15 +151,15 @@ def _print(case: BusinessCase, runs: list[RunResult], language: str) -> None:
     from perfgate.report.value_terminal import print_case
 
     print_case(case, Console(), language)
-    if runs:
+    if case.stacks is not None and case.stacks.rows:
         click.echo("")
-        _print_stacks(runs)
+        _print_stacks(runs, language)
 
 
-def _print_stacks(runs: list[RunResult]) -> None:
+def _print_stacks(runs: list[RunResult], language: str = "en") -> None:
     from rich.console import Console
 
     from perfgate.report.value_terminal import print_stacks
     from perfgate.value.stacks import compare_stacks
 
-    print_stacks(compare_stacks(runs), Console())
+    print_stacks(compare_stacks(runs), Console(), language)

@@ -67,7 +67,7 @@ def _capacity(case: BusinessCase) -> Chart | None:
             {"mark": {"type": "rule", "color": "var(--red)", "strokeDash": [2, 3], "aria": False}},
             {
                 "mark": {
-                    "type": "text", "align": "left", "dx": 4, "dy": -5, "fontSize": 11, "x": 0,
+                    "type": "text", "align": "right", "dx": -4, "dy": -6, "fontSize": 11, "x": _SIZE[0],
                     "color": "var(--red)", "aria": False,
                 },
                 "encoding": {"text": {"field": "text"}},
@@ -113,21 +113,26 @@ def _cost(case: BusinessCase) -> Chart | None:
 def _lines(values: list[dict[str, Any]], axes: tuple[dict[str, Any], ...], name: str) -> list[dict[str, Any]]:
     """A line a stack, its name at its last point."""
     names = {"original": _("original"), "tensorrt": name}
-    across = {"field": "x", "type": "quantitative", "axis": {"grid": False, "tickCount": 5}, **axes[0]}
-    up = {"field": "y", "type": "quantitative", "axis": {"tickCount": 4}, **axes[1]}
+    across = {
+        "field": "x",
+        "type": "quantitative",
+        "axis": {"grid": False, "tickCount": 5, "format": "~s"},
+        **axes[0],
+    }
+    up = {"field": "y", "type": "quantitative", "axis": {"tickCount": 4, "format": "~s"}, **axes[1]}
     colour = {
         "field": "stack",
         "type": "nominal",
         "legend": None,
         "scale": {"domain": ["original", "tensorrt"], "range": ["var(--base-dot)", "var(--head-dot)"]},
     }
-    ends = [
-        {
-            **max((one for one in values if one["stack"] == stack), key=lambda one: one["x"]),
-            "name": names[stack],
-        }
-        for stack in dict.fromkeys(one["stack"] for one in values)
-    ]
+    furthest = max(one["x"] for one in values)
+    ends = []
+    for stack in dict.fromkeys(one["stack"] for one in values):
+        last = max((one for one in values if one["stack"] == stack), key=lambda one: one["x"])
+        # A line that ends early has its name to the right of its end, where there is room.
+        side = "left" if last["x"] < furthest / 2 else "right"
+        ends.append({**last, "name": names[stack], "side": side})
     dash = {
         "condition": {"test": "datum.stack === 'original'", "value": [6, 4]},
         "value": [1, 0],
@@ -144,17 +149,23 @@ def _lines(values: list[dict[str, Any]], axes: tuple[dict[str, Any], ...], name:
                 "detail": {"field": "stack"},
             },
         },
-        {
-            "data": {"values": ends},
-            "mark": {"type": "text", "align": "right", "dx": -6, "dy": -9, "fontSize": 12, "aria": False},
-            "encoding": {
-                "x": {"field": "x", "type": "quantitative"},
-                "y": {"field": "y", "type": "quantitative"},
-                "text": {"field": "name"},
-                "color": colour,
-            },
-        },
+        *(_names([one for one in ends if one["side"] == side], side, colour) for side in ("left", "right")),
     ]
+
+
+def _names(ends: list[dict[str, Any]], side: str, colour: dict[str, Any]) -> dict[str, Any]:
+    """The names at the ends of lines, on one side of them."""
+    offset = {"dx": 8, "dy": 0} if side == "left" else {"dx": -6, "dy": -9}
+    return {
+        "data": {"values": ends},
+        "mark": {"type": "text", "align": side, "fontSize": 12, "aria": False, **offset},
+        "encoding": {
+            "x": {"field": "x", "type": "quantitative"},
+            "y": {"field": "y", "type": "quantitative"},
+            "text": {"field": "name"},
+            "color": colour,
+        },
+    }
 
 
 def _draw(layers: list[dict[str, Any]]) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from perfgate.report.i18n import speaking
 from perfgate.report.markdown import _code, _text
 from perfgate.report.value_case import SmallTable, case_view
 from perfgate.report.value_charts import case_charts
-from perfgate.report.value_view import HEADS, ValueRow, value_view
+from perfgate.report.value_view import HEADS, ValueRow, ValueView, value_view
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,17 +20,23 @@ if TYPE_CHECKING:
 _RULE = "|---|---|---|---:|---|---:|---:|---:|---:|"
 
 
-def render(table: StackTable) -> str:
+def render(table: StackTable, language: str = "en") -> str:
     """The table, what was not compared and why, and what the numbers are."""
-    view = value_view(table)
+    with speaking(language):
+        return _stacks(value_view(table))
+
+
+def _stacks(view: ValueView) -> str:
     parts = [f"**{_text(view.sentence)}**", "\n".join(f"- {_text(stack)}" for stack in view.stacks)]
     if view.rows:
-        parts.append("\n".join([f"| {' | '.join(HEADS)} |", _RULE, *map(_row, view.rows)]))
+        parts.append(
+            "\n".join([f"| {' | '.join(_(head) for head in HEADS)} |", _RULE, *map(_row, view.rows)])
+        )
     if view.refused:
         lines = [
             f"- {_text(reason)}: {', '.join(_code(case) for case in cases)}" for reason, cases in view.refused
         ]
-        parts.append("Not compared:\n\n" + "\n".join(lines))
+        parts.append(_("Not compared:") + "\n\n" + "\n".join(lines))
     if view.notes:
         parts.append(f"<sub>{'<br>'.join(_text(note) for note in view.notes)}</sub>")
     return "\n\n".join(parts) + "\n"

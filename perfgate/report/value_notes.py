@@ -71,12 +71,12 @@ def _load(case: BusinessCase) -> list[str]:
         found.append(_("Peak %(peak)s requests a second, given.") % {"peak": words.count(case.peak_per_s)})
     if case.peak_per_s is not None:
         found.append(
-            _("GPUs = peak × (1 + %(headroom)s headroom) / capacity, rounded up; %(spare)s spare instances.")
+            _("GPUs = peak × (1 + %(headroom)s headroom) / capacity, rounded up; spare instances: %(spare)s.")
             % {"headroom": words.percents(inputs.fleet.headroom), "spare": inputs.fleet.spare}
         )
     if inputs.load.per_month is not None:
         found.append(
-            _("%(count)s requests a month, given; a million of them costs the month's bill by that share.")
+            _("Cost of a million requests = cost a month / requests a month, given as %(count)s.")
             % {"count": words.count(inputs.load.per_month)}
         )
     return found

@@ -31,16 +31,20 @@ def render(table: StackTable, width: int = WIDE) -> str:
     return "\n".join(text.rstrip() for text in sink.getvalue().splitlines()) + "\n"
 
 
-def print_stacks(table: StackTable, console: Console) -> None:
+def print_stacks(table: StackTable, console: Console, language: str = "en") -> None:
     """Print the table, what was not compared and why, and what the numbers are."""
-    view, pen = value_view(table), _Pen(console)
+    with speaking(language):
+        _print_view(value_view(table), _Pen(console), console)
+
+
+def _print_view(view: ValueView, pen: _Pen, console: Console) -> None:
     for stack in view.stacks:
         pen.print(stack)
     if view.rows:
         pen.print("")
         _table(view, pen, console)
     for reason, cases in view.refused:
-        more = f", … and {len(cases) - 6} more" if len(cases) > 6 else ""
+        more = _(", … and %(count)s more") % {"count": len(cases) - 6} if len(cases) > 6 else ""
         pen.print(f"– {reason}: {', '.join(cases[:6])}{more}", "dim")
     pen.print("")
     pen.print(view.sentence, "bold")
@@ -104,7 +108,7 @@ def _table(view: ValueView, pen: _Pen, console: Console) -> None:
     for head in HEADS:
         if wide or head not in ("mode", "queries"):
             right = head in _RIGHT
-            table.add_column(head, justify="right" if right else "left", overflow="fold", no_wrap=right)
+            table.add_column(_(head), justify="right" if right else "left", overflow="fold", no_wrap=right)
     for number, row in enumerate(view.rows):
         if row.first and number:
             table.add_row()

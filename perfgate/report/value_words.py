@@ -93,7 +93,7 @@ def milliseconds(value: float) -> str:
 
 def percents(share: float) -> str:
     """A share of one as per cent, with one decimal where it tells more: 60 %, 62.5 %."""
-    text = f"{share * 100:,.1f}".removesuffix(".0")
+    text = f"{share * 100:,.0f}" if share >= 10 else f"{share * 100:,.1f}".removesuffix(".0")
     return fmt.percentage(text)
 
 

@@ -24,7 +24,7 @@ from perfgate.value.business import (
 )
 from perfgate.value.money import Machine, fleet, machine, peak_of_bill, swings
 from perfgate.value.queueing import Batcher, Sustained, p99_by_rate, sustained
-from perfgate.value.services import Pair, Served, items_per_s, pairs, services
+from perfgate.value.services import STAGES, Pair, Served, items_per_s, pairs, services
 from perfgate.value.stacks import compare_stacks
 
 PROMISES = 8  # services whose verdict is simulated beside the two of the case
@@ -264,7 +264,7 @@ def _outcome(ratio: float | None, less_is_better: bool | None) -> Outcome:
 
 def _stages(pair: Pair, terms: Terms) -> tuple[StageTime, ...]:
     timed = [{stage.name: stage.seconds for stage in one.stages()} for one in (pair.original, pair.tensorrt)]
-    names = dict.fromkeys([*timed[0], *timed[1]])
+    names = [name for name in STAGES if name in timed[0] or name in timed[1]]
     seen = [
         StageTime(name=name, original_s=timed[0].get(name), tensorrt_s=timed[1].get(name)) for name in names
     ]

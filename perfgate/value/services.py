@@ -16,6 +16,7 @@ from perfgate.records import Environment, Measured, Mode, RunResult
 from perfgate.value.queueing import Service
 from perfgate.value.stacks import Entry, labels, other_device, request_entry
 
+STAGES = ("build", "build with timing cache", "load", "first inference")
 _BATCH = ("b", "batch")
 
 
@@ -94,8 +95,7 @@ class Served:
                 if not launch.invalid:
                     seconds["load"].append(launch.load_ns / 1e9)
                     seconds["first inference"].append(launch.first_inference_ns / 1e9)
-        order = ("build", "build with timing cache", "load", "first inference")
-        return tuple(Stage(name, statistics.median(seconds[name])) for name in order if name in seconds)
+        return tuple(Stage(name, statistics.median(seconds[name])) for name in STAGES if name in seconds)
 
 
 @dataclass(frozen=True)
