@@ -22,6 +22,7 @@ from perfgate.cli_history import history
 from perfgate.cli_precision import precision
 from perfgate.cli_publish import alert, exporter, metrics
 from perfgate.cli_trend import run_trends, site, trend
+from perfgate.cli_value import value
 from perfgate.errors import InfrastructureError, PerfgateError, UsageError
 from perfgate.files import FULL_DISK, check_writable, write_error
 from perfgate.report.i18n import LANGUAGES
@@ -29,7 +30,6 @@ from perfgate.report.i18n import LANGUAGES
 if TYPE_CHECKING:
     from perfgate.records import RunResult
     from perfgate.settings import Settings
-    from perfgate.value.table import StackTable
 
 F = TypeVar("F", bound=Callable[..., Any])
 FORMATS = ("terminal", "markdown", "html", "json", "pytest-benchmark")
@@ -241,32 +241,6 @@ def report(results: Path, kind: str, output: Path | None, language: str | None, 
 
 
 @cli.command()
-@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--format",
-    "kind",
-    type=click.Choice(["terminal", "markdown", "json"]),
-    default="terminal",
-    show_default=True,
-)
-def value(results: tuple[Path, ...], kind: str) -> None:
-    """Set stacks side by side: the first RESULTS file is the original, such as PyTorch. Measures nothing."""
-    from perfgate.outputs import read_results
-    from perfgate.value.stacks import compare_stacks
-
-    if len(results) < 2:
-        raise UsageError("needs two results files or more", where="perfgate value", fix="the original first")
-    table = compare_stacks([read_results(path) for path in results])
-    _show_stacks(table, kind)
-    if not table.rows:
-        raise UsageError(
-            "nothing in these files can be compared; the reasons are above",
-            where=", ".join(map(str, results)),
-            fix="measure the same models, inputs and shapes on one device, on a GPU with --mode …+transfers",
-        )
-
-
-@cli.command()
 @_settings_options
 def doctor(**flags: Any) -> None:
     """Say what this machine can do, why not more, and the remedy."""
@@ -314,6 +288,7 @@ for _command in (
     site,
     throughput,
     trend,
+    value,
 ):
     cli.add_command(_command)
 cli.add_command(export)
@@ -331,18 +306,6 @@ def _show(result: RunResult, language: str) -> None:
     from perfgate.report.terminal import print_result
 
     print_result(result, Console(), language)
-
-
-def _show_stacks(table: StackTable, kind: str) -> None:
-    from rich.console import Console
-
-    from perfgate.files import record_json
-    from perfgate.report import value_markdown, value_terminal
-
-    if kind == "terminal":
-        value_terminal.print_stacks(table, Console())
-    else:
-        click.echo(record_json(table) if kind == "json" else value_markdown.render(table), nl=False)
 
 
 def _leave(result: RunResult) -> None:

@@ -57,10 +57,12 @@ PHRASES = (
     N_("%(seen)s; clearly above the %(share)s to ignore"),
     N_("%(seen)s; neither under catch nor above ignore: more launches would tell"),
     N_(
-        "%(said)s by fresh launches; %(times)s times likelier %(share)s slower or more than %(ignore)s or less"
+        "%(said)s by fresh launches; %(times)s times likelier %(share)s slower or more "
+        "than %(ignore)s or less"
     ),
     N_(
-        "%(said)s by fresh launches; %(times)s times likelier %(ignore)s slower or less than %(share)s or more"
+        "%(said)s by fresh launches; %(times)s times likelier %(ignore)s slower or less "
+        "than %(share)s or more"
     ),
     N_(
         "%(said)s by fresh launches; the launches tell %(share)s to catch from %(ignore)s to ignore "
