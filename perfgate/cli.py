@@ -101,12 +101,24 @@ def _settings_options(command: F) -> F:
 @click.option("--require-baseline", is_flag=True, default=None, help="A case without a baseline fails.")
 @click.option("--ignore", type=float, help="Slowdown to ignore, as a share.")
 @click.option("--catch", type=float, help="Slowdown to catch, as a share.")
+@click.option("--leg", help="This runner's name in a matrix; stated in the results for `perfgate merge`.")
+@click.option("--shard", metavar="I/N", help="Measure share I of N of the cases, stated in the results.")
 @_settings_options
-def run(paths: tuple[Path, ...], keyword: str, engine: Path | None, **flags: Any) -> None:
+def run(
+    paths: tuple[Path, ...],
+    keyword: str,
+    engine: Path | None,
+    leg: str | None,
+    shard: str | None,
+    **flags: Any,
+) -> None:
     """Build, measure and gate the models (all of models/ where no PATHS are given)."""
+    from msgspec.structs import replace
+
     from perfgate.outputs import write_outputs
     from perfgate.pipeline import Pipeline
     from perfgate.progress import make_progress
+    from perfgate.shards import read_scope, share
 
     settings = _load(flags)
     progress = make_progress()
@@ -127,7 +139,11 @@ def run(paths: tuple[Path, ...], keyword: str, engine: Path | None, **flags: Any
             )
         if engine is not None and not engine.is_file():
             raise UsageError(f"no such file: {engine}", where="--engine", fix="name an engine file")
-        result = pipeline.run(selected, missing=missing, engine=engine)
+        plan_ids = [*(case.id for _, case in selected), *(ghost.case.id for ghost in missing)]
+        scope = read_scope(leg, shard, plan_ids, device=pipeline.environment.device)
+        selected = share(selected, scope, lambda pair: pair[1].id)
+        missing = share(missing, scope, lambda ghost: ghost.case.id)
+        result = replace(pipeline.run(selected, missing=missing, engine=engine), scope=scope)
     written = write_outputs(result, settings.path("out"))
     _show(result)
     click.echo("\n".join(f"wrote {path}" for path in written), err=True)

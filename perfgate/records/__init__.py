@@ -64,6 +64,7 @@ from perfgate.records.launch import (
     Telemetry,
     Unchanged,
 )
+from perfgate.records.legs import Leg
 from perfgate.records.run import (
     BASELINE_SCHEMA,
     RESULTS_SCHEMA,
@@ -75,6 +76,7 @@ from perfgate.records.run import (
     RunResult,
     Summary,
 )
+from perfgate.records.scope import Scope
 
 __all__ = [
     "BASELINE_SCHEMA",
@@ -103,6 +105,7 @@ __all__ = [
     "Judgement",
     "Launch",
     "LayerChange",
+    "Leg",
     "Measured",
     "MetricColumns",
     "MetricJudgement",
@@ -119,6 +122,7 @@ __all__ = [
     "Recipe",
     "Record",
     "RunResult",
+    "Scope",
     "Series",
     "Sha256",
     "Share",
