@@ -16,7 +16,9 @@ from click.exceptions import Exit
 
 from perfgate import __version__
 from perfgate.cli_engines import build, export
+from perfgate.cli_github import github, merge
 from perfgate.cli_history import history
+from perfgate.cli_image import image
 from perfgate.cli_publish import alert, exporter, metrics
 from perfgate.cli_trend import site, trend
 from perfgate.errors import InfrastructureError, PerfgateError, UsageError
@@ -268,7 +270,7 @@ def schema(kind: str) -> None:
     click.echo(json.dumps(msgspec.json.schema(types[kind]), indent=2, sort_keys=True))
 
 
-for _command in (alert, build, exporter, history, metrics, site, trend):
+for _command in (alert, build, exporter, github, history, image, merge, metrics, site, trend):
     cli.add_command(_command)
 cli.add_command(export)
 

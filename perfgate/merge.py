@@ -90,7 +90,7 @@ def _case_faults(parts: Sequence[RunResult], plan: Sequence[str]) -> list[str]:
 
 def _differing(parts: Sequence[RunResult]) -> list[str]:
     """Shards of one leg must be one run: one machine kind, toolchain, protocol and commit."""
-    same = {
+    same: dict[str, list[object]] = {
         "device": [part.environment.device for part in parts],
         "toolchain": [part.environment.toolchain for part in parts],
         "environment": [part.environment.key for part in parts],

@@ -24,7 +24,7 @@ from msgspec.structs import replace
 
 from perfgate.errors import InfrastructureError, UsageError
 from perfgate.publish.alerts import Alert
-from perfgate.publish.http import is_loopback, retry_after, silence
+from perfgate.http import is_loopback, retry_after, silence
 from perfgate.records import to_builtins
 
 PREFIX: Final = "PERFGATE_WEBHOOK_"

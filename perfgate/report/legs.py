@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
+from perfgate.report.format import duration
 from perfgate.report.markdown import render
 from perfgate.words import change
 
@@ -22,8 +23,8 @@ _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>perfgate</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<style>:root{{color-scheme:light dark}}body{{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;
-padding:0 1rem}}table{{border-collapse:collapse}}th,td{{text-align:left;padding:.4rem .8rem;
+<style>:root{{color-scheme:light dark}}body{{font:16px/1.5 system-ui,sans-serif;max-width:60rem;
+margin:2rem auto;padding:0 1rem}}table{{border-collapse:collapse}}th,td{{text-align:left;padding:.4rem .8rem;
 border-bottom:1px solid}}</style></head>
 <body><main><h1>perfgate {word}</h1>
 <table><caption>One row a leg</caption><thead><tr><th scope="col">leg</th><th scope="col">verdict</th>
@@ -125,3 +126,29 @@ def _sentence(leg: Leg) -> str:
 
 def _is_plain(url: str) -> bool:
     return re.fullmatch(r"https://[A-Za-z0-9._~:/?#=&%+-]{1,500}", url) is not None
+
+
+def moves_text(
+    moves: Sequence[tuple[str, float | None, float | None]], reason: str, *, note: str = "", url: str = ""
+) -> str:
+    """The body of a promotion's pull request: the reason, and a table of what moves, largest change first."""
+    rows = sorted(moves, key=lambda move: -abs(_shift(move)))
+    table = ["| case | stored median | new median | change |", "|---|---:|---:|---:|"]
+    table += [_move(move) for move in rows[:300]]
+    hidden = f"… and {len(rows) - 300} more." if len(rows) > 300 else ""
+    link = f"[The run that measured them]({url})" if _is_plain(url) else ""
+    parts = [f"Reason: {escape(reason)}", "\n".join(table), hidden, link, note]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _shift(move: tuple[str, float | None, float | None]) -> float:
+    _, before, after = move
+    return after / before - 1 if before and after else 0.0
+
+
+def _move(move: tuple[str, float | None, float | None]) -> str:
+    case_id, before, after = move
+    old = duration(before) if before else "new"
+    new = duration(after) if after else "removed"
+    shift = f"{_shift(move):+.1%}" if before and after else ""
+    return f"| {escape(case_id)} | {old} | {new} | {shift} |"

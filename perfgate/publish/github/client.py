@@ -22,7 +22,7 @@ import requests
 
 from perfgate import __version__
 from perfgate.errors import InfrastructureError, UsageError
-from perfgate.publish.http import is_loopback, retry_after, silence
+from perfgate.http import is_loopback, retry_after, silence
 
 API_VERSION: Final = "2026-03-10"
 ATTEMPTS: Final = 5

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
 from typing import Any, Final
 
 from perfgate.errors import UsageError
@@ -15,7 +14,7 @@ from perfgate.publish.github.client import ApiError, GitHubClient, UnsureError
 from perfgate.records import Record
 
 PERMISSIONS: Final = "contents: write  # the branch, pull-requests: write  # the pull request"
-PLAIN_TOKEN_NOTE: Final = (
+WAITING_NOTE: Final = (
     "This pull request was opened with the workflow's own token, so that its checks wait: GitHub starts "
     "none for it until somebody with write access approves or closes and reopens it. A GitHub App's token "
     "(`PERFGATE_APP_ID`, `PERFGATE_APP_KEY`) starts them at once."

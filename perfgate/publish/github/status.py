@@ -38,3 +38,11 @@ def state_of(exit_code: int, *, finished: bool) -> State:
     if not finished:
         return "error"
     return {0: "success", 1: "failure"}.get(exit_code, "error")  # type: ignore[return-value]
+
+
+def current_state(client: GitHubClient, sha: str, *, context: str = CONTEXT) -> str:
+    """The newest state of a context on a commit; empty where there is none."""
+    for status in client.pages(f"commits/{sha}/statuses", permissions=PERMISSIONS):
+        if isinstance(status, dict) and status.get("context") == context:
+            return str(status.get("state", ""))
+    return ""
