@@ -167,9 +167,10 @@ class _Publishing:
         from perfgate.publish.github.status import current_state, set_status
 
         url = event.run.url if event.run else ""
-        if not target.trusted and self._attempt(
-            "the status", lambda: current_state(self._client, target.sha)
-        ):
+        before: str | None = ""
+        if not target.trusted:
+            before = self._attempt("the status", lambda: current_state(self._client, target.sha))
+        if before:
             # A maintainer's run has spoken already; the stranger's own run does not take that back.
             click.echo("a status is there already, and a fork's own run does not change it")
             return

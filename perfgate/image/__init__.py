@@ -1,1 +1,1 @@
-"""The container image that measures: pinned by digest, from a registry that is allowed, with known versions."""
+"""The container image that measures: pinned by digest, from an allowed registry, with known versions."""

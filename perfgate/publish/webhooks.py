@@ -23,8 +23,8 @@ import requests
 from msgspec.structs import replace
 
 from perfgate.errors import InfrastructureError, UsageError
-from perfgate.publish.alerts import Alert
 from perfgate.http import is_loopback, retry_after, silence
+from perfgate.publish.alerts import Alert
 from perfgate.records import to_builtins
 
 PREFIX: Final = "PERFGATE_WEBHOOK_"

@@ -18,8 +18,8 @@ import requests
 
 from perfgate.errors import DataError
 from perfgate.files import RESULTS_LIMIT_BYTES
-from perfgate.publish.github.client import TIMEOUT_S, ApiError, GitHubClient
 from perfgate.http import is_loopback, silence
+from perfgate.publish.github.client import TIMEOUT_S, ApiError, GitHubClient
 
 PERMISSIONS: Final = "actions: read  # the results of the measuring jobs"
 PREFIX: Final = "perfgate-results-"
