@@ -2,7 +2,8 @@
 # Builds docker/Dockerfile on the locked base image and pushes it; the digest goes into the job's summary.
 set -euo pipefail
 
-name=${NAME,,}
+name=${NAME?}
+name=${name,,}
 docker login ghcr.io --username "$ACTOR" --password-stdin <<<"$PASSWORD"
 trap 'docker logout ghcr.io' EXIT
 docker build --file docker/Dockerfile --tag "$name:$REVISION" \
@@ -12,4 +13,4 @@ docker build --file docker/Dockerfile --tag "$name:$REVISION" \
     .
 docker push "$name:$REVISION"
 digest=$(docker image inspect --format '{{index .RepoDigests 0}}' "$name:$REVISION")
-printf 'Set the repository variable `PERFGATE_IMAGE` to\n\n```\n%s\n```\n' "$digest" >>"$GITHUB_STEP_SUMMARY"
+printf 'Set the repository variable PERFGATE_IMAGE to <code>%s</code>\n' "$digest" >>"$GITHUB_STEP_SUMMARY"
