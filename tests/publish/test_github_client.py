@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 
 import pytest
-from fake_github import BOT, HEAD, TOKEN, Fault, FakeGitHub, fake_github
+from fake_github import BOT, HEAD, TOKEN, FakeGitHub, Fault, fake_github
 
 from perfgate.errors import UsageError
 from perfgate.publish.github.client import API_VERSION, ApiError, GitHubClient, UnsureError

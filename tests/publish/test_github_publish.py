@@ -10,7 +10,7 @@ from typing import Any
 import github_events as payloads
 import pytest
 from click.testing import CliRunner, Result
-from fake_github import BASE, HEAD, MERGE, REPOSITORY, TOKEN, Fault, FakeGitHub, fake_github, zipped
+from fake_github import BASE, HEAD, MERGE, REPOSITORY, TOKEN, FakeGitHub, Fault, fake_github, zipped
 from publish_runs import HOSTILE, result, run
 
 from perfgate.cli import cli

@@ -8,8 +8,9 @@ out=perfgate-out
 measure() {
     local code=0
     if [ -n "$IMAGE" ] && [ -f docker/image.lock ]; then
-        # The image is ours, built on the locked one: its own registry is allowed beside NGC.
-        perfgate image verify --reference "$IMAGE" --allow "${IMAGE%%@*}"
+        # The image is ours, built on the locked one: our own registry is allowed beside NGC, no other.
+        perfgate image verify --reference "$IMAGE" \
+            --allow "${PERFGATE_REGISTRY:-ghcr.io/${GITHUB_REPOSITORY_OWNER,,}}"
         export PERFGATE_IMAGE_DIGEST=${IMAGE##*@}
     fi
     # What a model prints must not be taken for commands to the runner.
