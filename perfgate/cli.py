@@ -18,7 +18,9 @@ from perfgate import __version__
 from perfgate.cli_engines import build, export, throughput
 from perfgate.cli_explain import bisect, bundle, explain
 from perfgate.cli_gate import anchor
+from perfgate.cli_github import github, merge
 from perfgate.cli_history import history
+from perfgate.cli_image import image
 from perfgate.cli_precision import precision
 from perfgate.cli_publish import alert, exporter, metrics
 from perfgate.cli_trend import run_trends, site, trend
@@ -119,16 +121,27 @@ _language = click.option(
 @click.option(
     "--confirm-budget", metavar="N|Ns", help="Launches a side, or seconds, a suspect.  [default: 32]"
 )
+@click.option("--leg", help="This runner's name in a matrix; stated in the results for `perfgate merge`.")
+@click.option("--shard", metavar="I/N", help="Measure share I of N of the cases, stated in the results.")
 @_language
 @_settings_options
 def run(
-    paths: tuple[Path, ...], keyword: str, engine: Path | None, release: str | None, **flags: Any
+    paths: tuple[Path, ...],
+    keyword: str,
+    engine: Path | None,
+    release: str | None,
+    leg: str | None,
+    shard: str | None,
+    **flags: Any,
 ) -> None:
     """Build, measure and gate the models (all of models/ where no PATHS are given)."""
+    from msgspec.structs import replace
+
     from perfgate.authority import Authority
     from perfgate.outputs import write_outputs
     from perfgate.pipeline import Pipeline
     from perfgate.progress import make_progress
+    from perfgate.shards import read_scope, share
 
     settings = _load(flags)
     progress = make_progress()
@@ -152,7 +165,11 @@ def run(
             )
         if engine is not None and not engine.is_file():
             raise UsageError(f"no such file: {engine}", where="--engine", fix="name an engine file")
-        result = pipeline.run(selected, missing=missing, engine=engine)
+        plan_ids = [*(case.id for _, case in selected), *(ghost.case.id for ghost in missing)]
+        scope = read_scope(leg, shard, plan_ids, device=pipeline.environment.device)
+        selected = share(selected, scope, lambda pair: pair[1].id)
+        missing = share(missing, scope, lambda ghost: ghost.case.id)
+        result = replace(pipeline.run(selected, missing=missing, engine=engine), scope=scope)
     written = write_outputs(result, settings.path("out"), settings.language)
     _show(result, settings.language)
     click.echo("\n".join(f"wrote {path}" for path in written), err=True)
@@ -282,7 +299,10 @@ for _command in (
     bundle,
     explain,
     exporter,
+    github,
     history,
+    image,
+    merge,
     metrics,
     precision,
     site,

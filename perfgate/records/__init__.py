@@ -66,6 +66,7 @@ from perfgate.records.launch import (
     Telemetry,
     Unchanged,
 )
+from perfgate.records.legs import Leg
 from perfgate.records.precision import (
     PRECISION_SCHEMA,
     LayerLoss,
@@ -84,6 +85,7 @@ from perfgate.records.run import (
     RunResult,
     Summary,
 )
+from perfgate.records.scope import Scope
 
 __all__ = [
     "BASELINE_SCHEMA",
@@ -117,6 +119,7 @@ __all__ = [
     "Launch",
     "LayerChange",
     "LayerLoss",
+    "Leg",
     "Measured",
     "MetricColumns",
     "MetricJudgement",
@@ -135,6 +138,7 @@ __all__ = [
     "Recipe",
     "Record",
     "RunResult",
+    "Scope",
     "Series",
     "Sha256",
     "Share",

@@ -12,6 +12,7 @@ from perfgate.records.case import Case, Mode, Protocol, Recipe
 from perfgate.records.explanation import Explanation
 from perfgate.records.judgement import Judgement, Verdict
 from perfgate.records.launch import Environment, Outcome
+from perfgate.records.scope import Scope
 
 RESULTS_SCHEMA: Final = "perfgate-trt/results/v1"
 
@@ -62,7 +63,8 @@ class RunResult(Record, kw_only=True):
     """One run: everything that was measured and judged; all reports render this and nothing else.
 
     `base` is the commit that the change starts from; `policy_changes` is what it alters in its judge.
-    `base_environment` is there where base was built and launched beside head, with a toolchain of its own."""
+    `base_environment` is there where base was built and launched beside head, with a toolchain of its own;
+    `scope` where the run is a shard of a larger one."""
 
     schema: Literal["perfgate-trt/results/v1"]
     run_id: Name
@@ -76,6 +78,7 @@ class RunResult(Record, kw_only=True):
     policy_changes: Annotated[tuple[PolicyChange, ...], Meta(max_length=1_000)] = ()
     cases: Annotated[tuple[CaseResult, ...], Meta(max_length=20_000)] = ()
     summary: Summary | None = None
+    scope: Scope | None = None
 
 
 class BaselineRun(Record):
