@@ -16,7 +16,7 @@ from click.exceptions import Exit
 
 from perfgate import __version__
 from perfgate.cli_engines import build, export
-from perfgate.cli_gate import anchor
+from perfgate.cli_gate import anchor, paired_with
 from perfgate.cli_history import history
 from perfgate.cli_publish import alert, exporter, metrics
 from perfgate.cli_trend import site, trend
@@ -102,6 +102,9 @@ def _settings_options(command: F) -> F:
 @click.option("--require-baseline", is_flag=True, default=None, help="A case without a baseline fails.")
 @click.option("--ignore", type=float, help="Slowdown to ignore, as a share.")
 @click.option("--catch", type=float, help="Slowdown to catch, as a share.")
+@click.option("--paired", metavar="REV", help="Build and launch REV too, or `.`, and compare with that.")
+@click.option("--base-python", metavar="P", help="With --paired: the interpreter of base.")
+@click.option("--base-image", metavar="I", help="With --paired: the container image of base.")
 @click.option(
     "--anchor", "release", metavar="TAG", help="Hold against this release: its baselines and engines."
 )
@@ -120,6 +123,7 @@ def run(
     from perfgate.pipeline import Pipeline
     from perfgate.progress import make_progress
 
+    other = paired_with(flags)
     settings = _load(flags)
     progress = make_progress()
     with progress:
@@ -142,7 +146,12 @@ def run(
             )
         if engine is not None and not engine.is_file():
             raise UsageError(f"no such file: {engine}", where="--engine", fix="name an engine file")
-        result = pipeline.run(selected, missing=missing, engine=engine)
+        if other is None:
+            result = pipeline.run(selected, missing=missing, engine=engine)
+        else:
+            from perfgate.paired import run_paired
+
+            result = run_paired(pipeline, selected, other)
     written = write_outputs(result, settings.path("out"))
     _show(result)
     click.echo("\n".join(f"wrote {path}" for path in written), err=True)

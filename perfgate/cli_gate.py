@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
+
+from perfgate.errors import UsageError
+
+if TYPE_CHECKING:
+    from perfgate.paired import Other
 
 
 @click.command()
@@ -24,3 +29,15 @@ def anchor(tag: str, replace: bool, **flags: Any) -> None:
     for path in store_anchor(settings.path("baselines"), tag, replace=replace):
         click.echo(f"wrote {path}")
     click.echo(f"compare with it: perfgate run --anchor {tag}")
+
+
+def paired_with(flags: dict[str, Any]) -> Other | None:
+    """What `perfgate run --paired` names, taken out of the flags; None without it."""
+    revision, python, image = (flags.pop(name) for name in ("paired", "base_python", "base_image"))
+    if revision is None:
+        if python or image:
+            raise UsageError("goes with --paired", where="--base-python, --base-image", fix="--paired REV")
+        return None
+    from perfgate.paired import Other
+
+    return Other(revision=revision, python=python or "", image=image or "")

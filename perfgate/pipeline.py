@@ -154,7 +154,7 @@ class Pipeline:
             )
         prebuilt = None if engine is None else file_digest(engine)
         prepared, pending = self._preparation.all_cases(selected, prebuilt=prebuilt)
-        result = self._result([*prepared, *missing])
+        result = self.result_of([*prepared, *missing])
         jobs, known = self._build(pending, prebuilt=engine)
         outcomes = self._measure(jobs, with_outcomes(result, known))
         return self.judged(with_outcomes(result, {**known, **outcomes}))
@@ -163,7 +163,7 @@ class Pipeline:
         """Launch pytest-benchmark's tests in fresh processes; one unjudged result a test."""
         launches: dict[str, list[Launch]] = {node: [] for node in nodes}
         failure: Failed | None = None
-        with self._lock():
+        with self.lock():
             self.progress.start(self.protocol.launches)
             for _ in range(self.protocol.launches):
                 try:
@@ -191,7 +191,7 @@ class Pipeline:
             target=CallableTarget(file=str(file), function=function),
             protocol=self.protocol,
         )
-        with self._lock():
+        with self.lock():
             outcomes, interrupted = measure([job], self.progress)
         if interrupted:
             raise KeyboardInterrupt
@@ -235,10 +235,15 @@ class Pipeline:
         )
         return without_base(judgement, case.outcome, self._found.without_base.get(case.case.id, ""))
 
-    def empty_result(self) -> RunResult:
-        return self._result(())
+    def adopt(self, baselines: Baselines, found: Found) -> None:
+        """Judge by these in place of what is stored and what was measured here."""
+        self.baselines, self._found = baselines, found
 
-    def _result(self, cases: Sequence[CaseResult]) -> RunResult:
+    def empty_result(self) -> RunResult:
+        return self.result_of(())
+
+    def result_of(self, cases: Sequence[CaseResult]) -> RunResult:
+        """An unjudged run of these cases, here and now."""
         now = datetime.now(timezone.utc)
         return RunResult(
             schema=RESULTS_SCHEMA,
@@ -316,14 +321,14 @@ class Pipeline:
             run_id=result.run_id,
         )
         cases = {case.case.id: case for case in result.cases}
-        with self._lock(), self._bases as bases:
+        with self.lock(), self._bases as bases:
             checkpoint = Checkpoint(result, self.settings.path("out") / RESULTS_NAME)
             measuring = Measuring(court, bases, self.progress, self.progress.say)
             self._found = measuring.run(jobs, cases, checkpoint)
         self.interrupted = self._found.interrupted
         return self._found.outcomes
 
-    def _lock(self) -> AbstractContextManager[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """One benchmark a device, over all processes of this machine."""
         name = "cpu" if self.backend.kind == "cpu" else device_uuid(self.settings.device)
         return device_lock(name, timeout_s=self.settings.lock_timeout_s, say=self.progress.say)
