@@ -16,7 +16,7 @@ from click.exceptions import Exit
 
 from perfgate import __version__
 from perfgate.cli_engines import build, export
-from perfgate.cli_gate import anchor, paired_with
+from perfgate.cli_gate import aa, anchor, paired_with, power
 from perfgate.cli_history import history
 from perfgate.cli_publish import alert, exporter, metrics
 from perfgate.cli_trend import site, trend
@@ -287,7 +287,7 @@ def schema(kind: str) -> None:
     click.echo(json.dumps(msgspec.json.schema(types[kind]), indent=2, sort_keys=True))
 
 
-for _command in (anchor, alert, build, exporter, history, metrics, site, trend):
+for _command in (aa, anchor, alert, power, build, exporter, history, metrics, site, trend):
     cli.add_command(_command)
 cli.add_command(export)
 

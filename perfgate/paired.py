@@ -1,4 +1,4 @@
-"""Two toolchains side by side: base and head built and launched here, in turn, each in its own interpreter."""
+"""Two toolchains side by side: base and head built and launched in turn, each in its own interpreter."""
 
 from __future__ import annotations
 

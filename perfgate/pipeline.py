@@ -258,10 +258,12 @@ class Pipeline:
             cases=tuple(cases),
         )
 
-    def build(self, selected: tuple[ModelSpec, Case]) -> tuple[Path, EngineFacts, CaseResult]:
+    def build(
+        self, selected: tuple[ModelSpec, Case], engines: EngineCache | None = None
+    ) -> tuple[Path, EngineFacts, CaseResult]:
         """The engine of one case, from the cache or built now, without measuring. Raises `CaseError`."""
         result, request = self._preparation.one_case(*selected)
-        engine, facts = self._engines.get(request, timeout_s=self.settings.build_timeout_s)
+        engine, facts = (engines or self._engines).get(request, timeout_s=self.settings.build_timeout_s)
         return engine, facts, result
 
     def gated_engine_digest(self, result: CaseResult) -> str:

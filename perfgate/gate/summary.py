@@ -120,7 +120,7 @@ def _next_steps(
         steps.append("take more launches: perfgate run --launches 12")
     if counts[Verdict.INCOMPARABLE]:
         steps.append(
-            "after a change of toolchain: perfgate run --paired REV --base-python PYTHON (or --base-image IMAGE) "
+            "after a change of toolchain: perfgate run --paired REV --base-python PYTHON (or --base-image I) "
             "holds both side by side; promote its results"
         )
     if counts[Verdict.ERROR]:

@@ -45,7 +45,8 @@ class LaunchRequest(Record):
 
 
 def launch(request: LaunchRequest, python: Interpreter = HERE) -> Launch:
-    """One launch, of `python`. Raises `CaseError` when the process crashes, hangs past its timeout or prints garbage."""
+    """One launch, a process of `python`. Raises `CaseError` when it crashes, hangs past its timeout or prints
+    garbage."""
     timeout_s = request.protocol.timeout_s
     return call_child("perfgate.measure.launch", request, Launch, timeout_s=timeout_s, python=python)
 
