@@ -17,7 +17,7 @@ from click.exceptions import Exit
 from perfgate import __version__
 from perfgate.cli_engines import build, export, throughput
 from perfgate.cli_explain import bisect, bundle, explain
-from perfgate.cli_gate import anchor
+from perfgate.cli_gate import aa, anchor, paired_with, power
 from perfgate.cli_github import github, merge
 from perfgate.cli_history import history
 from perfgate.cli_image import image
@@ -113,6 +113,9 @@ _language = click.option(
 @click.option("--lock-clocks", "lock_clocks_mhz", type=int, help="Hold the GPU's clock at so many MHz.")
 @click.option("--ignore", type=float, help="Slowdown to ignore, as a share.")
 @click.option("--catch", type=float, help="Slowdown to catch, as a share.")
+@click.option("--paired", metavar="REV", help="Build and launch REV too, or `.`, and compare with that.")
+@click.option("--base-python", metavar="P", help="With --paired: the interpreter of base.")
+@click.option("--base-image", metavar="I", help="With --paired: the container image of base.")
 @click.option(
     "--anchor", "release", metavar="TAG", help="Hold against this release: its baselines and engines."
 )
@@ -143,6 +146,7 @@ def run(
     from perfgate.progress import make_progress
     from perfgate.shards import read_scope, share
 
+    other = paired_with(flags)
     settings = _load(flags)
     progress = make_progress()
     with progress:
@@ -169,7 +173,13 @@ def run(
         scope = read_scope(leg, shard, plan_ids, device=pipeline.environment.device)
         selected = share(selected, scope, lambda pair: pair[1].id)
         missing = share(missing, scope, lambda ghost: ghost.case.id)
-        result = replace(pipeline.run(selected, missing=missing, engine=engine), scope=scope)
+        if other is None:
+            result = pipeline.run(selected, missing=missing, engine=engine)
+        else:
+            from perfgate.paired import run_paired
+
+            result = run_paired(pipeline, selected, other)
+        result = replace(result, scope=scope)
     written = write_outputs(result, settings.path("out"), settings.language)
     _show(result, settings.language)
     click.echo("\n".join(f"wrote {path}" for path in written), err=True)
@@ -292,6 +302,7 @@ def schema(kind: str) -> None:
 
 
 for _command in (
+    aa,
     alert,
     anchor,
     bisect,
@@ -304,6 +315,7 @@ for _command in (
     image,
     merge,
     metrics,
+    power,
     precision,
     site,
     throughput,
