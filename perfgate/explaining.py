@@ -10,7 +10,7 @@ from perfgate.engine.interface import LayerTimes
 from perfgate.errors import PerfgateError
 from perfgate.gate.explain import Side, explain_case
 from perfgate.measure.launch import EngineTarget
-from perfgate.measure.profile import LEAST_LOADS, LOADS, ProfileRequest, profile_sides
+from perfgate.measure.profile import LOADS, ProfileRequest, profile_sides
 from perfgate.measure.schedule import Job
 from perfgate.records import CaseResult, Environment, Explanation, Measured, Mode
 
@@ -18,10 +18,8 @@ from perfgate.records import CaseResult, Environment, Explanation, Measured, Mod
 class Explaining:
     """Explanations of one run's regressions, under its lock and while its bases are open."""
 
-    def __init__(self, bases: Bases, environment: Environment, kind: str, say: Callable[[str], None]) -> None:
+    def __init__(self, bases: Bases, environment: Environment, say: Callable[[str], None]) -> None:
         self._bases, self._environment, self._say = bases, environment, say
-        # On a CPU a load takes seconds, and what is to be told apart there is larger.
-        self._loads = LOADS if kind == "gpu" else LEAST_LOADS
 
     def all(
         self, slower: Sequence[CaseResult], jobs: Sequence[Job], onnx: Mapping[str, str]
@@ -53,7 +51,7 @@ class Explaining:
         if not isinstance(base, BaseEngine) or not isinstance(base.job.target, EngineTarget):
             self._say(f"{case.case.id}: not explained: {base}")
             return None
-        take = functools.partial(take_loads, base.job.target, target, self._loads)
+        take = functools.partial(take_loads, base.job.target, target, LOADS)
         return explain_case(
             case.case,
             Side(
