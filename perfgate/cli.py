@@ -17,6 +17,7 @@ from click.exceptions import Exit
 from perfgate import __version__
 from perfgate.cli_engines import build, export
 from perfgate.cli_explain import bisect, bundle, explain
+from perfgate.cli_gate import aa, anchor, paired_with, power
 from perfgate.cli_history import history
 from perfgate.cli_publish import alert, exporter, metrics
 from perfgate.cli_trend import site, trend
@@ -102,22 +103,36 @@ def _settings_options(command: F) -> F:
 @click.option("--require-baseline", is_flag=True, default=None, help="A case without a baseline fails.")
 @click.option("--ignore", type=float, help="Slowdown to ignore, as a share.")
 @click.option("--catch", type=float, help="Slowdown to catch, as a share.")
+@click.option("--paired", metavar="REV", help="Build and launch REV too, or `.`, and compare with that.")
+@click.option("--base-python", metavar="P", help="With --paired: the interpreter of base.")
+@click.option("--base-image", metavar="I", help="With --paired: the container image of base.")
+@click.option(
+    "--anchor", "release", metavar="TAG", help="Hold against this release: its baselines and engines."
+)
+@click.option("--policy-from", metavar="REV", help="Judge by this revision's policy; `base`: by base's.")
 @click.option("--base", metavar="REV", help="What the change is held against; `baseline`: each case's own.")
 @click.option(
     "--confirm-budget", metavar="N|Ns", help="Launches a side, or seconds, a suspect.  [default: 32]"
 )
 @_settings_options
-def run(paths: tuple[Path, ...], keyword: str, engine: Path | None, **flags: Any) -> None:
+def run(
+    paths: tuple[Path, ...], keyword: str, engine: Path | None, release: str | None, **flags: Any
+) -> None:
     """Build, measure and gate the models (all of models/ where no PATHS are given)."""
+    from perfgate.authority import Authority
     from perfgate.outputs import write_outputs
     from perfgate.pipeline import Pipeline
     from perfgate.progress import make_progress
 
+    other = paired_with(flags)
     settings = _load(flags)
     progress = make_progress()
     with progress:
         check_writable(settings.path("out"))
-        pipeline = Pipeline(settings, progress)
+        authority = Authority(settings, flags)
+        if release:
+            authority.hold_against(release)
+        pipeline = Pipeline(settings, progress, authority)
         plan = pipeline.plan(paths or [settings.path("models")])
         selected = [(spec, case) for spec, case in plan if keyword in case.id]
         folder = settings.path("models").resolve()
@@ -132,7 +147,12 @@ def run(paths: tuple[Path, ...], keyword: str, engine: Path | None, **flags: Any
             )
         if engine is not None and not engine.is_file():
             raise UsageError(f"no such file: {engine}", where="--engine", fix="name an engine file")
-        result = pipeline.run(selected, missing=missing, engine=engine)
+        if other is None:
+            result = pipeline.run(selected, missing=missing, engine=engine)
+        else:
+            from perfgate.paired import run_paired
+
+            result = run_paired(pipeline, selected, other)
     written = write_outputs(result, settings.path("out"))
     _show(result)
     click.echo("\n".join(f"wrote {path}" for path in written), err=True)
@@ -153,25 +173,36 @@ def compare(base: Path, head: Path) -> None:
 
 
 @cli.command()
-@click.argument("results", type=click.Path(path_type=Path))
+@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--reason", required=True, help="Why these numbers are right; kept in the baseline.")
 @click.option("--accept", multiple=True, metavar="CASE", help="A regression or removal that is meant.")
 @click.option("--allow-dirty", is_flag=True, help="Promote numbers of a tree with uncommitted changes.")
+@click.option("--add", is_flag=True, help="Keep the stored runs of the same case, and add these.")
 @click.option("--baselines", help="Folder of baselines.  [default: baselines]")
-def promote(results: Path, reason: str, accept: tuple[str, ...], allow_dirty: bool, **flags: Any) -> None:
-    """Make the launches in RESULTS the baseline, and print what moved."""
+def promote(
+    results: tuple[Path, ...],
+    reason: str,
+    accept: tuple[str, ...],
+    allow_dirty: bool,
+    add: bool,
+    **flags: Any,
+) -> None:
+    """Make the launches in RESULTS the baseline, and print what moved.
+
+    Several files are runs of the same cases, on other days or machines of one kind: they are kept apart, and
+    tell how far runs lie apart.
+    """
+    from perfgate.gate.promote import Terms
     from perfgate.gate.promote import promote as promote_results
     from perfgate.outputs import read_results
     from perfgate.report.moves import render_moves
 
     settings = _load(flags)
     moves = promote_results(
-        read_results(results),
+        [read_results(path) for path in results],
         settings.path("baselines"),
-        reason=reason,
-        timing=results.parent / "timing",
-        accept=accept,
-        allow_dirty=allow_dirty,
+        Terms(reason=reason, accept=accept, allow_dirty=allow_dirty, add=add),
+        timing=results[0].parent / "timing",
     )
     click.echo(render_moves([(move.case_id, move.before_ns, move.after_ns) for move in moves]))
 
@@ -257,7 +288,22 @@ def schema(kind: str) -> None:
     click.echo(json.dumps(msgspec.json.schema(types[kind]), indent=2, sort_keys=True))
 
 
-for _command in (alert, bisect, build, bundle, explain, exporter, history, metrics, site, trend):
+_COMMANDS = (
+    aa,
+    anchor,
+    alert,
+    power,
+    bisect,
+    build,
+    bundle,
+    explain,
+    exporter,
+    history,
+    metrics,
+    site,
+    trend,
+)
+for _command in _COMMANDS:
     cli.add_command(_command)
 cli.add_command(export)
 

@@ -25,7 +25,7 @@ def build(case: str, **flags: Any) -> None:
     from perfgate.progress import make_progress
 
     with make_progress() as progress:
-        pipeline, selected = _pipeline(case, progress, flags)
+        pipeline, selected = pipeline_of(case, progress, flags)
         engine, facts, _ = pipeline.build(selected)
     state = "from the cache" if facts.cached else f"built in {facts.build_ns / 1e9:.1f} s"
     click.echo(f"{case}: {state}")
@@ -57,7 +57,7 @@ def export(case: str, folder: Path, results: Path | None, allow_red: bool, **fla
     from perfgate.progress import make_progress
 
     with make_progress() as progress:
-        pipeline, selected = _pipeline(case, progress, flags)
+        pipeline, selected = pipeline_of(case, progress, flags)
         run = read_results(results or pipeline.settings.path("out") / RESULTS_NAME)
         gated = next((one for one in run.cases if one.case.id == case), None)
         if gated is None or gated.judgement is None:
@@ -74,7 +74,7 @@ def export(case: str, folder: Path, results: Path | None, allow_red: bool, **fla
     click.echo("\n".join(f"wrote {path}" for path in written))
 
 
-def _pipeline(case: str, progress: Any, flags: dict[str, Any]) -> tuple[Pipeline, tuple[ModelSpec, Case]]:
+def pipeline_of(case: str, progress: Any, flags: dict[str, Any]) -> tuple[Pipeline, tuple[ModelSpec, Case]]:
     from perfgate.pipeline import Pipeline
     from perfgate.settings import load_settings
 

@@ -6,12 +6,13 @@ import os
 import uuid
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
-from datetime import datetime, timezone
+from datetime import date, datetime, timezone
 from pathlib import Path
 
 import msgspec
 
 from perfgate import __version__
+from perfgate.authority import Authority
 from perfgate.bases import Bases, Workshop
 from perfgate.confirmation import Court, Found, Measuring, without_base
 from perfgate.engine import get_backend
@@ -21,10 +22,11 @@ from perfgate.engine.interface import Backend
 from perfgate.errors import CaseError, InfrastructureError
 from perfgate.explaining import Explaining
 from perfgate.files import file_digest, write_bytes
-from perfgate.gate.baselines import Baselines, load_baselines
+from perfgate.gate.baselines import Baselines, Stored, load_baselines, stale
 from perfgate.gate.evidence import NONE
 from perfgate.gate.judge import judge
 from perfgate.gate.summary import summarise
+from perfgate.gate.waivers import reminders, waive
 from perfgate.measure.commit import read_commit
 from perfgate.measure.environment import fingerprint
 from perfgate.measure.functions import benchmark_case_id, launch_benchmarks
@@ -61,8 +63,12 @@ from perfgate.spec.model import ModelSpec, read_specs
 class Pipeline:
     """One run on one backend and device: plan the cases, measure those selected, judge all of them."""
 
-    def __init__(self, settings: Settings, progress: PlainProgress) -> None:
-        self.settings = settings
+    def __init__(
+        self, settings: Settings, progress: PlainProgress, authority: Authority | None = None
+    ) -> None:
+        """`authority` says by whose policy it is judged, and has its settings; without it, by `settings`."""
+        self._authority = authority or Authority(msgspec.structs.replace(settings, policy_from=""), {})
+        self.settings = settings = self._authority.settings
         self.progress = progress
         self.backend: Backend = get_backend(settings.backend, settings.device)
         if reason := self.backend.unavailable():
@@ -72,6 +78,7 @@ class Pipeline:
         self.environment: Environment = fingerprint(self.backend, settings.device)
         self.protocol: Protocol = settings.protocol(self.backend.kind)
         self.baselines: Baselines = load_baselines(settings.path("baselines"), self.environment)
+        self._waivers = self._authority.waivers
         self._preparation = Preparation(
             settings, self.backend, self.environment, self.baselines, progress.say
         )
@@ -97,6 +104,7 @@ class Pipeline:
 
     def cases(self, spec: ModelSpec) -> list[Case]:
         """The cases of a spec; results name the spec by its path in the project, not on this machine."""
+        spec = self._authority.spec(spec)
         if self.settings.mode:
             spec = msgspec.structs.replace(spec, modes=(self.settings.mode,))
         return expand(
@@ -116,7 +124,7 @@ class Pipeline:
                 case=_ghost(case_id, self.backend.name),
                 outcome=Failed(
                     stage="missing",
-                    reason=f"{stored.path} has this case, but no model spec makes it any more",
+                    reason=f"{self._file_of(stored)} has this case, but no model spec makes it any more",
                 ),
             )
             for case_id, stored in self.baselines.cases.items()
@@ -125,6 +133,11 @@ class Pipeline:
             and (scope is None or case_id.split("/")[0] in scope)
             and (not self.settings.mode or case_id.endswith(f"/{self.settings.mode}"))
         ]
+
+    def _file_of(self, stored: Stored) -> str:
+        """A baseline's file as the project knows it, also where it is read from base's policy."""
+        root = Path(self.baselines.root)
+        return str(Path(root.name) / Path(stored.path).relative_to(root))
 
     def run(
         self,
@@ -138,9 +151,15 @@ class Pipeline:
         `engine` is a prebuilt engine file to gate in place of building one.
         """
         self._bases.check()
+        selected = [(self._authority.spec(spec), case) for spec, case in selected]
+        if self._authority.changes:
+            self.progress.say(
+                f"{len(self._authority.changes)} changes of policy take effect after the merge; judged by "
+                f"{self._authority.commit.sha[:12]}"
+            )
         prebuilt = None if engine is None else file_digest(engine)
         prepared, pending = self._preparation.all_cases(selected, prebuilt=prebuilt)
-        result = self._result([*prepared, *missing])
+        result = self.result_of([*prepared, *missing])
         jobs, known = self._build(pending, prebuilt=engine)
         outcomes = self._measure(jobs, with_outcomes(result, known))
         return self.judged(with_outcomes(result, {**known, **outcomes}))
@@ -149,7 +168,7 @@ class Pipeline:
         """Launch pytest-benchmark's tests in fresh processes; one unjudged result a test."""
         launches: dict[str, list[Launch]] = {node: [] for node in nodes}
         failure: Failed | None = None
-        with self._lock():
+        with self.lock():
             self.progress.start(self.protocol.launches)
             for _ in range(self.protocol.launches):
                 try:
@@ -177,12 +196,12 @@ class Pipeline:
             target=CallableTarget(file=str(file), function=function),
             protocol=self.protocol,
         )
-        with self._lock():
+        with self.lock():
             outcomes, interrupted = measure([job], self.progress)
         if interrupted:
             raise KeyboardInterrupt
         result = CaseResult(case=case, outcome=outcomes[case.id], case_digest=digest(case.id))
-        return msgspec.structs.replace(result, judgement=self.judge_case(result))
+        return self._waived(msgspec.structs.replace(result, judgement=self.judge_case(result)))
 
     def _python_case(self, case_id: str, backend: str) -> Case:
         return Case(
@@ -196,10 +215,12 @@ class Pipeline:
     def judged(self, result: RunResult) -> RunResult:
         """The result with a judgement on every case and the summary."""
         cases = tuple(
-            msgspec.structs.replace(
-                case,
-                judgement=self.judge_case(case),
-                explanation=self._explained.get(case.case.id, case.explanation),
+            self._waived(
+                msgspec.structs.replace(
+                    case,
+                    judgement=self.judge_case(case),
+                    explanation=self._explained.get(case.case.id, case.explanation),
+                )
             )
             for case in result.cases
         )
@@ -209,7 +230,12 @@ class Pipeline:
             require_baseline=self.settings.require_baseline,
             interrupted=self.interrupted,
         )
+        hints = (*reminders(self._waivers, _today()), *stale(self.baselines, _today()))
+        summary = msgspec.structs.replace(summary, next_steps=(*summary.next_steps, *hints))
         return msgspec.structs.replace(result, cases=cases, summary=summary)
+
+    def _waived(self, case: CaseResult) -> CaseResult:
+        return waive(case, self._waivers, _today())
 
     def judge_case(self, case: CaseResult) -> Judgement:
         """What the gate says of one case, with what was found while measuring it."""
@@ -220,10 +246,15 @@ class Pipeline:
         )
         return without_base(judgement, case.outcome, self._found.without_base.get(case.case.id, ""))
 
-    def empty_result(self) -> RunResult:
-        return self._result(())
+    def adopt(self, baselines: Baselines, found: Found) -> None:
+        """Judge by these in place of what is stored and what was measured here."""
+        self.baselines, self._found = baselines, found
 
-    def _result(self, cases: Sequence[CaseResult]) -> RunResult:
+    def empty_result(self) -> RunResult:
+        return self.result_of(())
+
+    def result_of(self, cases: Sequence[CaseResult]) -> RunResult:
+        """An unjudged run of these cases, here and now."""
         now = datetime.now(timezone.utc)
         return RunResult(
             schema=RESULTS_SCHEMA,
@@ -232,15 +263,18 @@ class Pipeline:
             perfgate=__version__,
             commit=read_commit(Path(self.settings.root)),
             base=self._bases.base.commit,
+            policy_changes=self._authority.changes,
             environment=self.environment,
             protocol=self.protocol,
             cases=tuple(cases),
         )
 
-    def build(self, selected: tuple[ModelSpec, Case]) -> tuple[Path, EngineFacts, CaseResult]:
+    def build(
+        self, selected: tuple[ModelSpec, Case], engines: EngineCache | None = None
+    ) -> tuple[Path, EngineFacts, CaseResult]:
         """The engine of one case, from the cache or built now, without measuring. Raises `CaseError`."""
         result, request = self._preparation.one_case(*selected)
-        engine, facts = self._engines.get(request, timeout_s=self.settings.build_timeout_s)
+        engine, facts = (engines or self._engines).get(request, timeout_s=self.settings.build_timeout_s)
         return engine, facts, result
 
     def gated_engine_digest(self, result: CaseResult) -> str:
@@ -301,7 +335,7 @@ class Pipeline:
             run_id=result.run_id,
         )
         cases = {case.case.id: case for case in result.cases}
-        with self._lock(), self._bases as bases:
+        with self.lock(), self._bases as bases:
             checkpoint = Checkpoint(result, self.settings.path("out") / RESULTS_NAME)
             measuring = Measuring(court, bases, self.progress, self.progress.say)
             self._found = measuring.run(jobs, cases, checkpoint)
@@ -313,10 +347,14 @@ class Pipeline:
         self.interrupted = self._found.interrupted
         return self._found.outcomes
 
-    def _lock(self) -> AbstractContextManager[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """One benchmark a device, over all processes of this machine."""
         name = "cpu" if self.backend.kind == "cpu" else device_uuid(self.settings.device)
         return device_lock(name, timeout_s=self.settings.lock_timeout_s, say=self.progress.say)
+
+
+def _today() -> date:
+    return datetime.now(timezone.utc).date()
 
 
 def _prebuilt_facts(engine: Path) -> EngineFacts:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from perfgate.gate.baselines import Stored
 from perfgate.gate.clock import lower_clock, shared_shift
 from perfgate.gate.decide import decide, explain, explain_fresh
 from perfgate.gate.evidence import Fresh
-from perfgate.gate.metrics import columns
+from perfgate.gate.metrics import ENGINE_COLUMNS, columns
 from perfgate.gate.screen import clear
 from perfgate.gate.sequential import LOWER
 from perfgate.gate.statistics import PRIOR_CV, ratio_interval
-from perfgate.records import Case, Interval, Judgement, Measured, MetricColumns, Tolerance, Verdict
+from perfgate.records import Case, Interval, Judgement, Launch, Measured, MetricColumns, Tolerance, Verdict
 from perfgate.words import change
 
 
@@ -39,7 +41,7 @@ def compare_fresh(case: Case, stored: Stored, outcome: Measured, fresh: Fresh, k
     """Fresh launches of base and head, taken in turn: only base to head can be this commit's fault."""
     decision, tolerance, sides = fresh.decision, case.tolerance, (fresh.base, outcome.launches)
     base_valid, head_valid = ([one for one in side if not one.invalid] for side in sides)
-    base, head = columns(base_valid) if base_valid else {}, columns(head_valid, outcome.engine)
+    base, head = _with_engine(stored, base_valid), columns(head_valid, outcome.engine)
     verdict, estimate = decision.verdict or Verdict.INCONCLUSIVE, decision.ratio.estimate
     if decision.verdict is None and decision.log_likelihood <= LOWER:
         verdict = Verdict.PASS  # what was open is only whether it is faster
@@ -61,6 +63,14 @@ def compare_fresh(case: Case, stored: Stored, outcome: Measured, fresh: Fresh, k
         head=head,
         confirmation=fresh.confirmation,
     )
+
+
+def _with_engine(stored: Stored, launches: Sequence[Launch]) -> MetricColumns:
+    """Base's columns; what its engine weighs is known from the baseline, where that was promoted with it."""
+    if not launches:
+        return {}
+    known = {name: stored.case.metrics[name][0] for name in ENGINE_COLUMNS if name in stored.case.metrics}
+    return {**columns(launches), **{name: (value,) * len(launches) for name, value in known.items()}}
 
 
 def _shift(code: str, base: MetricColumns, head: MetricColumns, tolerance: Tolerance) -> str:

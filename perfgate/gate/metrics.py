@@ -54,6 +54,10 @@ METRICS: dict[str, Metric] = {
 }
 
 
+# Facts of the engine, the same in every launch.
+ENGINE_COLUMNS = ("engine_bytes", "device_memory_bytes", "build_ns")
+
+
 def columns(launches: Sequence[Launch], engine: EngineFacts | None = None) -> MetricColumns:
     """The metrics of some launches, as columns of equal length. `latency_ns` is a launch's median; what is
     known of the engine stands in every row."""

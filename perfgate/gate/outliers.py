@@ -7,12 +7,14 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
-from perfgate.gate.spread import Spread
+from perfgate.gate.spread import LAUNCH_CV, Spread
 from perfgate.records import Record
 
 # Two clusters of launches lie two or three standard deviations apart and both are ordinary. Six are beyond
 # either: of normal launches one in 500 million.
 FAR = 6.0
+# A calm history must not make an outlier of the other cluster: nothing nearer than six of the prior's.
+NEAREST = FAR * LAUNCH_CV["gpu"]
 # With two values neither is the odd one out.
 LEAST = 3
 
@@ -27,11 +29,12 @@ class Settled(Record):
 
 def to_repeat(values: Sequence[float], history: Sequence[float], spread: Spread) -> tuple[int, ...]:
     """The indices of launches to measure again: farther from the median of the side's launches and history
-    than `FAR` coefficients of variation, up or down. `history` are earlier launches of the same side."""
+    than `FAR` coefficients of variation and `NEAREST`, up or down. `history` are earlier ones of the same
+    side."""
     known = [*values, *history]
     if len(known) < LEAST:
         return ()
-    centre, limit = math.log(statistics.median(known)), FAR * spread.launch_cv
+    centre, limit = math.log(statistics.median(known)), max(FAR * spread.launch_cv, NEAREST)
     return tuple(index for index, value in enumerate(values) if abs(math.log(value) - centre) > limit)
 
 

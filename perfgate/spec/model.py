@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from perfgate.errors import SpecError
 from perfgate.files import TEXT_LIMIT_BYTES, read_bytes
-from perfgate.records import InputData, Mode, Name, Positive, Precision, Record, Slo, Text
+from perfgate.records import Floor, InputData, Mode, Name, Positive, Precision, Record, Slo, Text
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -21,6 +21,15 @@ else:
     import tomli as tomllib
 
 MODEL_SCHEMA = "perfgate-trt/model/v1"
+# The metrics beside latency that a gate judges; a test holds this against `perfgate.gate.metrics`.
+JUDGED_METRICS = {
+    "throughput_qps",
+    "p99_ns",
+    "peak_memory_bytes",
+    "engine_bytes",
+    "device_memory_bytes",
+    "build_ns",
+}
 Rate = Annotated[float, Meta(gt=0, lt=10)]
 
 
@@ -53,6 +62,17 @@ class SkipRule(Record, kw_only=True):
     reason: Name
 
 
+class CaseRule(Record, kw_only=True):
+    """Settings of some cases of the model; `cases` is a shell pattern on `precision/shape`. Of several rules
+    that fit a case the most specific wins, setting by setting: the one with the most letters that are no
+    wildcard."""
+
+    cases: Name
+    ignore: Rate | None = None
+    catch: Rate | None = None
+    floors: dict[Name, Floor] = {}
+
+
 class ModelSpec(Record, kw_only=True):
     """One model as its TOML file describes it; `path` is where it was read from."""
 
@@ -68,6 +88,8 @@ class ModelSpec(Record, kw_only=True):
     options: dict[Name, str | int | float | bool] = {}
     ignore: Rate | None = None
     catch: Rate | None = None
+    floors: dict[Name, Floor] = {}
+    rule: tuple[CaseRule, ...] = ()
     slo: Slo = Slo()
     skip: tuple[SkipRule, ...] = ()
     path: str = ""
@@ -142,7 +164,7 @@ def _convert(path: Path, table: dict[str, Any]) -> ModelSpec:
         raise SpecError(what[0].lower() + what[1:], where=f"{path}: {key}", fix=fix) from error
 
 
-_DICTIONARIES: dict[str, type[Record]] = {"dims": DimensionSpec, "inputs": InputData}
+_DICTIONARIES: dict[str, type[Record]] = {"dims": DimensionSpec, "inputs": InputData, "floors": Floor}
 
 
 def _spelled(key: str, table: dict[str, Any]) -> str:
@@ -168,7 +190,7 @@ def _near(key: str) -> str:
 
     known = {
         field
-        for kind in (ModelSpec, Source, DimensionSpec, SkipRule, InputData, Slo)
+        for kind in (ModelSpec, Source, DimensionSpec, SkipRule, CaseRule, Floor, InputData, Slo)
         for field in kind.__struct_fields__
     } - {"path"}
     close = difflib.get_close_matches(key, known, n=1)
@@ -196,9 +218,26 @@ def _check(path: Path, spec: ModelSpec) -> None:
             where=f"{path}: ignore",
             fix="a slowdown to ignore must be smaller than one to catch, such as 0.005 and 0.02",
         )
+    _check_promises(path, spec)
     for plugin in spec.plugins:
         if not _is_file(path.parent / plugin):
             raise SpecError(f"no such file: {plugin}", where=f"{path}: plugins", fix="put it beside the spec")
+
+
+def _check_promises(path: Path, spec: ModelSpec) -> None:
+    if (spec.slo.service_p99_ms is None) is not (spec.slo.service_qps is None):
+        raise SpecError(
+            "service_p99_ms and service_qps go together",
+            where=f"{path}: slo",
+            fix="a tail with queueing is a promise at a load: set both; engine_p99_ms is one query at a time",
+        )
+    for where, floors in (("floors", spec.floors), *((f"rule {r.cases}", r.floors) for r in spec.rule)):
+        if unknown := sorted(floors.keys() - JUDGED_METRICS):
+            raise SpecError(
+                f"no metric {unknown[0]!r} has a floor",
+                where=f"{path}: {where}",
+                fix=f"one of: {', '.join(sorted(JUDGED_METRICS))}",
+            )
 
 
 def _check_source(path: Path, source: Source) -> None:

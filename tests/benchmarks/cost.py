@@ -2,10 +2,10 @@
 
     python tests/benchmarks/cost.py --out cost.json
 
-One commit touches no model (UNCHANGED by digest: nothing is launched), a harmless one does, and two are 2 %
-and 3 % slower; each by this gate and by a fixed scheme of 12 launches of base and 12 of head, judged by Welch's
-interval at the same certainty. By the models of `false_alarms.py`; a launch's seconds are as recorded, or 4 s.
-Builds are not counted: both schemes need the same ones.
+One commit touches no model (UNCHANGED by digest: nothing is launched), a harmless one does, and two are
+2 % and 3 % slower; each by this gate and by a fixed scheme of 12 launches of base and 12 of head, judged by
+Welch's interval at the same certainty. By the models of `false_alarms.py`; a launch takes the seconds that
+are recorded, or 4 s. Builds are not counted: both schemes need the same ones.
 """
 
 from __future__ import annotations

@@ -136,15 +136,36 @@ def fit(files: Sequence[dict[str, Any]]) -> Model:
         if len(ordinary) > 1:
             found["build"] = statistics.stdev(ordinary)
         said.append(f"builds: {len(steps)}")
-    centres = [statistics.fmean(np.log(_medians(file, 0))) for file in files if _medians(file, 0)]
-    if len(centres) >= 3:
-        found["host"] = statistics.stdev(centres)
-        said.append(f"machines: {len(centres)}")
+    places = machines(files)
+    if sum(len(place) - 1 for place in places) >= 2:
+        found["host"] = pooled_deviation([[statistics.fmean(days) for days in place] for place in places])
+        said.append(f"machines: {sum(len(place) for place in places)}")
+    visits = [days for place in places for days in place]
+    if sum(len(days) - 1 for days in visits) >= 2:
+        found["day"] = pooled_deviation(visits)
+        said.append(f"visits to them: {sum(len(days) for days in visits)}")
     found["launch_s"] = statistics.fmean(
         file["costs_s"]["process"] + file["costs_s"]["load"] + 0.5 for file in files
     )
     kept = sorted({"lottery", "build", "host", "day"} - found.keys())
     return Model(**found, source="; ".join([*said, f"not recorded: {', '.join(kept)}"]))
+
+
+def machines(files: Sequence[dict[str, Any]]) -> list[list[list[float]]]:
+    """The log centres of each file's first build: by kind of GPU and case, then by GPU, then by visit."""
+    found: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for number, file in enumerate(files):
+        if medians := _medians(file, 0):
+            gpu = str(file.get("environment", {}).get("uuid", number))
+            kind = str(file.get("device", "")), str(file.get("case", ""))
+            found.setdefault(kind, {}).setdefault(gpu, []).append(statistics.fmean(np.log(medians)))
+    return [list(gpus.values()) for gpus in found.values()]
+
+
+def pooled_deviation(groups: Sequence[Sequence[float]]) -> float:
+    """The standard deviation within groups, pooled by degrees of freedom."""
+    squares = sum(statistics.variance(group) * (len(group) - 1) for group in groups if len(group) > 1)
+    return math.sqrt(squares / sum(len(group) - 1 for group in groups))
 
 
 def _build_steps(file: dict[str, Any]) -> list[float]:

@@ -105,6 +105,8 @@ def test_an_outlier_that_recurs_counts_and_alone_is_no_regression() -> None:
 def test_launches_of_either_cluster_are_no_outliers() -> None:
     assert to_repeat([FAST] * 4 + [SLOW], (), SPREAD) == ()
     assert to_repeat([SLOW], [FAST] * 10, SPREAD) == ()
+    calm = msgspec.structs.replace(SPREAD, launch_cv=0.001)
+    assert to_repeat([SLOW], [FAST] * 10, calm) == ()
 
 
 @pytest.mark.parametrize("count", range(2, 25, 2))

@@ -128,11 +128,21 @@ def test_a_larger_engine_turns_a_pass_and_says_so() -> None:
     assert judge(wide, outcome, baselines, ENVIRONMENT, PROTOCOL).verdict is Verdict.PASS
 
 
+def test_a_larger_engine_is_seen_by_fresh_launches_too() -> None:
+    small = EngineFacts(digest=DIGEST, engine_bytes=50 * MIB)
+    known = stored()
+    base = msgspec.structs.replace(known.case, metrics=columns(STEADY.launches, small))
+    baselines = Baselines(root="b", cases={"net/fp16/b8": msgspec.structs.replace(known, case=base)})
+    large = msgspec.structs.replace(scaled(1.0), engine=EngineFacts(digest=DIGEST, engine_bytes=80 * MIB))
+    judgement = fresh_judgement(scaled(1.0), large, baselines)
+    assert (judgement.verdict, judgement.code) == (Verdict.REGRESSION, "metric/engine_bytes")
+
+
 def fresh_judgement(base: Measured, head: Measured, baselines: Baselines = KNOWN) -> Judgement:
     medians = [[one.median_ns for one in side.launches] for side in (base, head)]
     fresh = Fresh(
         base=base.launches,
-        decision=decide_next(*medians, TOLERANCE, SPREAD),
+        decision=decide_next(medians[0], medians[1], TOLERANCE, SPREAD),
         confirmation=Confirmation(
             base_launches=len(base.launches), head_launches=len(head.launches), decided=True
         ),
