@@ -288,22 +288,9 @@ def schema(kind: str) -> None:
     click.echo(json.dumps(msgspec.json.schema(types[kind]), indent=2, sort_keys=True))
 
 
-_COMMANDS = (
-    aa,
-    anchor,
-    alert,
-    power,
-    bisect,
-    build,
-    bundle,
-    explain,
-    exporter,
-    history,
-    metrics,
-    site,
-    trend,
-)
-for _command in _COMMANDS:
+for _command in (aa, anchor, alert, power, build, exporter, history, metrics, site, trend):
+    cli.add_command(_command)
+for _command in (bisect, bundle, explain):
     cli.add_command(_command)
 cli.add_command(export)
 

@@ -25,23 +25,31 @@ class Explaining:
         self, slower: Sequence[CaseResult], jobs: Sequence[Job], onnx: Mapping[str, str]
     ) -> dict[str, Explanation]:
         """By case id; a regression whose explanation fails stays one, and it is said why."""
-        by_case = {job.case_id: job for job in jobs}
         found: dict[str, Explanation] = {}
-        for case in slower:
-            case_id = case.case.id
-            job = by_case.get(case_id)
-            if job is None or not isinstance(job.target, EngineTarget):
-                continue
-            self._say(f"{case_id}: explaining, with profiled loads")
-            try:
-                explained = self._one(case, job, job.target, onnx.get(case_id, ""))
-            except PerfgateError as error:
-                self._say(f"{case_id}: not explained: {error.what}")
-                continue
-            if explained is not None:
-                self._say(f"{case_id}: {explained.cause}")
-                found[case_id] = explained
+        by_case = {job.case_id: job for job in jobs}
+        try:
+            for case in slower:
+                job = by_case.get(case.case.id)
+                if job is None or not isinstance(job.target, EngineTarget):
+                    continue
+                explained = self._guarded(case, job, job.target, onnx.get(case.case.id, ""))
+                if explained is not None:
+                    found[case.case.id] = explained
+        except KeyboardInterrupt:
+            # The verdicts are all there: what an impatient hand ends is only their explanation.
+            self._say("interrupted: the explanations that are missing can be had by running again")
         return found
+
+    def _guarded(self, case: CaseResult, job: Job, target: EngineTarget, onnx: str) -> Explanation | None:
+        self._say(f"{case.case.id}: explaining, with profiled loads")
+        try:
+            explained = self._one(case, job, target, onnx)
+        except (PerfgateError, OSError, ValueError) as error:
+            self._say(f"{case.case.id}: not explained: {error}")
+            return None
+        if explained is not None:
+            self._say(f"{case.case.id}: {explained.cause}")
+        return explained
 
     def _one(self, case: CaseResult, job: Job, target: EngineTarget, onnx: str) -> Explanation | None:
         outcome = case.outcome
