@@ -363,7 +363,7 @@ class Pipeline:
             measured = with_outcomes(result, self._found.outcomes).cases
             slower = [case for case in measured if self.judge_case(case).verdict is Verdict.REGRESSION]
             if not self._found.interrupted:
-                explaining = Explaining(bases, self.environment, self.backend.kind, self.progress.say)
+                explaining = Explaining(bases, self.environment, self.progress.say)
                 self._explained = explaining.all(slower, jobs, self._onnx)
         self.interrupted = self._found.interrupted
         return self._found.outcomes
