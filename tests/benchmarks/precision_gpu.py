@@ -136,11 +136,13 @@ def save_hot(path: Path) -> None:
     weights = {
         "w": random.normal(0, 3e4, (16, 8, 3, 3)).astype(np.float32),
         "v": random.normal(0, 1e-6, (16, 16, 1, 1)).astype(np.float32),
+        "u": random.normal(0, 0.1, (16, 16, 3, 3)).astype(np.float32),
     }
     nodes = [
         helper.make_node("Conv", ["x", "w"], ["c"], "hot_conv", pads=[1] * 4),
         helper.make_node("Relu", ["c"], ["r"], "hot_relu"),
-        helper.make_node("Conv", ["r", "v"], ["y"], "cold_conv"),
+        helper.make_node("Conv", ["r", "v"], ["d"], "cold_conv"),
+        helper.make_node("Conv", ["d", "u"], ["y"], "last_conv", pads=[1] * 4),
     ]
     graph = helper.make_graph(
         nodes,
