@@ -16,7 +16,7 @@ _LONGEST = 1_000
 _KINDS = {
     "count": r"\d+",
     "total": r"\d+",
-    "number": r"[\d.]+",
+    "number": r"[+−-]?[\d.]+",
     "share": r"[\d.]+ %",
     "ignore": r"[\d.]+ %",
     "signed": r"[+-][\d.]+ %",
@@ -24,7 +24,7 @@ _KINDS = {
     "cases": r"The only case is|All \d+ cases are|\d+ of \d+ cases (?:is|are)",
 }
 # Placeholders that hold phrases themselves.
-_INNER = frozenset({"cases", "how", "seen", "low", "high", "why", "share", "ignore", "said"})
+_INNER = frozenset({"cases", "how", "seen", "low", "high", "why", "share", "ignore", "signed", "said"})
 
 PHRASES = (
     # The summary's sentence.
@@ -57,10 +57,12 @@ PHRASES = (
     N_("%(seen)s; clearly above the %(share)s to ignore"),
     N_("%(seen)s; neither under catch nor above ignore: more launches would tell"),
     N_(
-        "%(said)s by fresh launches; %(times)s times likelier %(share)s slower or more than %(ignore)s or less"
+        "%(said)s by fresh launches; %(times)s times likelier %(share)s slower or more "
+        "than %(ignore)s or less"
     ),
     N_(
-        "%(said)s by fresh launches; %(times)s times likelier %(ignore)s slower or less than %(share)s or more"
+        "%(said)s by fresh launches; %(times)s times likelier %(ignore)s slower or less "
+        "than %(share)s or more"
     ),
     N_(
         "%(said)s by fresh launches; the launches tell %(share)s to catch from %(ignore)s to ignore "
