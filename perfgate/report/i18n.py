@@ -54,13 +54,17 @@ def language() -> str:
 
 def gettext(message: str) -> str:
     """The message in the language being spoken."""
-    # The empty message is where a catalogue keeps its header.
-    return translations(_LANGUAGE.get()).gettext(message) if message else ""
+    spoken = _LANGUAGE.get()
+    # English is what the code says; and the empty message is where a catalogue keeps its header.
+    return message if spoken == "en" or not message else translations(spoken).gettext(message)
 
 
 def ngettext(one: str, many: str, count: int) -> str:
     """The message in the form that a count asks for."""
-    return translations(_LANGUAGE.get()).ngettext(one, many, count)
+    spoken = _LANGUAGE.get()
+    if spoken == "en":
+        return one if count == 1 else many
+    return translations(spoken).ngettext(one, many, count)
 
 
 def N_(message: str) -> str:

@@ -14,9 +14,12 @@ from perfgate.report.i18n import N_
 _LONGEST = 1_000
 # What a placeholder may hold, by its name; any other takes as little text as fits.
 _KINDS = {
+    "moved": r"[^()]{1,80}",  # bounded, or a text of nothing but parentheses would be tried for long
+    "low": r"[^()]{1,80}",
+    "high": r"[^()]{1,80}",
     "count": r"\d+",
     "total": r"\d+",
-    "number": r"[\d.]+",
+    "number": r"[+−-]?[\d.]+",
     "share": r"[\d.]+ %",
     "ignore": r"[\d.]+ %",
     "signed": r"[+-][\d.]+ %",
@@ -24,7 +27,9 @@ _KINDS = {
     "cases": r"The only case is|All \d+ cases are|\d+ of \d+ cases (?:is|are)",
 }
 # Placeholders that hold phrases themselves.
-_INNER = frozenset({"cases", "how", "seen", "low", "high", "why", "share", "ignore", "said"})
+_INNER = frozenset(
+    {"cases", "how", "seen", "low", "high", "why", "share", "ignore", "signed", "said", "moved"}
+)
 
 PHRASES = (
     # The summary's sentence.
@@ -78,7 +83,7 @@ PHRASES = (
     N_("%(signed)s; higher-is-better, floor %(share)s"),
     N_("p99 with queueing at %(load)s queries/s is %(number)s ms, promised are service_p99_ms = %(limit)s"),
     N_("interrupted before it was confirmed"),
-    N_("%(said)s (%(low)s to %(high)s)"),
+    N_("%(moved)s (%(low)s to %(high)s)"),
     N_("same model, recipe, inputs and environment as the baseline: nothing to time"),
     N_("the engine is the baseline's, byte for byte, and is used alike: nothing to time"),
     N_("no baseline is stored for this device and toolchain"),
