@@ -10,7 +10,7 @@ from business_runs import EAGER, ENGINE, case_terms, example, measured_run
 
 from perfgate.errors import UsageError
 from perfgate.files import record_json
-from perfgate.records import Judgement, RunResult, Unchanged, Verdict
+from perfgate.records import Judgement, MetricColumns, RunResult, Unchanged, Verdict
 from perfgate.value.assumptions import Terms
 from perfgate.value.business import BusinessCase, Line
 from perfgate.value.compose import given_case, measured_case
@@ -157,7 +157,9 @@ def test_without_a_limit_nothing_is_simulated() -> None:
 
 
 def test_the_same_precision_is_preferred_to_the_original_s_own() -> None:
-    both = msgspec.structs.replace(TORCH, cases=(*TORCH.cases, *measured_run("torch", EAGER, precision="fp16").cases))
+    both = msgspec.structs.replace(
+        TORCH, cases=(*TORCH.cases, *measured_run("torch", EAGER, precision="fp16").cases)
+    )
     assert measured(case_terms(), original=both).original.precision == "fp16"
     assert CASE.original.precision == "fp32" and CASE.tensorrt.precision == "fp16"
 
@@ -189,7 +191,7 @@ def test_stored_medians_stand_in_and_are_marked() -> None:
         cases = []
         for one in run.cases:
             ns = ms[one.case.items] * 1e6
-            base = {
+            base: MetricColumns = {
                 "latency_ns": (ns, ns * 1.01),
                 "p99_ns": (ns * 1.1, ns * 1.1),
                 "samples": (2000, 2000),

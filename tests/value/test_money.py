@@ -23,9 +23,7 @@ PRICES = parse_prices(SHIPPED.read_bytes(), "prices.toml")
 
 
 def capacity(per_s: float) -> Capacity:
-    return Capacity(
-        limit_ms=10, per_s=per_s, low=per_s, high=per_s, offline_per_s=per_s, source="simulated"
-    )
+    return Capacity(limit_ms=10, per_s=per_s, low=per_s, high=per_s, offline_per_s=per_s, source="simulated")
 
 
 @pytest.mark.parametrize(
