@@ -7,13 +7,17 @@ import csv
 import hashlib
 import io
 import re
-import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "report"))
+
+from browser import axe_source, browser, page_of
 from business_runs import EAGER, ENGINE, case_terms, example, measured_run
 
 from perfgate.report import charts, value_csv, value_html, value_markdown, value_terminal
@@ -220,39 +224,52 @@ def test_another_page_can_take_the_case_in() -> None:
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("needs Chromium: apt-get install chromium fonts-noto-cjk fonts-dejavu-core")
-    api = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install playwright")
-    with api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--disable-gpu"], timeout=60_000
-        )
-        try:
-            yield started
-        finally:
-            started.close()
+def chrome() -> Iterator[Any]:
+    with browser() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
+    """Every case's page in each language."""
+    folder = tmp_path_factory.mktemp("value")
+    found = {}
+    for language in LANGUAGES:
+        for name, case in {**CASES, "hostile": hostile()}.items():
+            found[name, language] = folder / f"{name}-{language}.html"
+            found[name, language].write_text(value_html.render(case, language), encoding="utf-8")
+    return found
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("name", ["given", "measured"])
-def test_a_browser_is_content_and_prints_one_sheet(
-    chromium: Any, tmp_path: Path, name: str, language: str
+def test_a_browser_asks_for_nothing_and_prints_one_sheet(
+    chrome: Any, files: dict[tuple[str, str], Path], name: str, language: str
 ) -> None:
-    path = tmp_path / "value.html"
-    path.write_text(value_html.render(CASES[name], language), encoding="utf-8")
-    context = chromium.new_context(offline=True, viewport={"width": 1200, "height": 900})
-    page = context.new_page()
-    told: list[str] = []
-    page.on("console", lambda message: told.append(message.text))
-    page.on("pageerror", lambda error: told.append(str(error)))
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    page.goto(path.as_uri())
-    assert told == [] and asked == [path.as_uri()]
-    sheet = page.pdf(prefer_css_page_size=True)
+    with page_of(chrome, files[name, language]) as page:
+        sheet = page.pdf(prefer_css_page_size=True)
     assert len(re.findall(rb"/Type\s*/Page\b", sheet)) == 1
-    page.set_viewport_size({"width": 360, "height": 800})
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    context.close()
+
+
+@pytest.mark.parametrize("name", ["measured", "hostile"])
+def test_a_phone_shows_it_without_scrolling_sideways(
+    chrome: Any, files: dict[tuple[str, str], Path], name: str
+) -> None:
+    with page_of(chrome, files[name, "en"], viewport={"width": 360, "height": 800}) as page:
+        assert page.evaluate("document.documentElement.scrollWidth") == 360
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_violation(
+    chrome: Any, files: dict[tuple[str, str], Path], language: str, scheme: str
+) -> None:
+    source = axe_source()
+    with page_of(chrome, files["measured", language], color_scheme=scheme) as page:
+        page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+        page.evaluate(source)  # by the debugger, which the page's policy does not bind
+        found = page.evaluate(
+            "axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']})"
+        )
+        assert [(one["id"], one["nodes"][0]["html"]) for one in found["violations"]] == []
+        assert len(found["passes"]) > 15

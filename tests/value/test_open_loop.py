@@ -1,4 +1,4 @@
-"""The real server of `tests/benchmarks/open_loop.py`: its batcher and sums by hand, a whole run on the CPU."""
+"""The real server of `tests/benchmarks/open_loop.py`: its batcher and sums by hand, a run on the CPU."""
 
 from __future__ import annotations
 
