@@ -15,10 +15,15 @@ import rich_click as click
 from click.exceptions import Exit
 
 from perfgate import __version__
-from perfgate.cli_engines import build, export
+from perfgate.cli_engines import build, export, throughput
+from perfgate.cli_explain import bisect, bundle, explain
+from perfgate.cli_gate import anchor
+from perfgate.cli_github import github, merge
 from perfgate.cli_history import history
+from perfgate.cli_image import image
+from perfgate.cli_precision import precision
 from perfgate.cli_publish import alert, exporter, metrics
-from perfgate.cli_trend import site, trend
+from perfgate.cli_trend import run_trends, site, trend
 from perfgate.cli_value import value
 from perfgate.errors import InfrastructureError, PerfgateError, UsageError
 from perfgate.files import FULL_DISK, check_writable, write_error
@@ -105,21 +110,47 @@ _language = click.option(
 @click.option("--remeasure", is_flag=True, default=None, help="Measure unchanged cases all the same.")
 @click.option("--all", "all_cases", is_flag=True, default=None, help="Also cases that the spec skips here.")
 @click.option("--require-baseline", is_flag=True, default=None, help="A case without a baseline fails.")
+@click.option("--lock-clocks", "lock_clocks_mhz", type=int, help="Hold the GPU's clock at so many MHz.")
 @click.option("--ignore", type=float, help="Slowdown to ignore, as a share.")
 @click.option("--catch", type=float, help="Slowdown to catch, as a share.")
+@click.option(
+    "--anchor", "release", metavar="TAG", help="Hold against this release: its baselines and engines."
+)
+@click.option("--policy-from", metavar="REV", help="Judge by this revision's policy; `base`: by base's.")
+@click.option("--base", metavar="REV", help="What the change is held against; `baseline`: each case's own.")
+@click.option(
+    "--confirm-budget", metavar="N|Ns", help="Launches a side, or seconds, a suspect.  [default: 32]"
+)
+@click.option("--leg", help="This runner's name in a matrix; stated in the results for `perfgate merge`.")
+@click.option("--shard", metavar="I/N", help="Measure share I of N of the cases, stated in the results.")
 @_language
 @_settings_options
-def run(paths: tuple[Path, ...], keyword: str, engine: Path | None, **flags: Any) -> None:
+def run(
+    paths: tuple[Path, ...],
+    keyword: str,
+    engine: Path | None,
+    release: str | None,
+    leg: str | None,
+    shard: str | None,
+    **flags: Any,
+) -> None:
     """Build, measure and gate the models (all of models/ where no PATHS are given)."""
+    from msgspec.structs import replace
+
+    from perfgate.authority import Authority
     from perfgate.outputs import write_outputs
     from perfgate.pipeline import Pipeline
     from perfgate.progress import make_progress
+    from perfgate.shards import read_scope, share
 
     settings = _load(flags)
     progress = make_progress()
     with progress:
         check_writable(settings.path("out"))
-        pipeline = Pipeline(settings, progress)
+        authority = Authority(settings, flags)
+        if release:
+            authority.hold_against(release)
+        pipeline = Pipeline(settings, progress, authority)
         plan = pipeline.plan(paths or [settings.path("models")])
         selected = [(spec, case) for spec, case in plan if keyword in case.id]
         folder = settings.path("models").resolve()
@@ -134,7 +165,11 @@ def run(paths: tuple[Path, ...], keyword: str, engine: Path | None, **flags: Any
             )
         if engine is not None and not engine.is_file():
             raise UsageError(f"no such file: {engine}", where="--engine", fix="name an engine file")
-        result = pipeline.run(selected, missing=missing, engine=engine)
+        plan_ids = [*(case.id for _, case in selected), *(ghost.case.id for ghost in missing)]
+        scope = read_scope(leg, shard, plan_ids, device=pipeline.environment.device)
+        selected = share(selected, scope, lambda pair: pair[1].id)
+        missing = share(missing, scope, lambda ghost: ghost.case.id)
+        result = replace(pipeline.run(selected, missing=missing, engine=engine), scope=scope)
     written = write_outputs(result, settings.path("out"), settings.language)
     _show(result, settings.language)
     click.echo("\n".join(f"wrote {path}" for path in written), err=True)
@@ -155,25 +190,36 @@ def compare(base: Path, head: Path) -> None:
 
 
 @cli.command()
-@click.argument("results", type=click.Path(path_type=Path))
+@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--reason", required=True, help="Why these numbers are right; kept in the baseline.")
 @click.option("--accept", multiple=True, metavar="CASE", help="A regression or removal that is meant.")
 @click.option("--allow-dirty", is_flag=True, help="Promote numbers of a tree with uncommitted changes.")
+@click.option("--add", is_flag=True, help="Keep the stored runs of the same case, and add these.")
 @click.option("--baselines", help="Folder of baselines.  [default: baselines]")
-def promote(results: Path, reason: str, accept: tuple[str, ...], allow_dirty: bool, **flags: Any) -> None:
-    """Make the launches in RESULTS the baseline, and print what moved."""
+def promote(
+    results: tuple[Path, ...],
+    reason: str,
+    accept: tuple[str, ...],
+    allow_dirty: bool,
+    add: bool,
+    **flags: Any,
+) -> None:
+    """Make the launches in RESULTS the baseline, and print what moved.
+
+    Several files are runs of the same cases, on other days or machines of one kind: they are kept apart, and
+    tell how far runs lie apart.
+    """
+    from perfgate.gate.promote import Terms
     from perfgate.gate.promote import promote as promote_results
     from perfgate.outputs import read_results
     from perfgate.report.moves import render_moves
 
     settings = _load(flags)
     moves = promote_results(
-        read_results(results),
+        [read_results(path) for path in results],
         settings.path("baselines"),
-        reason=reason,
-        timing=results.parent / "timing",
-        accept=accept,
-        allow_dirty=allow_dirty,
+        Terms(reason=reason, accept=accept, allow_dirty=allow_dirty, add=add),
+        timing=results[0].parent / "timing",
     )
     click.echo(render_moves([(move.case_id, move.before_ns, move.after_ns) for move in moves]))
 
@@ -185,7 +231,8 @@ def promote(results: Path, reason: str, accept: tuple[str, ...], allow_dirty: bo
     "-o", "--output", type=click.Path(path_type=Path), help="Write to a file instead of the screen."
 )
 @_language
-def report(results: Path, kind: str, output: Path | None, language: str | None) -> None:
+@click.option("--history", "database", help="Show how each case moved, from this history. HTML only.")
+def report(results: Path, kind: str, output: Path | None, language: str | None, database: str | None) -> None:
     """Render a results file; computes nothing and needs no GPU."""
     from perfgate.files import write_text
     from perfgate.outputs import read_results
@@ -193,12 +240,21 @@ def report(results: Path, kind: str, output: Path | None, language: str | None) 
 
     result = read_results(results)
     spoken = language or _load({}).language
-    if output is not None:
-        write_text(output, render(result, kind, spoken))
-    elif kind == "terminal":
+    if database and kind != "html":
+        raise UsageError("is for HTML only", where="--history", fix="--format html, or perfgate trend")
+    if kind == "terminal" and output is None:
         _show(result, spoken)
+        return
+    if database:
+        from perfgate.report import html
+
+        text = html.render(result, spoken, run_trends(result, database))
     else:
-        click.echo(render(result, kind, spoken), nl=False)
+        text = render(result, kind, spoken)
+    if output is not None:
+        write_text(output, text)
+    else:
+        click.echo(text, nl=False)
 
 
 @cli.command()
@@ -235,7 +291,25 @@ def schema(kind: str) -> None:
     click.echo(json.dumps(msgspec.json.schema(types[kind]), indent=2, sort_keys=True))
 
 
-for _command in (alert, build, exporter, history, metrics, site, trend, value):
+for _command in (
+    alert,
+    anchor,
+    bisect,
+    build,
+    bundle,
+    explain,
+    exporter,
+    github,
+    history,
+    image,
+    merge,
+    metrics,
+    precision,
+    site,
+    throughput,
+    trend,
+    value,
+):
     cli.add_command(_command)
 cli.add_command(export)
 

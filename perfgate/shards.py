@@ -7,13 +7,15 @@ there is one shard, so one worker measures for all.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import msgspec
 
 from perfgate.engine.gpu import visible_count
-from perfgate.records import Record, RunResult
+from perfgate.errors import UsageError
+from perfgate.records import Record, RunResult, Scope
 from perfgate.settings import Settings
 
 T = TypeVar("T")
@@ -48,3 +50,24 @@ def join(parts: Sequence[RunResult], order: Sequence[str]) -> RunResult:
     cases = [case for part in parts for case in part.cases]
     cases.sort(key=lambda case: place.get(case.case.id, len(place)))
     return msgspec.structs.replace(parts[0], cases=tuple(cases), summary=None)
+
+
+def read_scope(leg: str | None, shard: str | None, plan: Sequence[str], *, device: str) -> Scope | None:
+    """The scope that `--leg NAME` and `--shard I/N` state; None without them. Raises `UsageError`."""
+    if leg is None and shard is None:
+        return None
+    found = re.fullmatch(r"([1-9]\d{0,2})/([1-9]\d{0,2})", shard or "1/1")
+    if found is None or int(found[1]) > int(found[2]):
+        raise UsageError(f"is not I/N with I from 1 to N: {shard!r}", where="--shard", fix="--shard 1/4")
+    name = leg or device
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}", name):
+        raise UsageError("has characters that no runner's label has", where="--leg")
+    return Scope(leg=name, plan=tuple(plan), shard=int(found[1]), shards=int(found[2]))
+
+
+def share(items: Sequence[T], scope: Scope | None, key: Callable[[T], str]) -> list[T]:
+    """The items of a scope's shard: every case of the plan falls to exactly one shard."""
+    if scope is None:
+        return list(items)
+    mine = set(scope.plan[scope.shard - 1 :: scope.shards])
+    return [item for item in items if key(item) in mine]

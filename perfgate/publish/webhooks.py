@@ -9,18 +9,13 @@ that took a message and then timed out may get it again.
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import hmac
-import ipaddress
 import json
-import logging
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from urllib.parse import quote_plus, urlsplit
 
@@ -28,6 +23,7 @@ import requests
 from msgspec.structs import replace
 
 from perfgate.errors import InfrastructureError, UsageError
+from perfgate.http import is_loopback, retry_after, silence
 from perfgate.publish.alerts import Alert
 from perfgate.records import to_builtins
 
@@ -39,7 +35,6 @@ TIMESTAMP_HEADER: Final = "X-Perfgate-Timestamp"
 _SECRET = "_SECRET"  # noqa: S105
 _MAX_WAIT_S = 60.0
 _ANSWER_LIMIT_BYTES = 16 << 10
-_TALKATIVE = ("urllib3.connectionpool", "urllib3.connection", "urllib3.util.retry", "requests")
 _COLOURS = {"alarm": "red", "warning": "orange", "good": "green"}
 _LOOKALIKES = str.maketrans("<>[]`*#~|", "＜＞［］'∗＃～｜")
 # What the codes that a user can do something about mean, by the services' documentation.
@@ -130,14 +125,6 @@ def _url_fault(url: str) -> str | None:
     if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
         return "is not https"
     return None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine, by its name or number alone."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 # Messages. Text from a result may come from a stranger: no format may take it for markup, a link or a
@@ -290,7 +277,7 @@ def send(
 ) -> None:
     """Send one alert. Raises `InfrastructureError`, which names the destination's host and nothing more."""
     answer = _Answer("was not tried")
-    with requests.Session() as session, _silence():
+    with requests.Session() as session, silence():
         # What goes to this machine in the clear must not leave it through a proxy.
         session.trust_env = not is_loopback(destination.host)
         for attempt in range(1, ATTEMPTS + 1):
@@ -345,7 +332,7 @@ def _judge(kind: str, status: int, headers: Mapping[str, str], body: bytes) -> _
     if 300 <= status < 400:
         return _Answer(f"it redirects (HTTP {status}), which is refused")
     if status == 429 or status >= 500:
-        wait_s = _retry_after(headers.get("Retry-After", ""))
+        wait_s = retry_after(headers.get("Retry-After", ""))
         asked = f", and asked to wait {wait_s:.0f} s" if wait_s is not None else ""
         return _Answer(f"HTTP {status}{asked}", again=True, wait_s=wait_s)
     if not 200 <= status < 300:
@@ -367,31 +354,3 @@ def _judge(kind: str, status: int, headers: Mapping[str, str], body: bytes) -> _
     # The service's own words may repeat the key: the code says it all.
     advice = _ADVICE.get(("feishu" if kind == "lark" else kind, codes[0]))
     return _Answer(f"it answered {keys[0]} {codes[0]}{f': {advice}' if advice else ''}")
-
-
-def _retry_after(value: str) -> float | None:
-    """Seconds, from seconds or a date; None where there is nothing to read."""
-    with contextlib.suppress(ValueError, TypeError, OverflowError):
-        if re.fullmatch(r"\d{1,9}", value.strip()):
-            return float(value)
-        until = parsedate_to_datetime(value)
-        zoned = until if until.tzinfo else until.replace(tzinfo=timezone.utc)
-        return max(0.0, (zoned - datetime.now(timezone.utc)).total_seconds())
-    return None
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Keep the HTTP library's own log lines, which have the URL's path in them, from every handler."""
-
-    def drop(record: logging.LogRecord) -> bool:
-        return False
-
-    loggers = [logging.getLogger(name) for name in _TALKATIVE]
-    for logger in loggers:
-        logger.addFilter(drop)
-    try:
-        yield
-    finally:
-        for logger in loggers:
-            logger.removeFilter(drop)

@@ -7,6 +7,7 @@ Defaults are omitted when written, so a new optional field changes no digest of 
 
 from perfgate.records.accuracy import (
     Accuracy,
+    AccuracyLimits,
     Agreement,
     OutputAccuracy,
     TaskMetric,
@@ -31,6 +32,7 @@ from perfgate.records.base import (
 from perfgate.records.case import (
     Case,
     Dimension,
+    Floor,
     InputData,
     Mode,
     Protocol,
@@ -64,25 +66,37 @@ from perfgate.records.launch import (
     Telemetry,
     Unchanged,
 )
+from perfgate.records.legs import Leg
+from perfgate.records.precision import (
+    PRECISION_SCHEMA,
+    LayerLoss,
+    PrecisionRow,
+    PrecisionTable,
+)
 from perfgate.records.run import (
     BASELINE_SCHEMA,
     RESULTS_SCHEMA,
     Baseline,
     BaselineCase,
+    BaselineRun,
     CaseResult,
     Commit,
     PolicyChange,
     RunResult,
     Summary,
 )
+from perfgate.records.scope import Scope
 
 __all__ = [
     "BASELINE_SCHEMA",
+    "PRECISION_SCHEMA",
     "RESULTS_SCHEMA",
     "Accuracy",
+    "AccuracyLimits",
     "Agreement",
     "Baseline",
     "BaselineCase",
+    "BaselineRun",
     "Case",
     "CaseResult",
     "Cause",
@@ -97,12 +111,15 @@ __all__ = [
     "Explanation",
     "Facts",
     "Failed",
+    "Floor",
     "GraphChange",
     "InputData",
     "Interval",
     "Judgement",
     "Launch",
     "LayerChange",
+    "LayerLoss",
+    "Leg",
     "Measured",
     "MetricColumns",
     "MetricJudgement",
@@ -115,10 +132,13 @@ __all__ = [
     "PolicyChange",
     "Positive",
     "Precision",
+    "PrecisionRow",
+    "PrecisionTable",
     "Protocol",
     "Recipe",
     "Record",
     "RunResult",
+    "Scope",
     "Series",
     "Sha256",
     "Share",

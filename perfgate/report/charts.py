@@ -132,7 +132,7 @@ def _plan(
         "field": "count",
         "type": "quantitative",
         "title": gettext("samples"),
-        "axis": {"tickCount": 3, "format": "d"},
+        "axis": {"tickCount": 3, "format": "d", "grid": False},
     }
     at = {"field": "at", "type": "quantitative"}
     colour = {

@@ -13,12 +13,14 @@ from perfgate.report import evidence
 from perfgate.report import format as fmt
 from perfgate.report.i18n import N_, gettext, said
 from perfgate.report.strip import Strip, strip
+from perfgate.report.trend_section import Past, past
 from perfgate.report.view import absent, column, middle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from perfgate.records import CaseResult, EngineFacts, Launch, RunResult
+    from perfgate.report.trend_view import CaseTrend
 
 LAUNCHES = 40
 DIFFERENCES = 60
@@ -38,6 +40,7 @@ _BRIEF = (_METRICS[0], _METRICS[-1])
 class Detail:
     """What a case's own section shows. `launches` are rows of (number, baseline, head, samples, note)."""
 
+    brief: bool
     facts: tuple[tuple[str, str], ...]
     strip: Strip | None
     launches: tuple[tuple[str, str, str, str, str], ...]
@@ -52,23 +55,28 @@ class Detail:
     accuracy: evidence.Answers | None
     telemetry: tuple[tuple[str, str], ...]
     commands: tuple[str, ...]
+    past: Past | None = None
 
 
-def case_detail(run: RunResult, result: CaseResult, *, brief: bool = False) -> Detail:
+def case_detail(
+    run: RunResult, result: CaseResult, *, trend: CaseTrend | None = None, brief: bool = False
+) -> Detail:
     """Everything that there is to say of one case; `brief` leaves the launches to the plot and the JSON."""
     launches = result.outcome.launches if isinstance(result.outcome, Measured) else ()
+    numbers = _numbers(result, launches, brief)
     rows = () if brief else _launch_rows(result, launches)
     judged = result.judgement
     differences = () if judged is None else judged.differences
     base, head = column(result, "base", "latency_ns"), column(result, "head", "latency_ns")
     return Detail(
-        facts=_facts(result, brief),
+        brief=brief,
+        facts=(*_facts(result, brief), *(_sides(numbers) if brief else ())),
         strip=strip(
             base[:1000], head[:1000], result.case.tolerance, None if judged is None else judged.ratio
         ),
         launches=rows[:LAUNCHES],
         launches_hidden=max(0, len(rows) - LAUNCHES),
-        numbers=_numbers(result, launches, brief),
+        numbers=() if brief else numbers,
         differences=tuple(
             (fmt.line(d.field), fmt.line(d.base) or absent(), fmt.line(d.head) or absent())
             for d in differences[:DIFFERENCES]
@@ -85,6 +93,7 @@ def case_detail(run: RunResult, result: CaseResult, *, brief: bool = False) -> D
         accuracy=None if result.accuracy is None else evidence.answers(result.accuracy),
         telemetry=() if brief else evidence.watched(launches),
         commands=_commands(run, result),
+        past=None if trend is None else past(trend),
     )
 
 
@@ -139,6 +148,11 @@ def _numbers(result: CaseResult, launches: Sequence[Launch], brief: bool) -> tup
     )
 
 
+def _sides(numbers: Sequence[tuple[str, str, str]]) -> list[tuple[str, str]]:
+    """Numbers as facts, without the percentiles, which the table of all cases has."""
+    return [(label, f"{base} → {head}") for label, base, head in numbers if label not in ("p50", "p99")]
+
+
 def _percentiles(launches: Sequence[Launch]) -> dict[int, float]:
     """The median over launches of each nearest-rank percentile; every launch is sorted once."""
     ordered = [sorted(launch.samples_ns) for launch in launches]
@@ -171,7 +185,7 @@ def _facts(result: CaseResult, brief: bool) -> tuple[tuple[str, str], ...]:
         if result.outcome.engine is not None:
             facts += _engine(result.outcome.engine)[: -1 if brief else None]
     if isinstance(result.outcome, Unchanged):
-        facts.append((N_("Timing"), gettext(_UNCHANGED[result.outcome.evidence])))
+        facts.append((N_("Timing"), gettext(_UNCHANGED.get(result.outcome.evidence, ""))))
     return tuple((gettext(name), value) for name, value in facts if value)
 
 

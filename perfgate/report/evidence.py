@@ -39,6 +39,7 @@ _LABELS = {
     "engine_bytes": N_("engine size"),
     "build_ns": N_("build time"),
     "accuracy": N_("accuracy"),
+    "service_p99_ms": N_("p99 with queueing"),
 }
 _CAUSES = {
     "un-fused": N_("Layers came apart"),
@@ -143,6 +144,11 @@ def label(metric: str) -> str:
     return gettext(_LABELS[metric]) if metric in _LABELS else fmt.line(metric, 60)
 
 
+def _word(words: dict[str, str], kind: str) -> str:
+    """A kind in the reader's words; one that is newer than these words is shown as it is."""
+    return gettext(words[kind]) if kind in words else fmt.line(kind, 60)
+
+
 def confirmation(one: Confirmation) -> tuple[tuple[str, str], ...]:
     """The paired confirmation as facts."""
     facts = [
@@ -162,7 +168,7 @@ def why(one: Explanation) -> Why:
     """The explanation, ready to show."""
     layers = sorted(one.layers, key=lambda layer: -(layer.share or 0.0))
     return Why(
-        kind=gettext(_CAUSES[one.kind]),
+        kind=_word(_CAUSES, one.kind),
         cause=said(fmt.line(one.cause, 1_000)),
         facts=_totals(one),
         layers=tuple(_layer(layer) for layer in layers[:LISTED]),
@@ -198,7 +204,7 @@ def _sides(base_ns: float | None, head_ns: float | None) -> str:
 def _layer(one: LayerChange) -> tuple[str, str, str, str, str, str, str]:
     share = fmt.NOTHING if one.share is None or not math.isfinite(one.share) else fmt.share(one.share)
     return (
-        gettext(_LAYERS[one.kind]),
+        _word(_LAYERS, one.kind),
         _joined(one.base_layers) or absent(),
         _joined(one.head_layers) or absent(),
         _duration(one.base_ns),
@@ -209,7 +215,7 @@ def _layer(one: LayerChange) -> tuple[str, str, str, str, str, str, str]:
 
 
 def _graph(one: GraphChange) -> tuple[str, str, str]:
-    return gettext(_GRAPH[one.kind]), fmt.line(one.node), said(fmt.line(one.what))
+    return _word(_GRAPH, one.kind), fmt.line(one.node), said(fmt.line(one.what))
 
 
 def answers(one: Accuracy) -> Answers:

@@ -87,6 +87,8 @@ def quantity(value: float, metric: str) -> str:
         return NOTHING
     if metric.endswith("_ns"):
         return duration(value)
+    if metric.endswith("_ms"):
+        return duration(value * 1e6)
     if metric.endswith("_bytes"):
         return size(value)
     return rate(value) if metric.endswith("_qps") else f"{value:.6g}"

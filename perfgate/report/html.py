@@ -19,14 +19,20 @@ from perfgate.report.templating import page_environment
 from perfgate.report.view import Row, run_view
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-FULL = 50  # sections; of the quieter cases beyond, the launches are a plot alone
+    from perfgate.report.trend_view import CaseTrend
+
+FULL = 30  # sections; of the quieter cases beyond, the launches are a plot alone
 SECTIONS = 1_000  # a file that a browser still opens; the table and the JSON hold every case
 
 
-def render(result: RunResult, language: str = "en") -> str:
-    """The report as one HTML page. The same result makes the same bytes."""
+def render(result: RunResult, language: str = "en", trends: Mapping[str, CaseTrend] | None = None) -> str:
+    """The report as one HTML page, with the trends of the cases by id where there are any.
+
+    The same result and trends make the same bytes.
+    """
+    known = trends or {}
     environment = page_environment()
     with i18n.speaking(language):
         view = run_view(result)
@@ -35,7 +41,15 @@ def render(result: RunResult, language: str = "en") -> str:
             view=view,
             policy=_policy(environment),
             sections=(
-                (row, case_detail(result, result.cases[row.number], brief=place >= FULL))
+                (
+                    row,
+                    case_detail(
+                        result,
+                        result.cases[row.number],
+                        trend=known.get(result.cases[row.number].case.id),
+                        brief=place >= FULL,
+                    ),
+                )
                 for place, row in enumerate(sections)
             ),
             full=FULL,

@@ -18,11 +18,13 @@ _KINDS = {
     "total": r"\d+",
     "number": r"[\d.]+",
     "share": r"[\d.]+ %",
-    "times": r"[\d.]+",
+    "ignore": r"[\d.]+ %",
+    "signed": r"[+-][\d.]+ %",
+    "times": r"[\d.e+]+",
     "cases": r"The only case is|All \d+ cases are|\d+ of \d+ cases (?:is|are)",
 }
 # Placeholders that hold phrases themselves.
-_INNER = frozenset({"cases", "how", "seen", "low", "high", "why", "share", "said", "note"})
+_INNER = frozenset({"cases", "how", "seen", "low", "high", "why", "share", "ignore", "said"})
 
 PHRASES = (
     # The summary's sentence.
@@ -54,6 +56,28 @@ PHRASES = (
     N_("%(seen)s; clearly beyond the %(share)s to ignore"),
     N_("%(seen)s; clearly above the %(share)s to ignore"),
     N_("%(seen)s; neither under catch nor above ignore: more launches would tell"),
+    N_(
+        "%(said)s by fresh launches; %(times)s times likelier %(share)s slower or more "
+        "than %(ignore)s or less"
+    ),
+    N_(
+        "%(said)s by fresh launches; %(times)s times likelier %(ignore)s slower or less "
+        "than %(share)s or more"
+    ),
+    N_(
+        "%(said)s by fresh launches; the launches tell %(share)s to catch from %(ignore)s to ignore "
+        "by %(times)s to 1 only"
+    ),
+    N_("%(said)s; it would take about %(count)s more launches a side"),
+    N_("a suspect that was not confirmed: %(said)s"),
+    N_("%(said)s; base itself is %(how)s than its baseline, so head is not to blame"),
+    N_("%(said)s; head alone clocks lower, %(number)s MHz where base has %(base)s: it draws more power"),
+    N_("both sides moved together by %(share)s meanwhile: the machine changed; run again"),
+    N_("%(said)s; fresh launches of head against the stored ones, because %(why)s"),
+    N_("%(signed)s; lower-is-better, floor %(share)s"),
+    N_("%(signed)s; higher-is-better, floor %(share)s"),
+    N_("p99 with queueing at %(load)s queries/s is %(number)s ms, promised are service_p99_ms = %(limit)s"),
+    N_("interrupted before it was confirmed"),
     N_("%(said)s (%(low)s to %(high)s)"),
     N_("same model, recipe, inputs and environment as the baseline: nothing to time"),
     N_("the engine is the baseline's, byte for byte, and is used alike: nothing to time"),

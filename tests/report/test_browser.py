@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import axe_source, browser, page_of, same_picture
+from browser import AXE_VERSION, axe_source, browser, page_of, same_picture
 from conftest import every_verdict, make_run
 from test_hostile import poison
 
@@ -150,6 +150,21 @@ def test_axe_finds_no_violation(chrome: Any, files: dict[str, Path], language: s
         )
         assert [(one["id"], one["nodes"][0]["html"]) for one in found["violations"]] == []
         assert len(found["passes"]) > 20
+
+
+def test_axe_finds_what_is_wrong(chrome: Any, files: dict[str, Path]) -> None:
+    source = axe_source()
+    with page_of(chrome, files["en"]) as page:
+        page.evaluate("document.documentElement.removeAttribute('lang')")
+        page.evaluate("document.querySelector('.sentence').attributeStyleMap.set('color', '#aaa')")
+        page.evaluate(source)
+        found = {one["id"] for one in page.evaluate("axe.run()")["violations"]}
+        assert found == {"html-has-lang", "color-contrast"}
+
+
+def test_make_fetches_the_version_that_is_tested_with() -> None:
+    makefile = Path(__file__).parent.parent.parent / "Makefile"
+    assert f"AXE := {AXE_VERSION}\n" in makefile.read_text()
 
 
 def test_a_phone_shows_it_without_scrolling_sideways(chrome: Any, files: dict[str, Path]) -> None:

@@ -8,9 +8,10 @@ import pytest
 from conftest import every_verdict
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_site import trend
 
 from perfgate.records import RunResult
-from perfgate.report import charts, render
+from perfgate.report import charts, html, render
 from perfgate.report.i18n import LANGUAGES
 
 VOID = {"meta", "br", "path", "link", "img", "hr", "input"}
@@ -118,6 +119,21 @@ def test_a_case_shows_its_launches_engine_differences_and_error(page: Page) -> N
         assert words in page.text
     assert "Baseline: 5 launches, 2.054 ms to 2.075 ms. Head: 5 launches, 2.307 ms to 2.330 ms." in page.text
     assert {attrs.get("role") for tag, attrs in page.tags if tag == "svg"} == {"img"}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_case_shows_its_history_where_one_is_given(run: RunResult, language: str) -> None:
+    past = {"resnet50/fp16/b8": trend(), "vgg/fp16/b8": trend("vgg/fp16/b8", count=1)}
+    text = html.render(run, language, past)
+    page = Page(text)
+    assert text.count('class="spark"') == 2 and len(page.values("id")) == len(set(page.values("id")))
+    said = {
+        "en": ("60 runs from 2026-01-01 to 2026-03-01", "3.0 % slower", "new environment: driver 580 to 590"),
+        "zh-CN": ("2026-01-01 至 2026-03-01 共 60 次运行", "慢 3.0%", "新环境： driver 580 to 590"),
+    }
+    for words in said[language]:
+        assert words in page.text
+    assert 'class="spark"' not in html.render(run, language)
 
 
 def test_an_unjudged_run_says_so(unjudged: RunResult) -> None:

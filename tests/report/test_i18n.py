@@ -167,6 +167,13 @@ def test_every_word_of_the_page_comes_from_the_catalogue(monkeypatch: pytest.Mon
             "5 次启动中只有 1 次有效：运行被提前结束；请重新运行",
         ),
         ("measure it alone: ", "单独重测："),
+        (
+            "12.3 % slower (11.1 % slower to 13.5 % slower) by fresh launches; 5e+03 times likelier "
+            "2 % slower or more than 0.5 % or less; base itself is 3.0 % slower than its baseline, so head is not to blame",
+            "重新启动测得慢 12.3%（慢 11.1% 至 慢 13.5%）；变慢 2% 以上的可能性是不超过 0.5% 的 5e+03 倍；"
+            "基准提交本身就比其基线慢 3.0%，因此不是本次改动的责任",
+        ),
+        ("+10.9 %; lower-is-better, floor 2 %", "+10.9 %；越低越好，下限 2%"),
     ],
 )
 def test_the_gates_sentences_are_said_in_chinese(english: str, chinese: str) -> None:

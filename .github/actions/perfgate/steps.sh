@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# One command of the action. Inputs come as variables and are never part of a command line's text.
+set -euo pipefail
+
+out=perfgate-out
+
+# Runs perfgate, shows what it found whatever that is, and ends as it ended.
+measure() {
+    local code=0
+    if [ -n "$IMAGE" ] && [ -f docker/image.lock ]; then
+        # The image is ours, built on the locked one: our own registry is allowed beside NGC, no other.
+        perfgate image verify --reference "$IMAGE" \
+            --allow "${PERFGATE_REGISTRY:-ghcr.io/${GITHUB_REPOSITORY_OWNER,,}}"
+        export PERFGATE_IMAGE_DIGEST=${IMAGE##*@}
+    fi
+    # What a model prints must not be taken for commands to the runner.
+    local token
+    token=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
+    echo "::stop-commands::$token"
+    perfgate run --require-baseline "$@" ${LEG:+--leg "$LEG"} --out "$out" || code=$?
+    echo "::$token::"
+    if [ -f "$out/results.json" ]; then
+        perfgate github annotate "$out/results.json" || true
+    fi
+    return "$code"
+}
+
+case $COMMAND in
+plan)
+    perfgate github plan
+    ;;
+gate)
+    # The judge comes from the base commit: a change cannot loosen what it is judged by.
+    measure --policy-from "${BASE:-HEAD^1}" --base "${BASE:-HEAD^1}"
+    ;;
+publish)
+    perfgate github publish
+    ;;
+nightly)
+    measure --remeasure
+    ;;
+report)
+    code=0
+    perfgate merge legs --out "$out" || code=$?
+    cat "$out/comment.md" >>"$GITHUB_STEP_SUMMARY"
+    perfgate github issues legs/*/results.json
+    # A night that is red, or not whole, has nothing to promote.
+    exit "$code"
+    ;;
+promote)
+    perfgate github promote "$out"/*/results.json --onto "$BASE" \
+        --reason "nightly run ${GITHUB_RUN_ID:-} of $(date -u +%F)"
+    ;;
+image)
+    reference=$(perfgate image verify --reference-only)
+    echo "base=${reference#pinned: }" >>"$GITHUB_OUTPUT"
+    ;;
+*)
+    echo "::error title=perfgate::the action knows no command '$COMMAND'"
+    exit 2
+    ;;
+esac

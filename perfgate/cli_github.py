@@ -1,0 +1,429 @@
+"""`perfgate github …` and `perfgate merge`: what the workflows of `.github/` run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+import rich_click as click
+from click.exceptions import Exit
+
+from perfgate.errors import DataError, InfrastructureError, PerfgateError, UsageError
+
+if TYPE_CHECKING:
+    from perfgate.publish.github.client import GitHubClient
+    from perfgate.publish.github.events import Event
+    from perfgate.publish.github.resolve import Target
+    from perfgate.publish.github.verdict import Decision
+    from perfgate.records import Leg, RunResult
+
+T = TypeVar("T")
+
+GATE = ".github/workflows/gate.yml"
+LEGS_VARIABLE = "PERFGATE_LEGS"
+
+
+@click.group()
+def github() -> None:
+    """Publish on GitHub: comment, status, annotations, summary, nightly issues.
+
+    Everything comes from the runner's own environment (GITHUB_REPOSITORY, GITHUB_EVENT_PATH, …); the token
+    from GITHUB_TOKEN alone. On GitHub Enterprise, GITHUB_API_URL says where the API is.
+    """
+
+
+@github.command()
+def plan() -> None:
+    """What is to be measured: checks a maintainer's dispatch, and sets the outputs of the planning job.
+
+    Outputs: `measure` (false for a fork's pull request), `ref` and `base` (full SHAs), `legs` (a JSON list),
+    `image` (the container's image, pinned by digest).
+    """
+    from perfgate.publish.github.resolve import check_dispatch
+    from perfgate.publish.github.runner import set_outputs
+
+    event = _event()
+    ref = os.environ.get("GITHUB_SHA", "")
+    base = event.base_sha
+    if event.dispatch:
+        target = check_dispatch(_client(), event.dispatch)
+        ref, base = target.sha, target.base_sha
+    if event.name == "merge_group":
+        ref = event.head_sha
+    measure = not (event.name == "pull_request" and event.fork)
+    values = {"measure": str(measure).lower(), "ref": ref, "base": base}
+    if measure:
+        values |= {"legs": json.dumps(_legs_asked(required=True)), "image": _image()}
+    else:
+        values |= {"legs": "[]", "image": ""}
+        click.echo(
+            "::notice title=perfgate::a fork's pull request is measured when a maintainer asks for it: "
+            f"Actions, gate, Run workflow, #{event.number} and {event.head_sha}"
+        )
+    set_outputs(_runner_file("GITHUB_OUTPUT"), values)
+    for name, value in values.items():
+        click.echo(f"{name}={value}")
+
+
+@github.command()
+@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
+def annotate(results: tuple[Path, ...]) -> None:
+    """Show RESULTS in this job: summary, annotations, outputs. Needs no token; ends as the results do."""
+    from perfgate.merge import exit_code
+    from perfgate.publish.github.checks import annotate as annotations
+    from perfgate.publish.github.checks import commands
+    from perfgate.publish.github.runner import add_summary, set_outputs
+    from perfgate.report.legs import headline, markdown
+
+    legs = _merged(list(results), expected=[])
+    code = exit_code(legs)
+    add_summary(_runner_file("GITHUB_STEP_SUMMARY"), markdown(legs, code))
+    found = [one for leg in legs if leg.result for one in annotations(leg.result)]
+    for line in commands(found):
+        click.echo(line)
+    said = headline(legs, code)
+    set_outputs(_runner_file("GITHUB_OUTPUT"), {"exit-code": str(code), "headline": said})
+    click.echo(said)
+    raise Exit(code)
+
+
+@github.command()
+@click.option("--workflow", default=GATE, show_default=True, help="The workflow file whose runs count.")
+@click.option("--key", default="perfgate", show_default=True, help="Tells several gates' comments apart.")
+@click.option("--author", default="github-actions[bot]", show_default=True, help="Who our comments are by.")
+@click.option("--new-comment", is_flag=True, help="Post another comment instead of updating the first one.")
+@click.option("--check", is_flag=True, help="Make a check run with annotations too (checks: write).")
+def publish(workflow: str, key: str, author: str, new_comment: bool, check: bool) -> None:
+    """Tell the pull request of a `workflow_run` event: the status perfgate/gate, and one comment.
+
+    Works on the run that the event names, requested or completed. Its results are fetched from its
+    artifacts and read as hostile data; the pull request comes from the event's own fields, checked against
+    the API. A comment that cannot be posted changes no status, and ends this command with 3.
+    """
+    _Publishing(workflow, key, author, new_comment, check).run()
+
+
+class _Publishing:
+    """One event from its run to the pull request; each step's fault is told, none hides another."""
+
+    def __init__(self, workflow: str, key: str, author: str, new_comment: bool, check: bool) -> None:
+        self._workflow, self._key, self._author = workflow, key, author
+        self._new_comment, self._check = new_comment, check
+        self._client = _client()
+        self._faults: list[PerfgateError] = []
+
+    def run(self) -> None:
+        from perfgate.merge import exit_code
+        from perfgate.publish.github.resolve import resolve
+        from perfgate.publish.github.verdict import decide
+        from perfgate.report.legs import headline
+
+        event = _event()
+        if event.run is None:
+            raise UsageError(f"is {event.name}, not workflow_run", where="GITHUB_EVENT_NAME")
+        target = resolve(self._client, event, workflow=self._workflow)
+        legs: tuple[Leg, ...] | None = None
+        if target.trusted and event.run.finished:
+            legs = self._attempt("the results", lambda: self._fetch(event))
+        code = exit_code(legs) if legs is not None else None
+        said = headline(legs, code) if legs is not None and code is not None else ""
+        fits = bool(legs) and self._fits(legs or (), target)
+        decision = decide(event.run, target, exit_code=code, headline=said, fits=fits)
+        self._status(decision, target, event)
+        if decision.comment and legs is not None and code is not None:
+            self._comment(legs, code, target, event)
+        for fault in self._faults:
+            click.echo(f"perfgate: error: {fault}", err=True)
+            click.echo(f"::error title=perfgate could not publish::{fault.what}")
+        if self._faults:
+            raise Exit(InfrastructureError.exit_code)
+
+    def _fetch(self, event: Event) -> tuple[Leg, ...] | None:
+        from perfgate.files import write_bytes
+        from perfgate.publish.github.artifacts import fetch_results
+
+        shards = fetch_results(self._client, event.run.id if event.run else 0)
+        if not shards:
+            return None
+        with tempfile.TemporaryDirectory(prefix="perfgate-") as folder:
+            paths = []
+            for number, shard in enumerate(shards):
+                paths.append(Path(folder) / str(number) / "results.json")
+                write_bytes(paths[-1], shard.data)
+            return _merged(paths, expected=_legs_asked(required=True))
+
+    def _fits(self, legs: tuple[Leg, ...], target: Target) -> bool:
+        from perfgate.publish.github.resolve import measured_commit_fits
+
+        shas = {leg.result.commit.sha for leg in legs if leg.result}
+        return all(measured_commit_fits(self._client, sha, target) for sha in shas)
+
+    def _status(self, decision: Decision, target: Target, event: Event) -> None:
+        from perfgate.publish.github.status import current_state, set_status
+
+        url = event.run.url if event.run else ""
+        before: str | None = ""
+        if not target.trusted:
+            before = self._attempt("the status", lambda: current_state(self._client, target.sha))
+        if before:
+            # A maintainer's run has spoken already; the stranger's own run does not take that back.
+            click.echo("a status is there already, and a fork's own run does not change it")
+            return
+        self._attempt(
+            "the status",
+            lambda: set_status(self._client, target.sha, decision.state, decision.text, url=url),
+        )
+        click.echo(f"perfgate/gate on {target.sha[:12]}: {decision.state}, {decision.text}")
+
+    def _comment(self, legs: tuple[Leg, ...], code: int, target: Target, event: Event) -> None:
+        from perfgate.publish.github.comment import upsert
+        from perfgate.publish.github.resolve import head_moved
+        from perfgate.report.legs import headline, markdown
+
+        number = target.number
+        if number is None:
+            click.echo(f"no comment: {target.stale or 'this run belongs to no pull request'}")
+            return
+        if self._attempt("the comment", lambda: head_moved(self._client, target)):
+            click.echo(f"no comment: the head of #{number} has moved on, its own run will speak")
+            return
+        links = [("the workflow run, with reports", event.run.url)] if event.run and event.run.url else []
+        text = markdown(legs, code, links=links)
+        posted = self._attempt(
+            "the comment",
+            lambda: upsert(
+                self._client, number, text, key=self._key, author=self._author, always_new=self._new_comment
+            ),
+        )
+        if posted:
+            click.echo(f"comment {'made' if posted.created else 'updated'}: {posted.url}")
+        if self._check:
+            self._attempt("the check run", lambda: self._make_check(legs, code, target, headline(legs, code)))
+
+    def _make_check(self, legs: tuple[Leg, ...], code: int, target: Target, title: str) -> int:
+        from perfgate.publish.github.checks import annotate as annotations
+        from perfgate.publish.github.checks import check_run
+        from perfgate.report.legs import markdown
+
+        found = [one for leg in legs if leg.result for one in annotations(leg.result)]
+        conclusion: Literal["success", "failure"] = "success" if code == 0 else "failure"
+        return check_run(self._client, target.sha, conclusion, title, markdown(legs, code), found)
+
+    def _attempt(self, what: str, act: Callable[[], T]) -> T | None:
+        try:
+            return act()
+        except PerfgateError as error:
+            error.what = f"{what}: {error.what}"
+            self._faults.append(error)
+            return None
+
+
+@github.command()
+@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--author", default="github-actions[bot]", show_default=True, help="Who our issues are by.")
+def issues(results: tuple[Path, ...], author: str) -> None:
+    """One issue a regression in RESULTS: opened, kept up to date, closed when the case recovers."""
+    from perfgate.publish.github.issues import Regression, issue_key, recovered, sync
+    from perfgate.publish.github.owners import owners_of, read_owners
+    from perfgate.records import Verdict
+    from perfgate.report.legs import issue_text
+
+    legs = _merged(list(results), expected=_legs_asked(required=False))
+    rules = read_owners(Path.cwd())
+    found = {}
+    for leg in legs:
+        for case in leg.result.cases if leg.result else ():
+            if not case.judgement or case.judgement.verdict is not Verdict.REGRESSION:
+                continue
+            text = issue_text(
+                leg.name,
+                case,
+                commit=leg.result.commit.sha if leg.result else "",
+                owners=owners_of(case.case.source, rules),
+                url=_run_url(),
+            )
+            title = f"perfgate: {case.case.id} regressed on {leg.name}"
+            found[issue_key(leg.name, case.case.id)] = Regression(title=title, text=text)
+    changes = sync(_client(), found, recovered(legs), author=author)
+    for word, numbers in (
+        ("opened", changes.opened),
+        ("updated", changes.updated),
+        ("closed", changes.closed),
+    ):
+        click.echo(f"{word}: {', '.join(f'#{number}' for number in numbers) or 'none'}")
+
+
+@github.command()
+@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--reason", required=True, help="Why these numbers are right; kept in the baseline.")
+@click.option("--branch", default="perfgate/promote", show_default=True, help="The branch to propose from.")
+@click.option("--onto", default="main", show_default=True, help="The branch that it is to go into.")
+@click.option("--app", is_flag=True, help="The token is a GitHub App's: checks start by themselves.")
+def promote(results: tuple[Path, ...], reason: str, branch: str, onto: str, app: bool) -> None:
+    """Propose RESULTS as baselines: promotes them here, and opens a pull request with what moved."""
+    from perfgate.gate.promote import Terms
+    from perfgate.gate.promote import promote as promote_results
+    from perfgate.outputs import read_results
+    from perfgate.publish.github.proposal import WAITING_NOTE, Proposal, propose
+    from perfgate.report.legs import moves_text
+    from perfgate.settings import load_settings
+
+    settings = load_settings({}, start=Path.cwd())
+    folder = settings.path("baselines")
+    before = _tree(folder)
+    moves: list[tuple[str, float | None, float | None]] = []
+    for path in results:
+        made = promote_results(
+            [read_results(path)], folder, Terms(reason=reason), timing=path.parent / "timing"
+        )
+        moves += [(move.case_id, move.before_ns, move.after_ns) for move in made]
+    after = _tree(folder)
+    changed = {
+        name: after.get(name) for name in before.keys() | after.keys() if before.get(name) != after.get(name)
+    }
+    if not changed:
+        click.echo("nothing moved: no pull request")
+        return
+    root = Path(settings.root).resolve()
+    files = {str((folder.resolve() / name).relative_to(root)): data for name, data in changed.items()}
+    note = "" if app else WAITING_NOTE
+    proposal = Proposal(
+        branch=branch,
+        base=onto,
+        title=f"Promote {len(moves)} baselines",
+        body=moves_text(moves, reason, note=note, url=_run_url()),
+        files=files,
+    )
+    click.echo(f"pull request #{propose(_client(), proposal)}: {len(moves)} cases in {len(files)} files")
+
+
+@click.command()
+@click.argument("shards", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--expect", multiple=True, metavar="LEG", help="A leg that has to be there; repeatable.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("perfgate-out"), show_default=True)
+def merge(shards: tuple[Path, ...], expect: tuple[str, ...], out: Path) -> None:
+    """Join the results of a matrix: SHARDS are results files, or folders that hold some.
+
+    Writes OUT/<leg>/results.json and report.html, OUT/index.html and OUT/comment.md. A shard or an expected
+    leg that did not arrive, a case that none or two measured: exit 3, and 1 where a case is red.
+    """
+    from perfgate.files import write_text
+    from perfgate.merge import exit_code
+    from perfgate.outputs import write_outputs
+    from perfgate.report.legs import headline, index, markdown
+
+    paths = _found(list(shards))
+    legs = _merged(paths, expected=list(expect) or _legs_asked(required=False))
+    for leg in legs:
+        if leg.result:
+            write_outputs(leg.result, out / leg.name)
+            _copy_timing(leg.result, paths, out / leg.name)
+        for fault in leg.faults:
+            click.echo(f"perfgate: {leg.name}: {fault}", err=True)
+    code = exit_code(legs)
+    write_text(out / "index.html", index(legs, code))
+    write_text(out / "comment.md", markdown(legs, code))
+    click.echo(headline(legs, code))
+    raise Exit(code)
+
+
+def _copy_timing(result: RunResult, paths: list[Path], out: Path) -> None:
+    """The timing caches that the results name, whichever shard brought them; checked by digest."""
+    from perfgate.files import TIMING_LIMIT_BYTES, file_digest, read_bytes, write_bytes
+    from perfgate.records import Measured
+
+    engines = [case.outcome.engine for case in result.cases if isinstance(case.outcome, Measured)]
+    for digest in {engine.timing_cache_digest for engine in engines if engine and engine.timing_cache_digest}:
+        for path in paths:
+            source = path.parent / "timing" / f"{digest}.timing"
+            if re.fullmatch(r"[0-9a-f]{64}", digest) and source.is_file() and file_digest(source) == digest:
+                data = read_bytes(source, limit_bytes=TIMING_LIMIT_BYTES)
+                write_bytes(out / "timing" / source.name, data)
+                break
+
+
+def _found(shards: list[Path]) -> list[Path]:
+    paths: list[Path] = []
+    for shard in shards:
+        paths += sorted(shard.rglob("results.json")) if shard.is_dir() else [shard]
+    if not paths:
+        raise DataError("hold no results.json", where=", ".join(map(str, shards)))
+    return paths
+
+
+def _merged(paths: list[Path], *, expected: list[str]) -> tuple[Leg, ...]:
+    from perfgate.merge import merge as merge_parts
+    from perfgate.outputs import read_results
+
+    return merge_parts([read_results(path) for path in paths], expected=expected)
+
+
+def _client() -> GitHubClient:
+    from perfgate.publish.github.client import GitHubClient
+
+    return GitHubClient(
+        os.environ.get("GITHUB_REPOSITORY", ""),
+        os.environ.get("GITHUB_TOKEN", ""),
+        api_url=os.environ.get("GITHUB_API_URL") or "https://api.github.com",
+    )
+
+
+def _event() -> Event:
+    from perfgate.publish.github.events import read_event
+
+    return read_event(
+        _runner_file("GITHUB_EVENT_PATH"),
+        os.environ.get("GITHUB_EVENT_NAME", ""),
+        repository=os.environ.get("GITHUB_REPOSITORY", ""),
+        sha=os.environ.get("GITHUB_SHA", ""),
+    )
+
+
+def _runner_file(variable: str) -> Path:
+    name = os.environ.get(variable, "")
+    if not name:
+        raise UsageError("is not set", where=variable, fix="run this in a GitHub Actions job")
+    return Path(name)
+
+
+def _legs_asked(*, required: bool) -> list[str]:
+    """The legs of the matrix: a JSON list of runner labels in the variable PERFGATE_LEGS."""
+    text = os.environ.get(LEGS_VARIABLE, "")
+    if not text and not required:
+        return []
+    try:
+        legs = json.loads(text)
+    except ValueError:
+        legs = None
+    label = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}")
+    ours = isinstance(legs, list) and all(isinstance(leg, str) and label.fullmatch(leg) for leg in legs)
+    if not ours or not legs or len(set(legs)) != len(legs) or len(legs) > 64:
+        raise UsageError(
+            "is not a JSON list of runner labels",
+            where=LEGS_VARIABLE,
+            fix='a repository variable such as ["gpu-h200"]: Settings, Variables, Actions',
+        )
+    return list(legs)
+
+
+def _image() -> str:
+    """The container's image: by digest, or nothing is measured in it."""
+    from perfgate.image.reference import parse_reference
+
+    return str(parse_reference(os.environ.get("PERFGATE_IMAGE", ""), where="PERFGATE_IMAGE"))
+
+
+def _run_url() -> str:
+    names = ("GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "GITHUB_RUN_ID")
+    server, repository, run = (os.environ.get(name, "") for name in names)
+    return f"{server}/{repository}/actions/runs/{run}" if server and repository and run else ""
+
+
+def _tree(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}

@@ -1,0 +1,252 @@
+"""The workflows themselves, step by step, on a real repository with a planted regression."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import github_events as payloads
+import pytest
+import yaml
+from fake_github import BASE, HEAD, FakeGitHub, fake_github
+from play_runner import Runner
+
+from perfgate.children import package_environment
+from perfgate.cli import cli
+
+ROOT = Path(__file__).resolve().parents[2]
+WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
+SETTINGS = """
+[tool.perfgate]
+backend = "onnxruntime"
+device = "cpu"
+launches = 2
+duration_ms = 50
+warmup_ms = 5
+# The tests may share the machine; the planted regression is larger than any of its moods.
+foreign_cpu_limit = 1.0
+ignore = 0.9
+catch = 1.8
+"""
+# Every action that is used, by the commit of its release: researched, not guessed.
+ACTIONS = {
+    "actions/checkout": "3d3c42e5aac5ba805825da76410c181273ba90b1",
+    "actions/setup-python": "5fda3b95a4ea91299a34e894583c3862153e4b97",
+    "actions/upload-artifact": "043fb46d1a93c77aae656e7c1c64a875d1fc6a0a",
+    "actions/download-artifact": "3e5f45b2cfb9172054b4087a40e8e0b5a5461e7c",
+    "actions/upload-pages-artifact": "fc324d3547104276b827a68afc52ff2a11cc49c9",
+    "actions/deploy-pages": "cd2ce8fcbc39b97be8ca5fce6e763baed58fa128",
+}
+
+
+@pytest.fixture
+def github() -> Iterator[FakeGitHub]:
+    with fake_github() as fake:
+        yield fake
+
+
+class Repository:
+    """A repository of a team that copied `.github/`: tinyconv, promoted on this machine, on `main`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        (root / "models").mkdir(parents=True)
+        for name in ("tinyconv.py", "tinyconv.toml", "_graph.py"):
+            shutil.copy(ROOT / "models" / name, root / "models" / name)
+        shutil.copytree(ROOT / ".github", root / ".github")
+        (root / "pyproject.toml").write_text(SETTINGS)
+        (root / ".gitignore").write_text("perfgate-out/\n.perfgate/\n")
+        self.git("init", "-q", "-b", "main")
+        self.commit("models")
+        self.perfgate("run")
+        self.perfgate("promote", "perfgate-out/results.json", "--reason", "first baseline")
+        self.base = self.commit("baselines")
+
+    def git(self, *words: str) -> str:
+        identity = [
+            "-c",
+            "user.name=dev",
+            "-c",
+            "user.email=dev@example.invalid",
+            "-c",
+            "commit.gpgsign=false",
+        ]
+        done = subprocess.run(
+            ["git", *identity, *words], cwd=self.root, capture_output=True, text=True, timeout=60, check=True
+        )
+        return done.stdout.strip()
+
+    def commit(self, message: str) -> str:
+        self.git("add", "-A")
+        self.git("commit", "-q", "-m", message)
+        return self.git("rev-parse", "HEAD")
+
+    def perfgate(self, *words: str) -> None:
+        subprocess.run(
+            [sys.executable, "-m", "perfgate", *words],
+            cwd=self.root,
+            env={**package_environment(), "PERFGATE_LOCK_DIR": str(self.root.parent)},
+            capture_output=True,
+            timeout=120,
+            check=True,
+        )
+
+    def push(self, repeat: int) -> tuple[str, str]:
+        """A commit on the branch that makes the network deeper, and GitHub's merge of it into main."""
+        spec = self.root / "models/tinyconv.toml"
+        branches = self.git("branch", "--list", "change")
+        self.git("switch", "-q", *([] if branches else ["-c"]), "change")
+        text = re.sub(
+            r"seed = 0\n(args = .*\n)?",
+            f"seed = 0\nargs = {{ repeat = {repeat} }}\n",
+            spec.read_text(),
+            count=1,
+        )
+        spec.write_text(text)
+        head = self.commit(f"repeat {repeat}")
+        self.git("switch", "-q", "--detach", "main")
+        self.git("merge", "-q", "--no-ff", "-m", "merge", "change")
+        merge = self.git("rev-parse", "HEAD")
+        self.git("branch", "-f", "pr-merge", merge)
+        self.git("switch", "-q", "main")
+        return head, merge
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    return Repository(tmp_path_factory.mktemp("team") / "nets")
+
+
+@pytest.fixture
+def runner(tmp_path: Path, github: FakeGitHub, repository: Repository) -> Runner:
+    """A machine whose `perfgate` is the one under test, as the image has it."""
+    bin_ = tmp_path / "bin"
+    bin_.mkdir()
+    shim = bin_ / "perfgate"
+    shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m perfgate "$@"\n')
+    shim.chmod(0o755)
+    env = package_environment()
+    kept = {name: env[name] for name in ("HOME", "LANG", "PYTHONPATH") if name in env}
+    return Runner(
+        repository=repository.root,
+        folder=tmp_path / "run0",
+        fake=github,
+        environment={**kept, "PATH": f"{bin_}:{env['PATH']}", "PERFGATE_LOCK_DIR": str(tmp_path)},
+        variables={
+            "PERFGATE_LEGS": '["gpu-test"]',
+            "PERFGATE_IMAGE": f"ghcr.io/acme/perfgate@sha256:{'e' * 64}",
+        },
+    )
+
+
+def gate(runner: Runner, tmp_path: Path, head: str, merge: str, base: str, *, number: int) -> str:
+    """The gate on a push, then comment.yml as GitHub starts it: requested, and completed."""
+    fake = runner.fake
+    fake.pulls.clear()
+    fake.pull(7, head=head)
+    fake.commits[merge] = [base, head]
+    fake.artifacts.clear()
+    event = payloads.pull_request()
+    event["pull_request"]["head"]["sha"] = head
+    event["pull_request"]["base"]["sha"] = base
+    runner.folder = tmp_path / f"gate{number}"
+    conclusion = runner.play("gate.yml", "pull_request", event, merge)
+    results = dict(runner.results)
+    for action in ("requested", "completed"):
+        runner.folder = tmp_path / f"{action}{number}"
+        over = payloads.workflow_run(action=action, conclusion=conclusion, head_sha=head)
+        assert runner.play("comment.yml", "workflow_run", over, base) == "success", runner.log
+    runner.results = results
+    return conclusion
+
+
+def test_a_planted_regression_is_red_with_one_comment_that_the_second_push_updates(
+    runner: Runner, repository: Repository, github: FakeGitHub, tmp_path: Path
+) -> None:
+    head, merge = repository.push(16)
+    assert gate(runner, tmp_path, head, merge, repository.base, number=1) == "failure", runner.log
+    assert runner.results == {"plan": "success", "measure": "failure", "verdict": "failure"}
+    assert [one["state"] for one in github.statuses if one["sha"] == head] == ["pending", "failure"]
+    assert len(github.comments) == 1
+    assert "REGRESSION" in github.comments[0]["body"]
+    assert "REGRESSION" in runner.summaries["measure-gpu-test"]
+    assert "::error file=models/tinyconv.toml" in runner.log
+    # The second push takes it back: the same model, so nothing has to be timed.
+    head, merge = repository.push(1)
+    repository.git("switch", "-q", "change")
+    (repository.root / "models/tinyconv.toml").write_text((ROOT / "models/tinyconv.toml").read_text())
+    head = repository.commit("as it was")
+    repository.git("switch", "-q", "--detach", "main")
+    repository.git("merge", "-q", "--no-ff", "-m", "merge", "change")
+    merge = repository.git("rev-parse", "HEAD")
+    repository.git("branch", "-f", "pr-merge", merge)
+    repository.git("switch", "-q", "main")
+    assert gate(runner, tmp_path, head, merge, repository.base, number=2) == "success", runner.log
+    assert [one["state"] for one in github.statuses if one["sha"] == head] == ["pending", "success"]
+    assert len(github.comments) == 1
+    assert "REGRESSION" not in github.comments[0]["body"]
+
+
+def test_a_forks_push_is_not_measured_and_stays_pending(
+    runner: Runner, repository: Repository, github: FakeGitHub, tmp_path: Path
+) -> None:
+    github.pull(7, owner="stranger")
+    assert (
+        runner.play("gate.yml", "pull_request", payloads.pull_request(fork=True), repository.base)
+        == "failure"
+    )
+    assert runner.results == {"plan": "success", "measure": "skipped", "verdict": "failure"}
+    runner.folder = tmp_path / "comment"
+    over = payloads.workflow_run(conclusion="failure", fork=True)
+    assert runner.play("comment.yml", "workflow_run", over, repository.base) == "success", runner.log
+    assert [one["state"] for one in github.statuses] == ["pending"]
+
+
+def test_a_dispatch_for_a_head_that_moved_on_measures_nothing(
+    runner: Runner, repository: Repository, github: FakeGitHub
+) -> None:
+    github.pull(7, owner="stranger", head=BASE)
+    assert (
+        runner.play("gate.yml", "workflow_dispatch", payloads.workflow_dispatch(sha=HEAD), repository.base)
+        == "failure"
+    )
+    assert runner.results["measure"] == "skipped"
+    assert "review the new commits" in runner.log
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_every_job_has_its_bounds(path: Path) -> None:
+    workflow = yaml.safe_load(path.read_text())
+    assert workflow["permissions"] == {}
+    assert workflow["concurrency"]
+    for job in workflow["jobs"].values():
+        assert job["timeout-minutes"]
+        measuring = "fromJSON" in job["runs-on"]
+        assert not measuring or job["permissions"] == {"contents": "read"}
+        assert not measuring or "secrets." not in str(job), "a job that runs model code has no secret"
+        assert "secrets: inherit" not in str(job)
+        for step in job["steps"]:
+            uses = step.get("uses", "./")
+            if not uses.startswith("./"):
+                name, sha = uses.split("@")
+                assert ACTIONS[name] == sha
+            assert "actions/cache" not in uses, "a pull request's cache is kept nowhere"
+
+
+def test_the_flags_of_the_actions_script_exist() -> None:
+    script = (ROOT / ".github/actions/perfgate/steps.sh").read_text().replace("\\\n", " ")
+    found = re.findall(r"^\s*(?:\w+=\$\()?perfgate ([^|&)]*)", script, re.M)
+    assert len(found) >= 8
+    for line in found:
+        command: click.Command = cli
+        for word in line.split():
+            if isinstance(command, click.Group) and word in command.commands:
+                command = command.commands[word]
+        known = {option for parameter in command.params for option in parameter.opts}
+        for option in re.findall(r"(?<![\w{])--[a-z-]+", line):
+            assert option in known, f"{command.name} has no {option}"
