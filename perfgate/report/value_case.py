@@ -176,6 +176,9 @@ def _promises(case: BusinessCase) -> SmallTable:
             }
         else:
             kept = _("cannot be met on this GPU")
+        if one.asked_per_s is not None:
+            word = _("✓ kept at %(rate)s") if one.kept else _("✗ broken at %(rate)s")
+            kept = f"{word % {'rate': words.per_second(one.asked_per_s)}}; {kept}"
         rows.append((name, fmt.line(one.stack), limit, kept))
     heads = (_("Case"), _("Stack"), _("Limit"), _("Verdict, simulated"))
     return SmallTable(_("The promise under load"), heads, tuple(rows))

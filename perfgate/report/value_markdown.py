@@ -54,6 +54,8 @@ def render_case(case: BusinessCase, language: str = "en") -> str:
         tables = [*view.tables, *(table for chart in case_charts(case) for table in chart.tables)]
         parts += [_folded(table) for table in tables]
         parts.append("\n".join(f"- {_text(note)}" for note in view.assumptions))
+        if case.stacks is not None and case.stacks.rows:
+            parts.append(_stacks(value_view(case.stacks)).rstrip())
         return "\n\n".join(parts) + "\n"
 
 

@@ -107,7 +107,8 @@ class Line(Record, kw_only=True):
 
 
 class Promise(Record, kw_only=True):
-    """A service's verdict under load: `service_p99_ms` is met up to `per_s` requests a second."""
+    """A service's verdict under load: `service_p99_ms` is met up to `per_s` requests a second. `asked_per_s`
+    is the load that its spec names (`service_qps`), and `kept` whether the limit is met there."""
 
     stack: Name
     model: Name
@@ -116,6 +117,11 @@ class Promise(Record, kw_only=True):
     per_s: float
     low: float
     high: float
+    asked_per_s: float | None = None
+
+    @property
+    def kept(self) -> bool | None:
+        return None if self.asked_per_s is None else self.per_s >= self.asked_per_s
 
 
 class Swing(Record, kw_only=True):

@@ -300,6 +300,7 @@ def _promises(
                 per_s=rate.per_s,
                 low=rate.low,
                 high=rate.high,
+                asked_per_s=served.asked_per_s,
             )
         )
     return tuple(found)

@@ -76,6 +76,12 @@ class Served:
         promised = [entry.result.case.slo.service_p99_ms for entry in self.entries]
         return min((value for value in promised if value is not None), default=None)
 
+    @property
+    def asked_per_s(self) -> float | None:
+        """The greatest load that its cases' promises name."""
+        asked = [entry.result.case.slo.service_qps for entry in self.entries]
+        return max((value for value in asked if value is not None), default=None)
+
     def service(self) -> Service:
         """What the simulation replays."""
         times = zip(self.sizes, map(_samples, self.entries), strict=True)

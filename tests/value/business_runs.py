@@ -27,7 +27,7 @@ def measured_run(
     times_ms: Mapping[int, float],
     *,
     precision: Precision = "fp32",
-    service_p99_ms: float | None = None,
+    slo: Slo = Slo(),  # noqa: B008 - frozen
     build_s: float = 0.0,
     number: int = 1,
     model: str = "resnet50",
@@ -37,7 +37,7 @@ def measured_run(
     cases = []
     for batch, ms in times_ms.items():
         one = case(model, precision, batch, backend=backend)
-        one = msgspec.structs.replace(one, slo=Slo(service_p99_ms=service_p99_ms))
+        one = msgspec.structs.replace(one, slo=slo)
         launches = []
         for turn in range(5):
             centre = ms * 1e6 * (1 + 0.01 * turn)

@@ -10,13 +10,14 @@ from business_runs import EAGER, ENGINE, case_terms, example, measured_run
 
 from perfgate.errors import UsageError
 from perfgate.files import record_json
-from perfgate.records import Judgement, RunResult, Unchanged, Verdict
+from perfgate.records import Judgement, MetricColumns, RunResult, Slo, Unchanged, Verdict
 from perfgate.value.assumptions import Terms
 from perfgate.value.business import BusinessCase, Line
 from perfgate.value.compose import given_case, measured_case
 
 TORCH = measured_run("torch", EAGER)
 TRT = measured_run("tensorrt", ENGINE, precision="fp16", build_s=45, number=2)
+SLO = Slo(service_p99_ms=25, service_qps=2000)
 LOAD: dict[str, Any] = {"load": {"peak_per_s": 50_000, "per_month": 1e10}, "limit": {"p99_ms": 25}}
 
 
@@ -140,13 +141,14 @@ def test_the_swings_hold_the_case_itself() -> None:
 
 def test_a_promise_in_the_spec_is_judged_without_any_input() -> None:
     promised = [
-        measured_run("torch", EAGER, service_p99_ms=25),
-        measured_run("tensorrt", ENGINE, precision="fp16", service_p99_ms=25, number=2),
+        measured_run("torch", EAGER, slo=SLO),
+        measured_run("tensorrt", ENGINE, precision="fp16", slo=SLO, number=2),
     ]
     case = measured_case(promised, case_terms(), "2026-11-24")
     assert [(one.precision, one.limit_ms) for one in case.promises] == [("fp32", 25), ("fp16", 25)]
     assert case.tensorrt.capacity is not None
     assert case.promises[1].per_s == case.tensorrt.capacity.per_s > case.promises[0].per_s > 0
+    assert [one.kept for one in case.promises] == [False, True], "at 2,000 requests a second"
     assert case.peak_per_s is None and case.saving_month is None
 
 
@@ -191,7 +193,7 @@ def test_stored_medians_stand_in_and_are_marked() -> None:
         cases = []
         for one in run.cases:
             ns = ms[one.case.items] * 1e6
-            base = {
+            base: MetricColumns = {
                 "latency_ns": (ns, ns * 1.01),
                 "p99_ns": (ns * 1.1, ns * 1.1),
                 "samples": (2000, 2000),
