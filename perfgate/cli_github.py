@@ -266,6 +266,7 @@ def issues(results: tuple[Path, ...], author: str) -> None:
 @click.option("--app", is_flag=True, help="The token is a GitHub App's: checks start by themselves.")
 def promote(results: tuple[Path, ...], reason: str, branch: str, onto: str, app: bool) -> None:
     """Propose RESULTS as baselines: promotes them here, and opens a pull request with what moved."""
+    from perfgate.gate.promote import Terms
     from perfgate.gate.promote import promote as promote_results
     from perfgate.outputs import read_results
     from perfgate.publish.github.proposal import WAITING_NOTE, Proposal, propose
@@ -274,10 +275,11 @@ def promote(results: tuple[Path, ...], reason: str, branch: str, onto: str, app:
 
     settings = load_settings({}, start=Path.cwd())
     folder = settings.path("baselines")
-    before = _tree(folder)
+    before, terms = _tree(folder), Terms(reason=reason)
     moves: list[tuple[str, float | None, float | None]] = []
     for path in results:
-        made = promote_results(read_results(path), folder, reason=reason, timing=path.parent / "timing")
+        # A leg is another machine: each is promoted by itself.
+        made = promote_results([read_results(path)], folder, terms, timing=path.parent / "timing")
         moves += [(move.case_id, move.before_ns, move.after_ns) for move in made]
     after = _tree(folder)
     changed = {

@@ -15,7 +15,7 @@ from click.exceptions import Exit
 from perfgate.errors import InfrastructureError, UsageError
 
 if TYPE_CHECKING:
-    from perfgate.publish.alerts import AlertState, Event, Limits, Promotion
+    from perfgate.publish.alerts import AlertState, Event, Limits, Promotion, Waiver
     from perfgate.publish.webhooks import Destination
     from perfgate.records import RunResult
 
@@ -64,6 +64,7 @@ def alert(results: Path, state: Path | None, baselines: Path | None, dry_run: bo
         now=datetime.now(timezone.utc),
         limits=Limits(**limits),
         promoted=_promotions(baselines),
+        waivers=_waivers_of(baselines),
     )
     if dry_run:
         _show(told, known, [destination.name for destination in found] or ["(nobody)"])
@@ -79,15 +80,23 @@ class _Telling:
     """One run against what each destination knows."""
 
     def __init__(
-        self, run: RunResult | None, now: datetime, limits: Limits, promoted: tuple[Promotion, ...]
+        self,
+        run: RunResult | None,
+        now: datetime,
+        limits: Limits,
+        promoted: tuple[Promotion, ...],
+        waivers: tuple[Waiver, ...],
     ) -> None:
-        self._run, self._now, self._limits, self._promoted = run, now, limits, promoted
+        self._run, self._now, self._limits = run, now, limits
+        self._promoted, self._waivers = promoted, waivers
 
     def due(self, name: str, known: AlertState) -> list[Event]:
         from perfgate.publish.alerts import events
 
         memory = known.told.get(self._scope(name), {})
-        return events(self._run, memory, self._now, self._limits, promoted=self._promoted)
+        return events(
+            self._run, memory, self._now, self._limits, promoted=self._promoted, waivers=self._waivers
+        )
 
     def tell(self, destination: Destination, known: AlertState, path: Path | None) -> list[str]:
         """Send what is due and remember each message at once; returns what could not be delivered."""
@@ -98,7 +107,9 @@ class _Telling:
         due = self.due(destination.name, known)
         memory = dict(known.told.get(scope, {}))
         if self._run is not None:
-            memory = forget(self._run, memory, self._now, self._limits, promoted=self._promoted)
+            memory = forget(
+                self._run, memory, self._now, self._limits, promoted=self._promoted, waivers=self._waivers
+            )
             # Results are there again: the next time that they are missing is news.
             known.told.pop(destination.name, None)
         for event in due:
@@ -154,6 +165,15 @@ def _remember(known: AlertState, scope: str, memory: dict[Any, Any], path: Path 
         del known.told[scope]
     if path is not None:
         write_text(path, record_json(known))
+
+
+def _waivers_of(folder: Path | None) -> tuple[Waiver, ...]:
+    from perfgate.gate.waivers import read_waivers
+    from perfgate.publish.alerts import Waiver
+
+    found = () if folder is None else read_waivers(folder)
+    # Till the end of its day.
+    return tuple(Waiver(case=one.case, expires=f"{one.expires}T23:59:59Z") for one in found)
 
 
 def _promotions(folder: Path | None) -> tuple[Promotion, ...]:

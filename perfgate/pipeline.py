@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from datetime import datetime, timezone
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date, datetime, timezone
 from pathlib import Path
 
 import msgspec
 
 from perfgate import __version__
+from perfgate.answers import check_answers
+from perfgate.authority import Authority
+from perfgate.bases import Bases, Workshop
+from perfgate.confirmation import Court, Found, Measuring, without_base
 from perfgate.engine import get_backend
 from perfgate.engine.cache import EngineCache
 from perfgate.engine.gpu import device_uuid
 from perfgate.engine.interface import Backend
 from perfgate.errors import CaseError, InfrastructureError
+from perfgate.explaining import Explaining
 from perfgate.files import file_digest, write_bytes
-from perfgate.gate.baselines import Baselines, load_baselines
+from perfgate.gate.accuracy import with_answers
+from perfgate.gate.baselines import Baselines, Stored, load_baselines, stale
+from perfgate.gate.evidence import NONE
 from perfgate.gate.judge import judge
 from perfgate.gate.summary import summarise
+from perfgate.gate.waivers import reminders, waive
+from perfgate.measure.accuracy import CheckRequest
+from perfgate.measure.clocks import clocks_of
 from perfgate.measure.commit import read_commit
 from perfgate.measure.environment import fingerprint
 from perfgate.measure.functions import benchmark_case_id, launch_benchmarks
@@ -36,6 +46,7 @@ from perfgate.records import (
     CaseResult,
     EngineFacts,
     Environment,
+    Explanation,
     Failed,
     Judgement,
     Launch,
@@ -53,23 +64,28 @@ from perfgate.settings import Settings
 from perfgate.spec.cases import expand
 from perfgate.spec.model import ModelSpec, read_specs
 
-_SUSPECT = (Verdict.REGRESSION, Verdict.INCONCLUSIVE)
-
 
 class Pipeline:
     """One run on one backend and device: plan the cases, measure those selected, judge all of them."""
 
-    def __init__(self, settings: Settings, progress: PlainProgress) -> None:
-        self.settings = settings
+    def __init__(
+        self, settings: Settings, progress: PlainProgress, authority: Authority | None = None
+    ) -> None:
+        """`authority` says by whose policy it is judged, and has its settings; without it, by `settings`."""
+        self._authority = authority or Authority(msgspec.structs.replace(settings, policy_from=""), {})
+        self.settings = settings = self._authority.settings
         self.progress = progress
         self.backend: Backend = get_backend(settings.backend, settings.device)
         if reason := self.backend.unavailable():
             raise InfrastructureError(reason, where=f"backend {self.backend.name}", fix="perfgate doctor")
         progress.say(f"{describe(self.backend)} on {self.backend.device()}")
         self.interrupted = False
-        self.environment: Environment = fingerprint(self.backend, settings.device)
+        self.environment: Environment = fingerprint(
+            self.backend, settings.device, locked_mhz=settings.lock_clocks_mhz
+        )
         self.protocol: Protocol = settings.protocol(self.backend.kind)
         self.baselines: Baselines = load_baselines(settings.path("baselines"), self.environment)
+        self._waivers = self._authority.waivers
         self._preparation = Preparation(
             settings, self.backend, self.environment, self.baselines, progress.say
         )
@@ -78,6 +94,16 @@ class Pipeline:
             cap_bytes=settings.engine_cache_mib << 20,
             say=progress.say,
         )
+        shop = Workshop(
+            settings=settings,
+            environment=self.environment,
+            baselines=self.baselines,
+            protocol=self.protocol,
+        )
+        self._bases = Bases(shop, self.backend, self._engines, self.cases, progress.say)
+        self._found = Found()
+        self._onnx: dict[str, str] = {}
+        self._explained: dict[str, Explanation] = {}
 
     def plan(self, paths: Sequence[Path]) -> list[tuple[ModelSpec, Case]]:
         """All cases of the specs under `paths`. Runs no script and builds nothing. Raises `SpecError`."""
@@ -85,6 +111,7 @@ class Pipeline:
 
     def cases(self, spec: ModelSpec) -> list[Case]:
         """The cases of a spec; results name the spec by its path in the project, not on this machine."""
+        spec = self._authority.spec(spec)
         if self.settings.mode:
             spec = msgspec.structs.replace(spec, modes=(self.settings.mode,))
         return expand(
@@ -104,7 +131,7 @@ class Pipeline:
                 case=_ghost(case_id, self.backend.name),
                 outcome=Failed(
                     stage="missing",
-                    reason=f"{stored.path} has this case, but no model spec makes it any more",
+                    reason=f"{self._file_of(stored)} has this case, but no model spec makes it any more",
                 ),
             )
             for case_id, stored in self.baselines.cases.items()
@@ -113,6 +140,11 @@ class Pipeline:
             and (scope is None or case_id.split("/")[0] in scope)
             and (not self.settings.mode or case_id.endswith(f"/{self.settings.mode}"))
         ]
+
+    def _file_of(self, stored: Stored) -> str:
+        """A baseline's file as the project knows it, also where it is read from base's policy."""
+        root = Path(self.baselines.root)
+        return str(Path(root.name) / Path(stored.path).relative_to(root))
 
     def run(
         self,
@@ -125,11 +157,19 @@ class Pipeline:
 
         `engine` is a prebuilt engine file to gate in place of building one.
         """
+        self._bases.check()
+        selected = [(self._authority.spec(spec), case) for spec, case in selected]
+        if self._authority.changes:
+            self.progress.say(
+                f"{len(self._authority.changes)} changes of policy take effect after the merge; judged by "
+                f"{self._authority.commit.sha[:12]}"
+            )
         prebuilt = None if engine is None else file_digest(engine)
         prepared, pending = self._preparation.all_cases(selected, prebuilt=prebuilt)
         result = self._result([*prepared, *missing])
         jobs, known = self._build(pending, prebuilt=engine)
-        outcomes, self.interrupted = self._measure(jobs, with_outcomes(result, known))
+        result = self._checked(result, pending, jobs)
+        outcomes = self._measure(jobs, with_outcomes(result, known))
         return self.judged(with_outcomes(result, {**known, **outcomes}))
 
     def run_benchmarks(self, nodes: Sequence[str], *, root: Path) -> list[CaseResult]:
@@ -169,7 +209,7 @@ class Pipeline:
         if interrupted:
             raise KeyboardInterrupt
         result = CaseResult(case=case, outcome=outcomes[case.id], case_digest=digest(case.id))
-        return msgspec.structs.replace(result, judgement=self.judge_case(result))
+        return self._waived(msgspec.structs.replace(result, judgement=self.judge_case(result)))
 
     def _python_case(self, case_id: str, backend: str) -> Case:
         return Case(
@@ -182,17 +222,37 @@ class Pipeline:
 
     def judged(self, result: RunResult) -> RunResult:
         """The result with a judgement on every case and the summary."""
-        cases = tuple(msgspec.structs.replace(case, judgement=self.judge_case(case)) for case in result.cases)
+        cases = tuple(
+            self._waived(
+                msgspec.structs.replace(
+                    case,
+                    judgement=self.judge_case(case),
+                    explanation=self._explained.get(case.case.id, case.explanation),
+                )
+            )
+            for case in result.cases
+        )
         summary = summarise(
             cases,
             results=f"{self.settings.out}/{RESULTS_NAME}",
             require_baseline=self.settings.require_baseline,
             interrupted=self.interrupted,
         )
+        hints = (*reminders(self._waivers, _today()), *stale(self.baselines, _today()))
+        summary = msgspec.structs.replace(summary, next_steps=(*summary.next_steps, *hints))
         return msgspec.structs.replace(result, cases=cases, summary=summary)
 
+    def _waived(self, case: CaseResult) -> CaseResult:
+        return waive(case, self._waivers, _today())
+
     def judge_case(self, case: CaseResult) -> Judgement:
-        return judge(case.case, case.outcome, self.baselines, self.environment, self.protocol)
+        """What the gate says of one case, with what was found while measuring it."""
+        evidence = self._found.evidence.get(case.case.id, NONE)
+        judgement = judge(
+            case.case, case.outcome, self.baselines, self.environment, self.protocol, evidence=evidence
+        )
+        judgement = without_base(judgement, case.outcome, self._found.without_base.get(case.case.id, ""))
+        return with_answers(judgement, case, self.baselines)
 
     def empty_result(self) -> RunResult:
         return self._result(())
@@ -205,6 +265,8 @@ class Pipeline:
             created=f"{now:%Y-%m-%dT%H:%M:%SZ}",
             perfgate=__version__,
             commit=read_commit(Path(self.settings.root)),
+            base=self._bases.base.commit,
+            policy_changes=self._authority.changes,
             environment=self.environment,
             protocol=self.protocol,
             cases=tuple(cases),
@@ -215,6 +277,10 @@ class Pipeline:
         result, request = self._preparation.one_case(*selected)
         engine, facts = self._engines.get(request, timeout_s=self.settings.build_timeout_s)
         return engine, facts, result
+
+    def graphs(self, spec: ModelSpec, case: Case) -> CheckRequest | None:
+        """The FP32 graph, the case's own and the data to judge on; None without ONNX Runtime."""
+        return self._preparation.graphs(spec, case)
 
     def gated_engine_digest(self, result: CaseResult) -> str:
         """The digest of the engine that a result's verdict is about; empty where none is known."""
@@ -234,6 +300,7 @@ class Pipeline:
         known: dict[str, Outcome] = {}
         for item in pending:
             case = item.result.case
+            self._onnx[case.id] = item.request.onnx
             self.progress.say(f"{case.id}: building the engine, or taking it from the cache")
             try:
                 engine, facts = (
@@ -254,62 +321,80 @@ class Pipeline:
             jobs.append(Job(case_id=case.id, target=target, protocol=self.protocol, engine=facts))
         return jobs, known
 
+    def _checked(self, result: RunResult, pending: Sequence[Pending], jobs: Sequence[Job]) -> RunResult:
+        """The result with every case's accuracy, found out before its speed is measured."""
+        if not jobs:
+            return result
+        with self._lock():
+            found = check_answers(pending, jobs, self.settings.path("store") / "accuracy", self.progress.say)
+        cases = (msgspec.structs.replace(c, accuracy=found.get(c.case.id, c.accuracy)) for c in result.cases)
+        return msgspec.structs.replace(result, cases=tuple(cases))
+
     def _keep_timing(self, timing: Path, facts: EngineFacts) -> None:
         """Timing caches travel beside the results, so that promote finds them on another machine too."""
         if facts.timing_cache_digest and timing.is_file():
             target = self.settings.path("out") / TIMING_NAME / f"{facts.timing_cache_digest}.timing"
             write_bytes(target, timing.read_bytes())
 
-    def _measure(self, jobs: Sequence[Job], result: RunResult) -> tuple[dict[str, Outcome], bool]:
-        """Measure under the device's lock; suspects are measured again with fresh launches only."""
+    def _measure(self, jobs: Sequence[Job], result: RunResult) -> dict[str, Outcome]:
+        """Measure under the device's lock; suspects are confirmed by fresh launches only."""
         if not jobs:
-            return {}, False
-        with self._lock():
+            return {}
+        court = Court(
+            baselines=self.baselines,
+            environment=self.environment,
+            protocol=self.protocol,
+            default_mode=self.backend.modes()[0],
+            budget=self.settings.budget(),
+            run_id=result.run_id,
+        )
+        cases = {case.case.id: case for case in result.cases}
+        with self._lock(), self._bases as bases:
             checkpoint = Checkpoint(result, self.settings.path("out") / RESULTS_NAME)
-            outcomes, interrupted = measure(jobs, self.progress, checkpoint=checkpoint)
-            if not interrupted:
-                enqueued, interrupted = self._measure_without_graph(jobs, outcomes)
-                outcomes |= enqueued
-            suspects = [job for job in jobs if self._suspect(result, job.case_id, outcomes[job.case_id])]
-            if not suspects or interrupted:
-                return outcomes, interrupted
-            names = ", ".join(job.case_id for job in suspects)
-            self.progress.say(f"measuring again, with fresh launches only: {names}")
-            again, interrupted = measure(suspects, self.progress, checkpoint=checkpoint)
-        return {**outcomes, **{key: _confirmed(outcomes[key], again[key]) for key in again}}, interrupted
+            measuring = Measuring(court, bases, self.progress, self.progress.say)
+            self._found = measuring.run(jobs, cases, checkpoint)
+            measured = with_outcomes(result, self._found.outcomes).cases
+            slower = [case for case in measured if self.judge_case(case).verdict is Verdict.REGRESSION]
+            if not self._found.interrupted:
+                explaining = Explaining(bases, self.environment, self.backend.kind, self.progress.say)
+                self._explained = explaining.all(slower, jobs, self._onnx)
+        self.interrupted = self._found.interrupted
+        return self._found.outcomes
 
-    def _measure_without_graph(
-        self, jobs: Sequence[Job], outcomes: Mapping[str, Outcome]
-    ) -> tuple[dict[str, Outcome], bool]:
-        """Cases that no CUDA graph can hold, enqueued instead where the spec did not ask for the graph.
+    def measure_modes(self, selected: tuple[ModelSpec, Case], modes: Sequence[Mode]) -> list[Outcome]:
+        """One case's engine measured in several modes, judged in none. Raises `CaseError` from the build."""
+        spec, case = selected
+        engine, facts, _ = self.build(selected)
+        jobs = []
+        for mode in modes:
+            as_mode = msgspec.structs.replace(case, id=f"{case.id} ({mode})", mode=mode)
+            target = EngineTarget(
+                engine=str(engine.resolve()),
+                case=as_mode,
+                folder=str(spec.folder.resolve()),
+                device=self.settings.device,
+            )
+            jobs.append(Job(case_id=as_mode.id, target=target, protocol=self.protocol, engine=facts))
+        with self._lock():
+            outcomes, interrupted = measure(jobs, self.progress)
+        if interrupted:
+            raise KeyboardInterrupt
+        return [outcomes[job.case_id] for job in jobs]
 
-        The mode that was measured is recorded, and is never compared with the other.
-        """
-        enqueue = [
-            msgspec.structs.replace(job, target=without_graph(job.target))
-            for job in jobs
-            if _needs_enqueue(outcomes[job.case_id], job, self.backend.modes()[0])
-        ]
-        if not enqueue:
-            return {}, False
-        names = ", ".join(job.case_id for job in enqueue)
-        self.progress.say(f"no CUDA graph can hold these, so they are enqueued: {names}")
-        measured, interrupted = measure(enqueue, self.progress)
-        return {
-            job.case_id: _in_mode(measured[job.case_id], job.target.case.mode)
-            for job in enqueue
-            if isinstance(job.target, EngineTarget)
-        }, interrupted
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        """One benchmark a device, over all processes of this machine; its clocks are locked where asked."""
+        settings = self.settings
+        name = "cpu" if self.backend.kind == "cpu" else device_uuid(settings.device)
+        with (
+            device_lock(name, timeout_s=settings.lock_timeout_s, say=self.progress.say),
+            clocks_of(self.backend.kind, settings.device, settings.lock_clocks_mhz),
+        ):
+            yield
 
-    def _suspect(self, result: RunResult, case_id: str, outcome: Outcome) -> bool:
-        case = next(item.case for item in result.cases if item.case.id == case_id)
-        judged = judge(case, outcome, self.baselines, self.environment, self.protocol)
-        return isinstance(outcome, Measured) and judged.verdict in _SUSPECT
 
-    def _lock(self) -> AbstractContextManager[None]:
-        """One benchmark a device, over all processes of this machine."""
-        name = "cpu" if self.backend.kind == "cpu" else device_uuid(self.settings.device)
-        return device_lock(name, timeout_s=self.settings.lock_timeout_s, say=self.progress.say)
+def _today() -> date:
+    return datetime.now(timezone.utc).date()
 
 
 def _prebuilt_facts(engine: Path) -> EngineFacts:
@@ -329,39 +414,6 @@ def describe(backend: Backend) -> str:
     return (
         f"{backend.name} ({', '.join(f'{name} {version}' for name, version in backend.versions().items())})"
     )
-
-
-def _needs_enqueue(outcome: Outcome, job: Job, default: Mode) -> bool:
-    asked = job.target.case.mode if isinstance(job.target, EngineTarget) else None
-    return isinstance(outcome, Failed) and outcome.stage == "capture" and asked == default
-
-
-def without_graph(target: EngineTarget | CallableTarget) -> EngineTarget | CallableTarget:
-    """The same launch with the execution enqueued."""
-    if isinstance(target, CallableTarget):
-        return target
-    mode = msgspec.structs.replace(target.case.mode, drive="enqueue")
-    return msgspec.structs.replace(target, case=msgspec.structs.replace(target.case, mode=mode))
-
-
-def _in_mode(outcome: Outcome, mode: Mode) -> Outcome:
-    if not isinstance(outcome, Measured):
-        return outcome
-    return msgspec.structs.replace(outcome, mode=mode)
-
-
-def _confirmed(first: Outcome, again: Outcome) -> Outcome:
-    """The fresh launches are judged; those that made the case a suspect are kept beside them."""
-    if isinstance(first, Measured) and isinstance(again, Measured):
-        return msgspec.structs.replace(again, screen=first.launches)
-    if isinstance(first, Measured) and isinstance(again, Failed) and again.stage == "interrupted":
-        # Kept, but a suspect alone fails no build.
-        doubt = [
-            msgspec.structs.replace(one, invalid="interrupted before it was confirmed")
-            for one in first.launches
-        ]
-        return msgspec.structs.replace(first, launches=tuple(doubt))
-    return again
 
 
 def _ghost(case_id: str, backend: str) -> Case:

@@ -16,6 +16,9 @@ _OPTIONS = (
     ("--perfgate-baselines", "baselines", "folder of baselines"),
     ("--perfgate-out", "out", "folder for results.json and report.html"),
     ("--perfgate-launches", "launches", "launches a case"),
+    ("--perfgate-policy-from", "policy_from", "git revision whose policy judges; base: the change's base"),
+    ("--perfgate-base", "base", "git revision that the change is held against"),
+    ("--perfgate-confirm-budget", "confirm_budget", "launches a side, or seconds as 90s, a suspect may take"),
     ("--perfgate-duration-ms", "duration_ms", "sampling time of a launch"),
 )
 _FLAGS = (

@@ -14,8 +14,10 @@ from perfgate.engine.interface import Backend, BuildRequest, Script
 from perfgate.errors import CaseError, DataError
 from perfgate.files import file_digest
 from perfgate.gate.baselines import Baselines, Stored, timing_path
+from perfgate.measure.accuracy import CheckRequest
 from perfgate.measure.environment import differences
 from perfgate.measure.identity import case_digest, usage_digest
+from perfgate.measure.launch import EngineTarget
 from perfgate.records import (
     Case,
     CaseResult,
@@ -33,17 +35,28 @@ from perfgate.settings import Settings
 from perfgate.spec.cases import profile, skip_reason
 from perfgate.spec.graph import check_against_graph
 from perfgate.spec.model import ModelSpec
-from perfgate.spec.source import SourceModel, materialise, source_digest
+from perfgate.spec.precision.data import EVALUATION_SEED
+from perfgate.spec.precision.emission import (
+    Emission,
+    data_identity,
+    data_request,
+    emit,
+    precision_digest,
+    runtime_version,
+)
+from perfgate.spec.source import SourceModel, materialise, missing_requirement, source_digest
 
 NOT_MEASURED = Failed(stage="interrupted", reason="the run ended before its first launch")
 
 
 class Pending(Record):
-    """A case to measure: its result so far, how to build its engine, and the folder of its input files."""
+    """A case to measure: its result so far, how to build its engine, the folder of its input files, and how
+    to check its answers (None where nothing here can)."""
 
     result: CaseResult
     request: BuildRequest
     folder: str
+    answers: CheckRequest | None = None
 
 
 def _of_engine(result: CaseResult, engine_digest: str) -> CaseResult:
@@ -72,6 +85,7 @@ class Preparation:
         # Asked once: on a GPU each of these wakes the driver, and a run may have hundreds of cases.
         self._versions, self._typing = backend.versions(), backend.typing()
         self._device = backend.device()
+        self._precisions: dict[tuple[str, str], str] = {}
 
     def all_cases(
         self, selected: Sequence[tuple[ModelSpec, Case]], *, prebuilt: str | None = None
@@ -90,10 +104,14 @@ class Preparation:
             for result, model in self._model(spec, cases, prebuilt):
                 if prebuilt and model is not None:
                     result = _of_engine(result, prebuilt)
-                results.append(result)
                 if model is not None:
-                    request = self._request(spec, result, model)
-                    pending.append(Pending(result=result, request=request, folder=str(spec.folder.resolve())))
+                    try:
+                        pending.append(self._pending(spec, result, model))
+                    except CaseError as error:
+                        reason = f"{error.what}; {error.fix}" if error.fix else error.what
+                        failed = Failed(stage="model", reason=reason, stderr_tail=error.stderr_tail)
+                        result = msgspec.structs.replace(result, outcome=failed)
+                results.append(result)
         return results, pending
 
     def _model(
@@ -130,7 +148,7 @@ class Preparation:
             reason := skip_reason(spec, case, device_kind=self._backend.kind)
         ):
             return reason
-        return self._backend.refuses(case)
+        return missing_requirement(spec) or self._backend.refuses(case)
 
     def _materialise(self, spec: ModelSpec) -> SourceModel:
         self._say(f"{spec.name}: preparing the ONNX file")
@@ -148,6 +166,7 @@ class Preparation:
             backend=self._backend.name,
             onnx_digest=onnx_digest,
             precision=case.precision,
+            precision_digest=self._precision_digest(spec, case),
             profile=profile(spec),
             plugins=tuple(file_digest(spec.folder / plugin) for plugin in spec.plugins),
             options={**self._backend.build_options(source), **spec.options},
@@ -175,11 +194,17 @@ class Preparation:
 
     def one_case(self, spec: ModelSpec, case: Case) -> tuple[CaseResult, BuildRequest]:
         """One case with the request for its engine, whatever the baseline says. Raises `CaseError`."""
-        if reason := self._backend.refuses(case):
+        if reason := missing_requirement(spec) or self._backend.refuses(case):
             raise CaseError(f"{case.id}: {reason}")
         model = self._materialise(spec)
         result = self._described(spec, case, model.graph.onnx_digest, model.source_digest)
-        return result, self._request(spec, result, model)
+        return result, self._pending(spec, result, model).request
+
+    def graphs(self, spec: ModelSpec, case: Case) -> CheckRequest | None:
+        """The case's graphs and the data that its answers are judged on. Raises `CaseError`."""
+        model = self._materialise(spec)
+        emission = emit(spec, model, case.precision, self._typing, self._settings.path("store") / "precision")
+        return self._check(spec, case, model, emission)
 
     def same_engine(self, result: CaseResult, facts: EngineFacts) -> bool:
         """Is the engine that was built the baseline's, byte for byte, in its environment and used alike?"""
@@ -202,7 +227,62 @@ class Preparation:
         stored = self._comparable(case)
         return stored.case.timing_cache if stored else ""
 
-    def _request(self, spec: ModelSpec, result: CaseResult, model: SourceModel) -> BuildRequest:
+    def _precision_digest(self, spec: ModelSpec, case: Case) -> str:
+        if not self._backend.takes_graph():
+            return ""
+        key = (spec.path, case.precision)
+        if key not in self._precisions:
+            self._precisions[key] = precision_digest(spec, case.precision, self._typing)
+        return self._precisions[key]
+
+    def _pending(self, spec: ModelSpec, result: CaseResult, model: SourceModel) -> Pending:
+        """The case with the graph of its precision, converted here if need be. Raises `CaseError`."""
+        emission = Emission(path=model.path)
+        if self._backend.takes_graph():
+            store = self._settings.path("store") / "precision"
+            emission = emit(spec, model, result.case.precision, self._typing, store, self._say)
+        return Pending(
+            result=result,
+            request=self._request(spec, result, model, emission),
+            folder=str(spec.folder.resolve()),
+            answers=self._check(spec, result.case, model, emission),
+        )
+
+    def _check(
+        self, spec: ModelSpec, case: Case, model: SourceModel, emission: Emission
+    ) -> CheckRequest | None:
+        runtime = runtime_version()
+        if runtime == "absent":
+            return None
+        data = spec.accuracy.data
+        on_cpu = self._backend.name == "onnxruntime" and self._backend.kind == "cpu"
+        return CheckRequest(
+            target=EngineTarget(
+                engine="", case=case, folder=str(spec.folder.resolve()), device=self._settings.device
+            ),
+            onnx=model.path,
+            onnx_digest=model.graph.onnx_digest,
+            emitted=emission.path,
+            data=data_request(
+                spec,
+                model.graph,
+                case.shape,
+                data,
+                samples=spec.accuracy.samples,
+                seed=EVALUATION_SEED,
+                first_as_is=True,
+            ),
+            data_identity=data_identity(spec, data),
+            metric=str((spec.folder / spec.accuracy.metric).resolve()) if spec.accuracy.metric else "",
+            faithful=on_cpu and case.precision.endswith("fp16"),
+            runtime=runtime,
+            timeout_s=self._settings.launch_timeout_s,
+            notes=emission.notes,
+        )
+
+    def _request(
+        self, spec: ModelSpec, result: CaseResult, model: SourceModel, emission: Emission
+    ) -> BuildRequest:
         """How to build the case's engine, with the baseline's timing cache where there is one."""
         recipe = result.recipe
         assert recipe is not None
@@ -222,7 +302,8 @@ class Preparation:
         return BuildRequest(
             backend=recipe.backend,
             recipe=recipe,
-            onnx=model.path,
+            onnx=emission.path,
+            islands=emission.islands,
             device=self._settings.device,
             script=script if source.script else None,
             timing_cache=timing,

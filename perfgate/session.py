@@ -18,6 +18,7 @@ import msgspec
 import pytest
 from filelock import FileLock
 
+from perfgate.authority import Authority
 from perfgate.errors import PerfgateError, SpecError, UsageError
 from perfgate.files import (
     RESULTS_LIMIT_BYTES,
@@ -52,6 +53,8 @@ class GateSession:
     def __init__(self, config: pytest.Config, flags: dict[str, Any]) -> None:
         self._config = config
         self.settings = load_settings(flags, start=config.rootpath)
+        self._authority = Authority(self.settings, flags)
+        self.settings = self._authority.settings
         self._specs: dict[str, ModelSpec] = {}
         self._results: dict[str, CaseResult] = {}
         self._own: dict[str, CaseResult] = {}
@@ -76,7 +79,7 @@ class GateSession:
 
     @cached_property
     def pipeline(self) -> Pipeline:
-        return Pipeline(self.settings, self._progress())
+        return Pipeline(self.settings, self._progress(), self._authority)
 
     def _progress(self) -> PlainProgress:
         reporter = self._config.pluginmanager.get_plugin("terminalreporter")
@@ -201,8 +204,9 @@ class GateSession:
         ghosts = [item.ghost for item in items if item.ghost is not None]
         pipeline = self.pipeline
         if shard.count > 1:
-            settings = msgspec.structs.replace(self.settings, device=shard.device)
-            pipeline = self.pipeline = Pipeline(settings, self._progress())
+            pipeline = self.pipeline = Pipeline(
+                self.settings, self._progress(), self._authority.on_device(shard.device)
+            )
         with pipeline.progress:
             result = pipeline.run(selected, missing=ghosts)
             if nodes and not pipeline.interrupted:

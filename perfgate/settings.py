@@ -49,8 +49,14 @@ class Settings(Record):
     lock_timeout_s: Positive = 3600
     engine_cache_mib: Positive = 6144
     foreign_cpu_limit: Share = 0.15
+    lock_clocks_mhz: Positive | None = None
     ignore: Annotated[float, Meta(gt=0, lt=10)] | None = None
     catch: Annotated[float, Meta(gt=0, lt=10)] | None = None
+    base: str = ""
+    policy_from: str = ""
+    confirm_budget: (
+        Annotated[int, Meta(ge=1, le=1000)] | Annotated[str, Meta(pattern=r"^[1-9][0-9]{0,4}s?$")]
+    ) = 32
     require_baseline: bool = False
     remeasure: bool = False
     all_cases: bool = False
@@ -77,6 +83,11 @@ class Settings(Record):
             timeout_s=self.launch_timeout_s,
             foreign_cpu_limit=self.foreign_cpu_limit,
         )
+
+    def budget(self) -> tuple[int | None, int | None]:
+        """What a confirmation may take: launches a side, or seconds (as `90s`); the other is None."""
+        text = str(self.confirm_budget)
+        return (None, int(text[:-1])) if text.endswith("s") else (int(text), None)
 
     def tolerance(self, kind: str) -> Tolerance:
         """The default tolerance on a `cpu` or `gpu`; a model's own goes over it."""

@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from perfgate.engine._trt_api import Api, load_plugins, logger_of, make_progress, messages_of, say
-from perfgate.engine._trt_inspect import Layers, layer_share, pack_layers, read_layers, realised, weight_share
+from perfgate.engine._trt_inspect import (
+    Layers,
+    layer_share,
+    pack_layers,
+    read_layers,
+    realised,
+    stored_share,
+    weight_share,
+)
+from perfgate.engine._trt_islands import check_islands, constrain_islands
 from perfgate.engine._trt_onnx import Graph, network_name, plugins_in, profile_shapes, read_graph
 from perfgate.engine._trt_options import FREE_MEMORY_OPTION, apply_options, check_typing, network_flags
 from perfgate.engine.gpu import free_memory_bytes
@@ -51,8 +60,12 @@ def build_engine(api: Api, request: BuildRequest) -> EngineFacts:
     build_ns = time.perf_counter_ns() - started
     write_bytes(Path(request.engine), engine)
     layers, memory = inspect_engine(api, engine, notes)
+    check_islands(layers.layers, request.islands)
     share = layer_share(layers.layers)
     notes += [*cache_notes, *_precision_notes(layers)]
+    if layers.layers and not share:
+        share = stored_share(len(engine), graph.weights)
+        notes.append("the layers are opaque blocks; precision is told from the size of the stored weights")
     return EngineFacts(
         digest=hashlib.sha256(engine).hexdigest(),
         engine_bytes=len(engine),
@@ -94,6 +107,8 @@ def _build(
     network.name = network_name(graph.inputs, recipe.plugins)
     config = builder.create_builder_config()
     notes += apply_options(api, config, recipe)
+    if recipe.typing == "weak" and request.islands:
+        notes.append(constrain_islands(api, network, config, request.islands))
     _add_profile(builder, config, network, shapes)
     cache, loaded, cache_notes = _load_timing_cache(api, config, request, logger)
     progress = make_progress(api)

@@ -31,6 +31,8 @@ _MOVES = {
     "shapedevicetohost", "shape_call", "shuffle", "slice", "concat", "identity",
 }  # fmt: skip
 _WANTED = {"fp32": ("fp32",), "fp16": ("fp16",), "int8": ("int8",), "int8+fp16": ("int8", "fp16")}
+_STORED_BITS = {"int8": 8, "fp16": 16, "fp32": 32}
+_TELLING_WEIGHTS = 1_000_000
 UNPACKED_LIMIT_BYTES = 32 << 20
 _BAD_NUMBER = re.compile(r"(?<=[:\[,])(\s*)-?(?:nan|inf)(?:inity)?(?=\s*[,}\]])", re.IGNORECASE)
 
@@ -39,7 +41,8 @@ class Layer(Record):
     """One layer of a built engine.
 
     `precision` is the type of its weights where it has any, otherwise of its first output; it is empty
-    where the engine does not say. `onnx_nodes` are the nodes of the graph that went into it.
+    where the engine does not say. `onnx_nodes` are the nodes of the graph that went into it, `shapes` the
+    dimensions of its outputs.
     """
 
     name: Text
@@ -50,6 +53,7 @@ class Layer(Record):
     formats: tuple[Text, ...] = ()
     onnx_nodes: tuple[Text, ...] = ()
     weights: dict[str, Count] = {}
+    shapes: tuple[tuple[int, ...], ...] = ()
 
     @property
     def computes(self) -> bool:
@@ -115,7 +119,12 @@ def _layer(entry: object) -> Layer:
         formats=tuple(str(output.get("Format/Datatype", output.get("Format", ""))) for output in outputs),
         onnx_nodes=_nodes(name, str(entry.get("Metadata", ""))),
         weights=dict(weights),
+        shapes=tuple(_dimensions(output.get("Dimensions")) for output in outputs),
     )
+
+
+def _dimensions(found: object) -> tuple[int, ...]:
+    return tuple(axis for axis in found if isinstance(axis, int)) if isinstance(found, list) else ()
 
 
 def element_type(text: str) -> str:
@@ -165,6 +174,20 @@ def weight_share(layers: Iterable[Layer]) -> dict[str, float]:
     return _shares(total)
 
 
+def stored_share(engine_bytes: int, weights: int) -> dict[str, float]:
+    """The type that an engine's weights are stored in, told from its size; empty where that says too little.
+
+    For engines whose layers are one opaque block, such as a transformer that Myelin compiled: `weights`
+    elements of 32, 16 or 8 bits make almost all of a large engine, so the bits an element say which. Kernels
+    and tables may add a quarter; below a million weights they would drown them.
+    """
+    if weights < _TELLING_WEIGHTS:
+        return {}
+    bits = engine_bytes * 8 / weights
+    kind = next((kind for kind, width in _STORED_BITS.items() if width * 0.9 <= bits <= width * 1.25), "")
+    return {kind: 1.0} if kind else {}
+
+
 def _shares(counts: Counter[str]) -> dict[str, float]:
     total = sum(counts.values())
     return {kind: round(count / total, 4) for kind, count in sorted(counts.items()) if total}
@@ -177,7 +200,9 @@ def realised(precision: Precision, share: Mapping[str, float], *, least: float =
     together may have. An asked type without a single layer always is a reason.
     """
     if not share:
-        return f"{precision.upper()} was asked for and the engine does not say what it computes in"
+        # A builder that was allowed nothing less computes in FP32, also where the engine does not say so.
+        what = f"{precision.upper()} was asked for and the engine does not say what it computes in"
+        return None if precision == "fp32" else what
     said = ", ".join(f"{kind} {part:.0%}" for kind, part in sorted(share.items()))
     missing = [kind for kind in _WANTED[precision] if not share.get(kind)]
     if missing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import urllib.parse
 from collections.abc import Mapping
@@ -16,11 +17,12 @@ _NAME_PREFIX = "perfgate?"
 
 class Graph(Record):
     """The inputs by name, with numbers or dimension names; the nodes as (name, operator) in file order;
-    the model's size with its external weights."""
+    the model's size with its external weights, and how many numbers its weights are."""
 
     inputs: dict[str, Dims]
     nodes: tuple[tuple[str, str], ...]
     size_bytes: int
+    weights: int = 0
 
     @property
     def quantised(self) -> bool:
@@ -60,6 +62,7 @@ def read_graph(path: Path) -> Graph:
         inputs=inputs,
         nodes=tuple((node.name, node.op_type) for node in graph.node),
         size_bytes=sum(file.stat().st_size for file in (path, *beside) if file.is_file()),
+        weights=sum(math.prod(tensor.dims) for tensor in graph.initializer),
     )
 
 

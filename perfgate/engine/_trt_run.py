@@ -83,6 +83,11 @@ class TensorRTRunner(Runner):
     def inputs(self) -> tuple[Tensor, ...]:
         return self._lanes[0].plan.inputs
 
+    @property
+    def context(self) -> Any:
+        """TensorRT's execution context of the first stream, for a profiler."""
+        return self._lanes[0].context
+
     def bind(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> None:
         """Copy the inputs to every stream's buffers.
 

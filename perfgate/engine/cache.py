@@ -59,6 +59,16 @@ class EngineCache:
         self._evict()
         return home / "engine", found
 
+    def find(self, engine_digest: str) -> tuple[Path, EngineFacts] | None:
+        """An engine that this machine built before, by the SHA-256 of its bytes; None where it is gone."""
+        for facts in sorted(self._root.glob("*/facts.json")):
+            with contextlib.suppress(DataError):
+                known = read_record(facts, EngineFacts, limit_bytes=_FACTS_LIMIT_BYTES)
+                if known.digest == engine_digest and (found := self._load(facts.parent)):
+                    self._in_use.add(facts.parent)
+                    return facts.parent / "engine", found
+        return None
+
     def _load(self, home: Path) -> EngineFacts | None:
         facts, engine = home / "facts.json", home / "engine"
         if not facts.is_file():

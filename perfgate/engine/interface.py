@@ -9,12 +9,13 @@ from __future__ import annotations
 import gc
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
-from perfgate.records import Case, EngineFacts, Mode, Protocol, Recipe, Record, Series, Tensor
+from perfgate.errors import CaseError
+from perfgate.records import Case, Count, EngineFacts, Mode, Protocol, Recipe, Record, Series, Tensor
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,9 +38,26 @@ class Samples(Record):
     other_ns: dict[str, Series] = {}
 
 
+class LayerTimes(Record):
+    """What one profiled load yields: nanoseconds a query by layer, in the order of execution. A layer's time
+    is the mean of the middle half of its `queries` times, so that one interrupted query moves nothing."""
+
+    layers_ns: dict[str, float]
+    queries: Count
+
+
+def middle_mean(values: Sequence[float]) -> float:
+    """The interquartile mean: robust as the median is, and not stuck to the steps of a coarse clock."""
+    ordered = sorted(values)
+    quarter = len(ordered) // 4
+    middle = ordered[quarter : len(ordered) - quarter]
+    return sum(middle) / len(middle)
+
+
 class BuildRequest(Record):
     """One build, as it travels to the child process. Paths are absolute; the engine cache sets `engine` and
-    `timing_cache_out`. `script` is the model script, for backends that run a model's PyTorch twin."""
+    `timing_cache_out`. `script` is the model script, for backends that run a model's PyTorch twin;
+    `islands` are nodes that must stay in FP32."""
 
     backend: str
     recipe: Recipe
@@ -49,6 +67,7 @@ class BuildRequest(Record):
     script: Script | None = None
     timing_cache: str = ""
     timing_cache_out: str = ""
+    islands: tuple[str, ...] = ()
 
 
 def blocking_samples(infer: Callable[[], None], protocol: Protocol) -> Samples:
@@ -139,6 +158,11 @@ class Backend(ABC):
         """Whether precision is a builder's choice (`weak`, TensorRT before 10) or the graph's own."""
         return "strong"
 
+    def takes_graph(self) -> bool:
+        """Whether a case's precision is its ONNX graph's, converted beforehand; False where the backend runs
+        something else than the graph."""
+        return True
+
     @abstractmethod
     def device(self) -> str:
         """The name of the device that engines are built for, such as `NVIDIA H200` or the CPU's model."""
@@ -157,3 +181,13 @@ class Backend(ABC):
 
         Raises `CaseError`.
         """
+
+    def profile(
+        self, engine: Path, case: Case, make: Callable[[Tensor], np.ndarray], *, queries: int
+    ) -> LayerTimes:
+        """Load the engine, run it with its own layer profiler on, and say what each layer took.
+
+        Never part of a timed launch: a profiler slows an engine down and forbids a CUDA graph. Raises
+        `CaseError`, also where the backend has no such profiler.
+        """
+        raise CaseError(f"the backend {self.name} has no profile of layers")

@@ -9,16 +9,29 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from perfgate.engine._trt_api import MODULES, load_api
 from perfgate.engine._trt_cuda import GraphCaptureError
-from perfgate.engine._trt_inspect import Layer, Layers, layer_share, read_layers, realised, weight_share
+from perfgate.engine._trt_inspect import (
+    Layer,
+    Layers,
+    layer_share,
+    pack_layers,
+    read_layers,
+    realised,
+    unpack_layers,
+    weight_share,
+)
 from perfgate.engine.gpu import choose, compute_capability, device_name
-from perfgate.engine.interface import Backend, BuildRequest, Runner
+from perfgate.engine.interface import Backend, BuildRequest, LayerTimes, Runner
 from perfgate.errors import InfrastructureError
-from perfgate.records import Case, EngineFacts, Mode
+from perfgate.records import Case, EngineFacts, Mode, Tensor
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = [
     "GraphCaptureError",
@@ -26,8 +39,10 @@ __all__ = [
     "Layers",
     "TensorRTBackend",
     "layer_share",
+    "pack_layers",
     "read_layers",
     "realised",
+    "unpack_layers",
     "weight_share",
 ]
 
@@ -103,10 +118,6 @@ class TensorRTBackend(Backend):
         return found
 
     def refuses(self, case: Case) -> str | None:
-        if case.precision.startswith("int8"):
-            return "INT8 needs a calibrated Q/DQ graph, and perfgate does not make one yet"
-        if case.precision == "fp16" and self.typing() == "strong":
-            return "strongly typed TensorRT takes FP16 from the graph, and perfgate does not convert it yet"
         if case.mode.drive == "call":
             return "TensorRT is measured in the modes 'graph' and 'enqueue', not as a blocking call"
         if case.mode.streams > _MAX_STREAMS:
@@ -139,6 +150,15 @@ class TensorRTBackend(Backend):
 
         choose(self._device)
         return TensorRTRunner(load_api(self.name), engine, case)
+
+    def profile(
+        self, engine: Path, case: Case, make: Callable[[Tensor], np.ndarray], *, queries: int
+    ) -> LayerTimes:
+        """TensorRT's `IProfiler` on enqueued queries. Raises `CaseError`."""
+        from perfgate.engine._trt_profile import profile_engine
+
+        choose(self._device)
+        return profile_engine(load_api(self.name), self.load, engine, case, make, queries)
 
 
 def _has_graphs() -> bool:

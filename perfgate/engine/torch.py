@@ -109,6 +109,9 @@ class TorchBackend(Backend):
             versions["triton"] = triton
         return versions
 
+    def takes_graph(self) -> bool:
+        return False
+
     def modes(self) -> tuple[Mode, ...]:
         """A blocking call on a CPU; on a GPU all modes on one stream, as users run PyTorch first."""
         if self.kind == "cpu":

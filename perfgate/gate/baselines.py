@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from datetime import date
 from pathlib import Path
 
 import msgspec
@@ -10,6 +12,9 @@ from perfgate.errors import DataError, RefusedError
 from perfgate.files import BASELINE_LIMIT_BYTES, read_record, record_json, write_text
 from perfgate.gate.metrics import metrics_fault
 from perfgate.records import BASELINE_SCHEMA, Baseline, BaselineCase, Environment, Record
+
+# A quarter: drivers and machines have moved on by then. `perfgate alert` warns of the same age.
+STALE_DAYS = 90
 
 
 class Stored(Record):
@@ -27,6 +32,36 @@ class Baselines(Record):
     root: str
     cases: dict[str, Stored] = {}
     elsewhere: dict[str, Stored] = {}
+
+
+def runs_of(case: BaselineCase) -> list[tuple[float, ...]]:
+    """The launch medians (ns) of each run that was promoted together."""
+    values, found, start = case.metrics["latency_ns"], [], 0
+    for run in case.runs or (None,):
+        stop = len(values) if run is None else start + run.launches
+        found.append(values[start:stop])
+        start = stop
+    return found
+
+
+def days_of(case: BaselineCase) -> int:
+    """On how many days they were taken."""
+    return len({run.created[:10] for run in case.runs}) or 1
+
+
+def stale(baselines: Baselines, today: date) -> tuple[str, ...]:
+    """What is to be said of baselines that nobody has looked at for a long time, the oldest first."""
+    aged = []
+    for case_id, stored in baselines.cases.items():
+        with contextlib.suppress(ValueError):
+            days = (today - date.fromisoformat(stored.case.promoted[:10])).days
+            aged += [(days, case_id)] if days > STALE_DAYS else []
+    if not aged:
+        return ()
+    aged.sort(reverse=True)
+    days, case_id = aged[0]
+    more = f" and {len(aged) - 1} more" if len(aged) > 1 else ""
+    return (f"stale baselines: {case_id}, promoted {days} days ago{more}; measure again, then promote",)
 
 
 def timing_path(baseline: Path, model: str, precision: str) -> Path:
@@ -52,6 +87,11 @@ def read_baseline(path: Path) -> Baseline:
             raise DataError("names an environment that is not in the file", where=f"{path}: cases.{case_id}")
         if wrong := metrics_fault(case.metrics):
             raise DataError(wrong, where=f"{path}: cases.{case_id}.metrics")
+        launches = len(case.metrics["latency_ns"])
+        if case.runs and sum(run.launches for run in case.runs) != launches:
+            raise DataError(
+                f"its runs do not add up to {launches} launches", where=f"{path}: cases.{case_id}.runs"
+            )
     return baseline
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from perfgate.gate.accuracy import with_answers
 from perfgate.gate.baselines import Baselines, Stored
+from perfgate.gate.evidence import Evidence
 from perfgate.gate.judge import judge
 from perfgate.gate.metrics import columns, metrics_fault
 from perfgate.gate.summary import summarise
@@ -44,21 +46,21 @@ def compare_results(base: RunResult, head: RunResult, *, results: str) -> RunRes
 def _judged(case: CaseResult, baselines: Baselines, head: RunResult) -> CaseResult:
     """An `Unchanged` was unchanged from its own baseline; against another build its numbers are compared."""
     base = baselines.cases.get(case.case.id)
-    outcome, relied_on = case.outcome, None
+    outcome = case.outcome
+    relied_on: MetricColumns = {}
     if isinstance(outcome, Unchanged) and (base is None or base.case.case_digest != case.case_digest):
         relied_on = _metrics(case)
         if metrics_fault(relied_on):
             outcome = Failed(stage="launch", reason=f"{head.run_id} holds no numbers of it")
-    return msgspec.structs.replace(
-        case,
-        judgement=judge(case.case, outcome, baselines, head.environment, head.protocol, relied_on=relied_on),
-    )
+    evidence = Evidence(relied_on=relied_on)
+    judgement = judge(case.case, outcome, baselines, head.environment, head.protocol, evidence=evidence)
+    return msgspec.structs.replace(case, judgement=with_answers(judgement, case, baselines))
 
 
 def _metrics(case: CaseResult) -> MetricColumns:
     """What a results file knows of a case: its own launches, or the stored numbers that it relied on."""
     if isinstance(case.outcome, Measured):
-        return columns([one for one in case.outcome.launches if not one.invalid])
+        return columns([one for one in case.outcome.launches if not one.invalid], case.outcome.engine)
     unchanged = case.judgement is not None and case.judgement.verdict is Verdict.UNCHANGED
     return case.judgement.base if case.judgement is not None and unchanged else {}
 
@@ -78,6 +80,7 @@ def _stored(run: RunResult, case: CaseResult) -> Stored:
             promoted=run.created,
             commit=run.commit.sha,
             reason=f"run {run.run_id}",
+            accuracy=case.accuracy,
         ),
         environment=run.environment,
         path=run.run_id,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import statistics
+import msgspec
 
 from perfgate.gate.baselines import Baselines, Stored
-from perfgate.gate.decide import decide, explain
-from perfgate.gate.metrics import P99_MIN_SAMPLES, columns
-from perfgate.gate.statistics import PRIOR_CV, ratio_interval
+from perfgate.gate.compare_sides import compare_fresh, compare_stored
+from perfgate.gate.evidence import NONE, Evidence
+from perfgate.gate.metrics import columns, judge_metrics
+from perfgate.gate.promises import judge_promises
+from perfgate.gate.spread import spread_of
 from perfgate.measure.environment import differences
 from perfgate.records import (
     Case,
@@ -41,11 +43,12 @@ def judge(
     environment: Environment,
     protocol: Protocol,
     *,
-    relied_on: MetricColumns | None = None,
+    evidence: Evidence = NONE,
 ) -> Judgement:
     """The judgement on one case; `baselines` are those of `environment`.
 
-    `relied_on` are the numbers that an `Unchanged` stands for where it was not these baselines' own.
+    Whether it can be judged at all comes first, then latency against base, then the other metrics, and the
+    absolute promises last: those hold for an `Unchanged` too, on its stored numbers.
     """
     stored = baselines.cases.get(case.id)
     if isinstance(outcome, Failed):
@@ -53,45 +56,65 @@ def judge(
         return Judgement(verdict=verdict, reason=outcome.reason, base=_metrics(stored))
     if isinstance(outcome, NotRun):
         return _judge_not_run(outcome, stored)
-    head: MetricColumns = relied_on or {}
+    head: MetricColumns = evidence.relied_on
     if isinstance(outcome, Measured):
         valid = [launch for launch in outcome.launches if not launch.invalid]
-        head = columns(valid) if valid else {}
+        head = columns(valid, outcome.engine) if valid else {}
         if outcome.engine and outcome.engine.unmet:
             unmet = f"precision not realised: {outcome.engine.unmet}"
             return Judgement(verdict=Verdict.INVALID, reason=unmet, base=_metrics(stored), head=head)
-        short = _too_few(outcome, len(valid), protocol.launches) if len(valid) < protocol.launches else ""
+        # A sequential test takes as many launches as it needs; of everything else the protocol says how many.
+        wanted = 1 if evidence.fresh else protocol.launches
+        short = _too_few(outcome, len(valid), wanted) if len(valid) < wanted else ""
         nothing_to_compare = case.id not in baselines.cases and case.id not in baselines.elsewhere
         if short and nothing_to_compare and len(outcome.launches) >= protocol.launches:
             # Nothing is judged, so a busy machine is no failure; promote refuses these numbers.
-            head = head or columns(outcome.launches)
+            head = head or columns(outcome.launches, outcome.engine)
             return Judgement(verdict=Verdict.NEW, reason=f"{_NEW}; not to be promoted: {short}", head=head)
         if short:
             return Judgement(verdict=Verdict.INVALID, reason=short, base=_metrics(stored), head=head)
+    judgement = _against_base(case, outcome, baselines, environment, evidence, head)
+    judgement = _judge_others(case, judgement, evidence, environment)
+    return judge_promises(case, judgement, evidence)
+
+
+def _against_base(
+    case: Case,
+    outcome: Outcome,
+    baselines: Baselines,
+    environment: Environment,
+    evidence: Evidence,
+    head: MetricColumns,
+) -> Judgement:
+    stored = baselines.cases.get(case.id)
     if stored is None:
-        judgement = _judge_without_baseline(case, baselines, environment, head)
-    elif changed := differences(stored.environment.key, environment.key):
+        return _judge_without_baseline(case, baselines, environment, head)
+    if changed := differences(stored.environment.key, environment.key):
         names = ", ".join(difference.field for difference in changed)
-        reason = f"the baseline was measured with another {names}; numbers are not compared across"
-        judgement = Judgement(
+        return Judgement(
             verdict=Verdict.INCOMPARABLE,
-            reason=reason,
+            reason=f"the baseline was measured with another {names}; numbers are not compared across",
             base=stored.case.metrics,
             head=head,
             differences=changed,
         )
-    elif isinstance(outcome, Unchanged) and not head:
-        judgement = Judgement(
-            verdict=Verdict.UNCHANGED, reason=_UNCHANGED[outcome.evidence], base=stored.case.metrics
-        )
-    elif (mode := _mode(case, outcome)) != stored.case.mode:
+    if isinstance(outcome, Unchanged) and not head:
+        reason = _UNCHANGED[outcome.evidence]
+        return Judgement(verdict=Verdict.UNCHANGED, reason=reason, base=stored.case.metrics)
+    if (mode := _mode(case, outcome)) != stored.case.mode:
         reason = f"measured as '{mode}', the baseline as '{stored.case.mode}'"
-        judgement = Judgement(
-            verdict=Verdict.INCOMPARABLE, reason=reason, base=stored.case.metrics, head=head
-        )
+        return Judgement(verdict=Verdict.INCOMPARABLE, reason=reason, base=stored.case.metrics, head=head)
+    if evidence.fresh and isinstance(outcome, Measured):
+        judgement = compare_fresh(case, stored, outcome, evidence.fresh, kind_of(environment))
     else:
-        judgement = _compare(case, stored, environment, head)
-    return _judge_slo(case, judgement)
+        judgement = compare_stored(case, stored, head, evidence.screened, kind_of(environment))
+    noted = differences(stored.environment.noted, environment.noted)
+    return msgspec.structs.replace(judgement, differences=noted)
+
+
+def kind_of(environment: Environment) -> str:
+    """Whose launches these are: a "cpu"'s or a "gpu"'s."""
+    return "cpu" if environment.device.startswith("cpu-") else "gpu"
 
 
 def _mode(case: Case, outcome: Outcome) -> Mode:
@@ -131,37 +154,24 @@ def _judge_without_baseline(
     )
 
 
-def _compare(case: Case, stored: Stored, environment: Environment, head: MetricColumns) -> Judgement:
-    kind = "cpu" if environment.device.startswith("cpu-") else "gpu"
-    ratio = ratio_interval(stored.case.metrics["latency_ns"], head["latency_ns"], prior_cv=PRIOR_CV[kind])
-    verdict = decide(ratio, case.tolerance)
-    return Judgement(
-        verdict=verdict,
-        reason=explain(verdict, ratio, case.tolerance),
-        ratio=ratio,
-        base=stored.case.metrics,
-        head=head,
-        differences=differences(stored.environment.noted, environment.noted),
+_KINDLY = (Verdict.PASS, Verdict.IMPROVEMENT, Verdict.INCONCLUSIVE)
+
+
+def _judge_others(
+    case: Case, judgement: Judgement, evidence: Evidence, environment: Environment
+) -> Judgement:
+    """The metrics beside latency. One that is worse turns a verdict that is not red yet; each says how."""
+    if judgement.verdict not in (*_KINDLY, Verdict.REGRESSION):
+        return judgement
+    spread = evidence.spread or spread_of(kind_of(environment))
+    found = judge_metrics(
+        judgement.base, judgement.head, spread, fresh=evidence.fresh is not None, floors=case.floors
     )
-
-
-def _judge_slo(case: Case, judgement: Judgement) -> Judgement:
-    """An absolute promise that is broken is a REGRESSION, whatever the baseline says."""
-    limit_ms = case.slo.engine_p99_ms
-    seen = judgement.head or judgement.base
-    if limit_ms is None or judgement.verdict.exit_code or not seen.get("p99_ns"):
+    judgement = msgspec.structs.replace(judgement, metrics=found)
+    worse = [one for one in found if one.verdict is Verdict.REGRESSION and not one.advisory]
+    if not worse or judgement.verdict not in _KINDLY:
         return judgement
-    if min(seen.get("samples", (0,))) < P99_MIN_SAMPLES:
-        note = f"p99 not judged: a launch has fewer than {P99_MIN_SAMPLES} samples"
-        return _with(judgement, judgement.verdict, f"{judgement.reason}; {note}")
-    p99_ms = statistics.median(seen["p99_ns"]) / 1e6
-    if p99_ms <= limit_ms:
-        return judgement
-    broken = f"p99 is {p99_ms:.4g} ms, above the promise engine_p99_ms = {limit_ms:g}"
-    return _with(judgement, Verdict.REGRESSION, broken)
-
-
-def _with(judgement: Judgement, verdict: Verdict, reason: str) -> Judgement:
-    import msgspec
-
-    return msgspec.structs.replace(judgement, verdict=verdict, reason=reason)
+    reason = "; ".join(f"{one.metric} {one.reason}" for one in worse)
+    return msgspec.structs.replace(
+        judgement, verdict=Verdict.REGRESSION, reason=reason, code=f"metric/{worse[0].metric}"
+    )

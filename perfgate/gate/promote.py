@@ -13,13 +13,16 @@ from perfgate.errors import DataError, RefusedError
 from perfgate.files import TIMING_LIMIT_BYTES, read_bytes, write_bytes
 from perfgate.gate.baselines import baseline_path, read_baseline, timing_path, write_baseline
 from perfgate.gate.metrics import columns, metrics_fault
+from perfgate.measure.environment import differences
 from perfgate.records import (
     BASELINE_SCHEMA,
     Baseline,
     BaselineCase,
+    BaselineRun,
     CaseResult,
     Environment,
     Measured,
+    MetricColumns,
     Record,
     RunResult,
     Verdict,
@@ -27,7 +30,16 @@ from perfgate.records import (
 )
 
 _REFUSED = {Verdict.ERROR, Verdict.INVALID}
-_TO_ACCEPT = {Verdict.REGRESSION, Verdict.MISSING, Verdict.INCONCLUSIVE}
+_TO_ACCEPT = {
+    Verdict.REGRESSION,
+    Verdict.MISSING,
+    Verdict.INCONCLUSIVE,
+    Verdict.WAIVED,
+    Verdict.INCOMPARABLE,
+}
+# A PASS by which a loss would become the baseline all the same.
+_CODES_TO_ACCEPT = {"already-on-base"}
+_ACROSS = "perfgate run --paired REV, and promote its results; or, if that is meant: --accept {case}"
 
 
 class Move(Record):
@@ -38,24 +50,31 @@ class Move(Record):
     after_ns: float | None
 
 
-def promote(
-    result: RunResult,
-    root: Path,
-    *,
-    reason: str,
-    timing: Path,
-    accept: Sequence[str] = (),
-    allow_dirty: bool = False,
-) -> list[Move]:
+class Terms(Record):
+    """On what terms: why, which losses are meant, and whether to `add` to the stored runs of the same case
+    in place of replacing them."""
+
+    reason: str
+    accept: tuple[str, ...] = ()
+    allow_dirty: bool = False
+    add: bool = False
+
+
+def promote(results: Sequence[RunResult], root: Path, terms: Terms, *, timing: Path) -> list[Move]:
     """Write the measured cases of a run as baselines under `root`; other cases stay as they are.
 
-    `timing` is the folder where the run left the timing caches of its engines, named by digest; each goes
-    beside the baseline of its engine.
+    Further results are runs of the same cases, on other days or machines of one kind: their launches are kept
+    apart by run, so that it is known how far runs lie apart. `timing` is the folder where the first run left
+    the timing caches of its engines, named by digest; each goes beside the baseline of its engine.
 
-    Raises `RefusedError` for a dirty tree, for a run with ERROR or INVALID cases, and for a regression, an
-    undecided or a missing case that `accept` does not name. Nothing is written then.
+    Raises `RefusedError` for a dirty tree, for a run with ERROR or INVALID cases or wrong answers, and for a
+    loss, an undecided or a missing case, or another toolchain, that `accept` does not name. Nothing is
+    written then.
     """
-    _refuse(result, reason, accept, allow_dirty)
+    for one in results:
+        _refuse(one, terms)
+    _refuse_other_machines(results)
+    result = results[0]
     by_model: dict[str, list[CaseResult]] = {}
     for case in result.cases:
         removed = case.judgement and case.judgement.verdict is Verdict.MISSING
@@ -75,7 +94,7 @@ def promote(
             if path.is_file()
             else Baseline(schema=BASELINE_SCHEMA, model=model, environments={}, cases={})
         )
-        after = _merge(before, cases, result, reason)
+        after = _merge(before, cases, results, terms)
         moves += _moves(before, after)
         files[path] = after
         caches |= _timing_caches(path, cases, timing)
@@ -87,7 +106,8 @@ def promote(
     return moves
 
 
-def _refuse(result: RunResult, reason: str, accept: Sequence[str], allow_dirty: bool) -> None:
+def _refuse(result: RunResult, terms: Terms) -> None:
+    reason, accept, allow_dirty = terms.reason, terms.accept, terms.allow_dirty
     if not reason.strip():
         raise RefusedError("needs a reason", where="promote", fix='--reason "why these numbers are right"')
     if result.commit.dirty and not allow_dirty:
@@ -107,23 +127,56 @@ def _refuse(result: RunResult, reason: str, accept: Sequence[str], allow_dirty: 
             raise RefusedError(
                 f"{case.case.id} is {verdict.value}", where=result.run_id, fix="mend it, run again"
             )
+        if case.accuracy and case.accuracy.failures:
+            raise RefusedError(
+                f"{case.case.id} answers wrongly: {case.accuracy.failures[0]}",
+                where=result.run_id,
+                fix="mend it, run again; no reason makes it right",
+            )
         if isinstance(case.outcome, Measured):
             valid = sum(not launch.invalid for launch in case.outcome.launches)
-            if valid < result.protocol.launches:
+            if valid < (wanted := _wanted(case, result)):
                 raise RefusedError(
-                    f"{case.case.id} has only {valid} of {result.protocol.launches} valid launches",
+                    f"{case.case.id} has only {valid} of {wanted} valid launches",
                     where=result.run_id,
                     fix="run again on a quiet machine; the launches say what disturbed them",
                 )
-        if verdict in _TO_ACCEPT and case.case.id not in accept:
+        _refuse_loss(case, verdict, result.run_id, accept)
+
+
+def _refuse_other_machines(results: Sequence[RunResult]) -> None:
+    first = results[0].environment
+    for other in results[1:]:
+        if differ := differences(first.key, other.environment.key):
+            names = ", ".join(one.field for one in differ)
             raise RefusedError(
-                f"{case.case.id} is {verdict.value}",
-                where=result.run_id,
-                fix=f"if that is meant: --accept {case.case.id}",
+                f"was measured with another {names} than {results[0].run_id}",
+                where=other.run_id,
+                fix="merge runs of one toolchain and one kind of machine only",
             )
 
 
-def _merge(before: Baseline, cases: list[CaseResult], result: RunResult, reason: str) -> Baseline:
+def _wanted(case: CaseResult, result: RunResult) -> int:
+    """How many launches a baseline needs: the protocol's, or as many as a sequential test took to decide."""
+    confirmation = case.judgement.confirmation if case.judgement else None
+    if confirmation is None or not confirmation.decided or not confirmation.base_launches:
+        return result.protocol.launches
+    return max(2, min(result.protocol.launches, confirmation.head_launches))
+
+
+def _refuse_loss(case: CaseResult, verdict: Verdict, run_id: str, accept: Sequence[str]) -> None:
+    code = case.judgement.code if case.judgement else ""
+    if case.case.id in accept or not (verdict in _TO_ACCEPT or code in _CODES_TO_ACCEPT):
+        return
+    said = f"{verdict.value} ({code})" if code in _CODES_TO_ACCEPT else verdict.value
+    fix = f"if that is meant: --accept {case.case.id}"
+    if verdict is Verdict.INCOMPARABLE:
+        fix = _ACROSS.format(case=case.case.id)
+    raise RefusedError(f"{case.case.id} is {said}", where=run_id, fix=fix)
+
+
+def _merge(before: Baseline, cases: list[CaseResult], results: Sequence[RunResult], terms: Terms) -> Baseline:
+    result = results[0]
     key = _environment_key(result.environment)
     merged = dict(before.cases)
     for case in cases:
@@ -131,7 +184,7 @@ def _merge(before: Baseline, cases: list[CaseResult], result: RunResult, reason:
             merged.pop(case.case.id, None)
             continue
         engine = case.outcome.engine
-        metrics = columns([one for one in case.outcome.launches if not one.invalid])
+        metrics, runs = _grouped(case, results, before.cases.get(case.case.id) if terms.add else None)
         if wrong := metrics_fault(metrics):
             raise RefusedError(f"{case.case.id} {wrong}", where=result.run_id, fix="measure it again")
         merged[case.case.id] = BaselineCase(
@@ -144,13 +197,65 @@ def _merge(before: Baseline, cases: list[CaseResult], result: RunResult, reason:
             engine_digest=engine.digest if engine else "",
             environment=key,
             metrics=metrics,
-            promoted=result.created,
+            runs=runs if len(runs) > 1 else (),
+            promoted=max(one.created for one in results),
             commit=result.commit.sha,
-            reason=reason,
+            reason=terms.reason,
+            accuracy=case.accuracy,
         )
     return msgspec.structs.replace(
         before, cases=merged, environments={**before.environments, key: result.environment}
     )
+
+
+def _grouped(
+    case: CaseResult, results: Sequence[RunResult], stored: BaselineCase | None
+) -> tuple[MetricColumns, tuple[BaselineRun, ...]]:
+    """The launches of a case in all runs, one run after another, and how many are whose."""
+    parts: list[tuple[MetricColumns, BaselineRun]] = []
+    if stored is not None:
+        _refuse_another(case, stored.case_digest, "the baseline")
+        parts += zip(_split(stored), _runs(stored), strict=True)
+    for result in results:
+        found = next((one for one in result.cases if one.case.id == case.case.id), None)
+        if found is None or not isinstance(found.outcome, Measured):
+            continue
+        _refuse_another(case, found.case_digest, result.run_id)
+        if any(run.run_id == result.run_id for _, run in parts):
+            raise RefusedError("is in it already", where=result.run_id, fix="name each run once")
+        valid = [one for one in found.outcome.launches if not one.invalid]
+        run = BaselineRun(
+            run_id=result.run_id, created=result.created, launches=len(valid), commit=result.commit.sha
+        )
+        parts.append((columns(valid, found.outcome.engine), run))
+    # A metric that one run lacks cannot stand in columns of equal length.
+    names = set.intersection(*(set(part) for part, _ in parts))
+    joined = {name: tuple(value for part, _ in parts for value in part[name]) for name in sorted(names)}
+    return joined, tuple(run for _, run in parts)
+
+
+def _refuse_another(case: CaseResult, case_digest: str, where: str) -> None:
+    if case_digest != case.case_digest:
+        raise RefusedError(
+            f"{case.case.id} is another model, recipe or protocol there",
+            where=where,
+            fix="merge runs of one and the same case only",
+        )
+
+
+def _runs(stored: BaselineCase) -> tuple[BaselineRun, ...]:
+    launches = len(stored.metrics["latency_ns"])
+    first = BaselineRun(run_id="first", created=stored.promoted, launches=launches, commit=stored.commit)
+    return stored.runs or (first,)
+
+
+def _split(stored: BaselineCase) -> list[MetricColumns]:
+    found, start = [], 0
+    for run in _runs(stored):
+        stop = start + run.launches
+        found.append({name: values[start:stop] for name, values in stored.metrics.items()})
+        start = stop
+    return found
 
 
 def _timing_caches(baseline: Path, cases: list[CaseResult], folder: Path) -> dict[Path, bytes]:

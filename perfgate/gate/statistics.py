@@ -25,18 +25,37 @@ def ratio_interval(
     prior, s2 = (v0*prior2 + v*s2) / (v0 + v) with v = n-1 (Smyth, Stat. Appl. Genet. Mol. Biol. 3, 2004), so
     that a single launch or a lucky pair cannot look certain. Values are positive, in any one unit.
     """
-    from scipy.special import stdtrit
-
     sides = [_side([math.log(value) for value in values], prior_cv) for values in (base, head)]
     (base_mean, base_se2, base_dof), (head_mean, head_se2, head_dof) = sides
-    difference = head_mean - base_mean
     se2 = base_se2 + head_se2
     dof = se2**2 / (base_se2**2 / base_dof + head_se2**2 / head_dof)
-    half = float(stdtrit(dof, (1 + confidence) / 2)) * math.sqrt(se2)
+    return interval(head_mean - base_mean, math.sqrt(se2), dof, confidence)
+
+
+def interval(difference: float, se: float, dof: float, confidence: float) -> Interval:
+    """Student's interval for a difference of log means, as a ratio."""
+    from scipy.special import stdtrit
+
+    half = float(stdtrit(min(dof, 1e9), (1 + confidence) / 2)) * se
     low, estimate, high = (math.exp(difference + step) for step in (-half, 0.0, half))
     return Interval(
         estimate=round(estimate, 6), low=round(low, 6), high=round(high, 6), confidence=confidence
     )
+
+
+def side_variance(sides: Sequence[Sequence[float]], prior_cv: float, prior_dof: float) -> tuple[float, float]:
+    """The variance of log medians pooled over sides, each about its own mean, with its degrees of freedom.
+
+    It is shrunk towards the prior as in `ratio_interval`, but never below it: a handful of launches may widen
+    the spread and never narrow it, because a handful drawn from one of a GPU's two clusters looks calmer than
+    the GPU is.
+    """
+    squares, dof = 0.0, prior_dof
+    for logs in sides:
+        mean = math.fsum(logs) / len(logs)
+        squares += math.fsum((value - mean) ** 2 for value in logs)
+        dof += len(logs) - 1
+    return max(prior_cv**2, (prior_dof * prior_cv**2 + squares) / dof), dof
 
 
 def _side(logs: list[float], prior_cv: float) -> tuple[float, float, float]:

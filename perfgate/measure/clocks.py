@@ -14,17 +14,29 @@ import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType
-from typing import TYPE_CHECKING
 
 from perfgate.errors import InfrastructureError, UsageError
-
-if TYPE_CHECKING:
-    from perfgate.measure.nvml import Device
+from perfgate.measure.nvml import Device, open_device, ordinal_or_uuid
 
 _NO_PERMISSION = 4
 _SUPPORTED = "choose from nvidia-smi -q -d SUPPORTED_CLOCKS"
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 _log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def clocks_of(kind: str, device: str, mhz: int | None) -> Iterator[None]:
+    """Hold the clock of the GPU that the setting `device` chose; None touches nothing.
+
+    Raises `UsageError` on a CPU, whose clocks are not ours to lock, and as `locked_clocks` does.
+    """
+    if mhz is None:
+        yield
+        return
+    if kind == "cpu":
+        raise UsageError("a CPU's clocks cannot be locked", where="--lock-clocks", fix="leave it out")
+    with open_device(ordinal_or_uuid(device)) as opened, locked_clocks(opened, mhz):
+        yield
 
 
 @contextlib.contextmanager

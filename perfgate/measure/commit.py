@@ -1,15 +1,31 @@
-"""The git commit that is measured."""
+"""The git commits that matter to a run: the one that is measured, and the one that the change starts from."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from perfgate.children import run_child
-from perfgate.records import Commit
+from perfgate.errors import InfrastructureError, UsageError
+from perfgate.records import Commit, Record
 
 _TIMEOUT_S = 20
+_CHECKOUT_TIMEOUT_S = 600
+_SHA = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+# Where a change usually goes when nobody says so.
+_TARGETS = ("origin/HEAD", "origin/main", "origin/master", "main", "master")
+_DEEPEN = "fetch the whole history: actions/checkout with fetch-depth: 0, or git fetch --unshallow"
+
+
+class Base(Record):
+    """The commit that a change starts from; where there is none, `why` says so."""
+
+    commit: Commit = Commit()
+    why: str = ""
 
 
 def read_commit(folder: Path) -> Commit:
@@ -23,9 +39,100 @@ def read_commit(folder: Path) -> Commit:
         sha = os.environ.get("GITHUB_SHA", "")
         return Commit(sha=sha) if re.fullmatch(r"[0-9a-f]{40}", sha) else Commit()
     status = _git(folder, "status", "--porcelain", "--untracked-files=no")
-    return Commit(
-        sha=sha, dirty=status is None or bool(status), subject=_git(folder, "log", "-1", "--format=%s") or ""
-    )
+    return Commit(sha=sha, dirty=status is None or bool(status), subject=_subject(folder, sha))
+
+
+def find_base(
+    folder: Path, asked: str = "", head: Commit | None = None, environ: Mapping[str, str] = os.environ
+) -> Base:
+    """The base of HEAD, or of the uncommitted changes on top of it.
+
+    What is `asked` for; otherwise the first parent of a merge commit, as a pull request is checked out;
+    otherwise the merge base with the target branch (`GITHUB_BASE_REF`, or origin's default branch). On the
+    target branch itself it is the commit before, and HEAD where the tree has uncommitted changes.
+
+    Raises `UsageError` for a revision that was asked for and is not there.
+    """
+    head = read_commit(folder) if head is None else head
+    if _git(folder, "rev-parse", "HEAD") is None:
+        if asked:
+            raise UsageError(f"cannot look for {asked!r}: no git repository", where=folder)
+        return Base(why="there is no git repository around the project")
+    if asked:
+        return Base(commit=resolve(folder, asked))
+    target = _target(folder, environ.get("GITHUB_BASE_REF", ""))
+    on_target = bool(target) and _git(folder, "merge-base", "--is-ancestor", "HEAD", target) is not None
+    if on_target and head.dirty:
+        return Base(commit=Commit(sha=head.sha, subject=head.subject))
+    if _git(folder, "rev-parse", "--verify", "--quiet", "HEAD^2") is not None or on_target:
+        return _or_none(folder, _git(folder, "rev-parse", "--verify", "--quiet", "HEAD^1^{commit}"))
+    if not target:
+        return Base(why=f"no target branch is known here (looked for {', '.join(_TARGETS)}): --base REV")
+    return _or_none(folder, _git(folder, "merge-base", "HEAD", target))
+
+
+def resolve(folder: Path, revision: str) -> Commit:
+    """A revision as a commit. Raises `UsageError` where it is not there."""
+    sha = None
+    if not revision.startswith("-"):
+        sha = _git(folder, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
+    if sha is None or not _SHA.fullmatch(sha):
+        raise UsageError(f"no such commit: {revision}", where=folder, fix=_DEEPEN)
+    return Commit(sha=sha, subject=_subject(folder, sha))
+
+
+def top_level(folder: Path) -> Path | None:
+    """The root of the repository around `folder`."""
+    found = _git(folder, "rev-parse", "--show-toplevel")
+    return Path(found) if found else None
+
+
+@contextlib.contextmanager
+def worktree(folder: Path, sha: str) -> Iterator[Path]:
+    """The files of a commit of the repository around `folder`, in a temporary folder that is always removed.
+
+    Yields the place that `folder` has in it. No hook of the repository runs. Raises `InfrastructureError`
+    where git cannot make it.
+    """
+    top = top_level(folder)
+    if top is None:
+        raise InfrastructureError("is in no git repository", where=folder)
+    with tempfile.TemporaryDirectory(prefix="perfgate-base-") as name:
+        tree = Path(name).resolve() / "tree"
+        quiet = ("-c", "core.hooksPath=/dev/null")
+        done = run_child(
+            ["git", "-C", top, *quiet, "worktree", "add", "--detach", "--force", tree, sha],
+            timeout_s=_CHECKOUT_TIMEOUT_S,
+        )
+        try:
+            if done.failure:
+                raise InfrastructureError(
+                    f"git worktree {done.failure}: {done.stderr_tail[-500:]}", where=sha, fix=_DEEPEN
+                )
+            yield tree / folder.resolve().relative_to(top.resolve())
+        finally:
+            _git(top, "worktree", "remove", "--force", str(tree))
+            _git(top, "worktree", "prune")
+
+
+def _target(folder: Path, base_ref: str) -> str:
+    names = (f"origin/{base_ref}", base_ref) if base_ref else _TARGETS
+    for name in names:
+        if _git(folder, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}") is not None:
+            return name
+    return ""
+
+
+def _or_none(folder: Path, sha: str | None) -> Base:
+    if sha and _SHA.fullmatch(sha):
+        return Base(commit=Commit(sha=sha, subject=_subject(folder, sha)))
+    if _git(folder, "rev-parse", "--is-shallow-repository") == "true":
+        return Base(why=f"the history is too shallow to tell the base commit: {_DEEPEN}")
+    return Base(why="HEAD has no parent and no commit in common with the target branch")
+
+
+def _subject(folder: Path, sha: str) -> str:
+    return _git(folder, "log", "-1", "--format=%s", sha) or ""
 
 
 def _git(folder: Path, *words: str) -> str | None:

@@ -32,8 +32,9 @@ MATTERING_VARIABLES = (
 )
 
 
-def fingerprint(backend: Backend, device: str = "auto") -> Environment:
-    """The environment of a backend on this machine; `device` is the setting that chose it."""
+def fingerprint(backend: Backend, device: str = "auto", *, locked_mhz: int | None = None) -> Environment:
+    """The environment of a backend on this machine; `device` is the setting that chose it, `locked_mhz` the
+    clock that this run locks the GPU to."""
     versions = backend.versions()
     noted = {
         "python": platform.python_version(),
@@ -50,7 +51,7 @@ def fingerprint(backend: Backend, device: str = "auto") -> Environment:
         key |= {"cpu": noted.pop("cpu"), "cpus": noted.pop("cpus")}
     else:
         key["gpu"] = backend.device()
-        gpu_key, gpu_noted = _describe_gpu(device)
+        gpu_key, gpu_noted = _describe_gpu(device, locked_mhz)
         key |= gpu_key
         noted |= gpu_noted
     main = next(iter(versions))
@@ -62,11 +63,11 @@ def fingerprint(backend: Backend, device: str = "auto") -> Environment:
     )
 
 
-def _describe_gpu(device: str) -> tuple[dict[str, str], dict[str, str]]:
+def _describe_gpu(device: str, locked_mhz: int | None) -> tuple[dict[str, str], dict[str, str]]:
     """Key and noted fields from NVML. Where it does not answer, that is noted, and only the name is key."""
     try:
         with open_device(ordinal_or_uuid(device)) as opened:
-            key, noted, unavailable = describe(opened)
+            key, noted, unavailable = describe(opened, locked_mhz=locked_mhz)
     except PerfgateError as error:
         return {}, {"nvml": error.what}
     return key, {**noted, **{name: f"unknown: {why}" for name, why in unavailable.items() if name not in key}}

@@ -7,6 +7,7 @@ Defaults are omitted when written, so a new optional field changes no digest of 
 
 from perfgate.records.accuracy import (
     Accuracy,
+    AccuracyLimits,
     Agreement,
     OutputAccuracy,
     TaskMetric,
@@ -31,6 +32,7 @@ from perfgate.records.base import (
 from perfgate.records.case import (
     Case,
     Dimension,
+    Floor,
     InputData,
     Mode,
     Protocol,
@@ -65,11 +67,18 @@ from perfgate.records.launch import (
     Unchanged,
 )
 from perfgate.records.legs import Leg
+from perfgate.records.precision import (
+    PRECISION_SCHEMA,
+    LayerLoss,
+    PrecisionRow,
+    PrecisionTable,
+)
 from perfgate.records.run import (
     BASELINE_SCHEMA,
     RESULTS_SCHEMA,
     Baseline,
     BaselineCase,
+    BaselineRun,
     CaseResult,
     Commit,
     PolicyChange,
@@ -80,11 +89,14 @@ from perfgate.records.scope import Scope
 
 __all__ = [
     "BASELINE_SCHEMA",
+    "PRECISION_SCHEMA",
     "RESULTS_SCHEMA",
     "Accuracy",
+    "AccuracyLimits",
     "Agreement",
     "Baseline",
     "BaselineCase",
+    "BaselineRun",
     "Case",
     "CaseResult",
     "Cause",
@@ -99,12 +111,14 @@ __all__ = [
     "Explanation",
     "Facts",
     "Failed",
+    "Floor",
     "GraphChange",
     "InputData",
     "Interval",
     "Judgement",
     "Launch",
     "LayerChange",
+    "LayerLoss",
     "Leg",
     "Measured",
     "MetricColumns",
@@ -118,6 +132,8 @@ __all__ = [
     "PolicyChange",
     "Positive",
     "Precision",
+    "PrecisionRow",
+    "PrecisionTable",
     "Protocol",
     "Recipe",
     "Record",

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from perfgate.records.accuracy import AccuracyLimits
 from perfgate.records.base import Count, Facts, Name, Positive, Precision, Record, Sha256, Share, Text, digest
 
 
@@ -77,12 +78,14 @@ class Recipe(Record):
     """Everything that decides an engine's bytes; its digest addresses the engine cache.
 
     `versions` are the libraries that build, `device` the machine built on. `timing_cache_digest` is
-    part of the address but not of a case's identity: see `model_digest`.
+    part of the address but not of a case's identity: see `model_digest`. `onnx_digest` is the FP32 graph's;
+    `precision_digest` is of everything that turns it into the case's precision.
     """
 
     backend: Name
     onnx_digest: Sha256
     precision: Precision
+    precision_digest: str = ""
     typing: Literal["weak", "strong"] = "strong"
     profile: dict[Name, Dimension] = {}
     plugins: tuple[Text, ...] = ()
@@ -106,11 +109,22 @@ class Tolerance(Record):
     catch: Annotated[float, Meta(gt=0, lt=10)]
 
 
+class Floor(Record):
+    """What a metric beside latency must be worse by to be red: `relative` (0.05 is 5 %) and `absolute`, in
+    the metric's own unit, both at once."""
+
+    relative: Annotated[float, Meta(ge=0, lt=10)]
+    absolute: Annotated[float, Meta(ge=0, lt=1e18)] = 0.0
+
+
 class Slo(Record):
-    """Absolute promises, judged even when nothing was measured anew. `engine_p99_ms` is closed loop: one
-    query at a time."""
+    """Absolute promises, judged even when nothing was measured anew, and never mixed. `engine_p99_ms` is
+    closed loop: one query at a time. `service_p99_ms` is open loop: queueing included, under `service_qps`
+    queries a second."""
 
     engine_p99_ms: Annotated[float, Meta(gt=0)] | None = None
+    service_p99_ms: Annotated[float, Meta(gt=0)] | None = None
+    service_qps: Annotated[float, Meta(gt=0)] | None = None
 
 
 class Case(Record, kw_only=True):
@@ -124,7 +138,9 @@ class Case(Record, kw_only=True):
     mode: Mode = Mode()
     inputs: dict[Name, InputData] = {}
     tolerance: Tolerance
+    floors: dict[Name, Floor] = {}
     slo: Slo = Slo()
+    accuracy: AccuracyLimits = AccuracyLimits()
     source: Text = ""
 
     @property

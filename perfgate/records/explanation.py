@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from perfgate.records.base import Record, Share, Text
-from perfgate.records.launch import Difference
+from perfgate.records.case import Recipe
+from perfgate.records.launch import Difference, EngineFacts
 
 Cause = Literal[
     "un-fused",
@@ -51,7 +52,8 @@ class GraphChange(Record):
 
 class Explanation(Record):
     """Evidence beside a verdict. `cause` is one sentence that the evidence carries. Profiled totals are
-    those of profiled loads, gated ones those of the launches that were judged: shown apart, never scaled."""
+    those of profiled loads, gated ones those of the launches that were judged: shown apart, never scaled.
+    `base_engine` and `base_recipe` are what head was held against, for a bundle that runs elsewhere."""
 
     kind: Cause
     cause: Text
@@ -66,3 +68,5 @@ class Explanation(Record):
     graph: Annotated[tuple[GraphChange, ...], Meta(max_length=10_000)] = ()
     differences: Annotated[tuple[Difference, ...], Meta(max_length=1_000)] = ()
     unseen: Annotated[tuple[Text, ...], Meta(max_length=1_000)] = ()
+    base_engine: EngineFacts | None = None
+    base_recipe: Recipe | None = None

@@ -102,12 +102,16 @@ class EngineFacts(Record):
 
 class Measured(Record, tag="measured"):
     """Launches to judge. `screen` holds earlier ones that made the case a suspect: shown, judged no more.
-    `mode` is the mode that was really measured, where the case's default one could not be."""
+    `mode` is the mode that was really measured, where the case's default one could not be. `base_launches`
+    are base's own, taken in turn with `launches`; `shown` are launches of either side that lay far outside,
+    were measured again and did not recur, or that were invalid."""
 
     engine: EngineFacts | None
     launches: Annotated[tuple[Launch, ...], Meta(min_length=1, max_length=1000)]
     screen: Annotated[tuple[Launch, ...], Meta(max_length=1000)] = ()
     mode: Mode | None = None
+    base_launches: Annotated[tuple[Launch, ...], Meta(max_length=1000)] = ()
+    shown: Annotated[tuple[Launch, ...], Meta(max_length=1000)] = ()
 
 
 class Unchanged(Record, tag="unchanged"):

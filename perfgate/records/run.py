@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta
 
 from perfgate.records.accuracy import Accuracy
-from perfgate.records.base import Count, MetricColumns, Name, Record, Sha256, Text
+from perfgate.records.base import Count, MetricColumns, Name, Positive, Record, Sha256, Text
 from perfgate.records.case import Case, Mode, Protocol, Recipe
 from perfgate.records.explanation import Explanation
 from perfgate.records.judgement import Judgement, Verdict
@@ -62,7 +62,8 @@ class Summary(Record):
 class RunResult(Record, kw_only=True):
     """One run: everything that was measured and judged; all reports render this and nothing else.
 
-    `base` is the commit that the change starts from; `policy_changes` is what it alters in its judge;
+    `base` is the commit that the change starts from; `policy_changes` is what it alters in its judge.
+    `base_environment` is there where base was built and launched beside head, with a toolchain of its own.
     `scope` is there where the run is a shard of a larger one."""
 
     schema: Literal["perfgate-trt/results/v1"]
@@ -73,16 +74,27 @@ class RunResult(Record, kw_only=True):
     environment: Environment
     protocol: Protocol
     base: Commit = Commit()
+    base_environment: Environment | None = None
     policy_changes: Annotated[tuple[PolicyChange, ...], Meta(max_length=1_000)] = ()
     cases: Annotated[tuple[CaseResult, ...], Meta(max_length=20_000)] = ()
     summary: Summary | None = None
     scope: Scope | None = None
 
 
+class BaselineRun(Record):
+    """One of several runs that were promoted together; its launches follow those of the runs before it."""
+
+    run_id: Name
+    created: Name
+    launches: Positive
+    commit: str = ""
+
+
 class BaselineCase(Record, kw_only=True):
     """A promoted case: one value a launch by metric, with the identity that they belong to.
 
     `timing_cache` is the SHA-256 of the cache file beside the baseline that its engine was built with.
+    `runs` groups the launches; without it all are of one run.
     """
 
     case_digest: Sha256
@@ -94,9 +106,11 @@ class BaselineCase(Record, kw_only=True):
     timing_cache: str = ""
     environment: Name
     metrics: MetricColumns
+    runs: Annotated[tuple[BaselineRun, ...], Meta(max_length=1_000)] = ()
     promoted: Name
     commit: str = ""
     reason: Text
+    accuracy: Accuracy | None = None
 
 
 class Baseline(Record, kw_only=True):

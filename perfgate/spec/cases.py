@@ -7,9 +7,9 @@ import itertools
 from collections.abc import Iterator
 
 from perfgate.errors import SpecError
-from perfgate.records import Case, Dimension, Mode, Precision, Tolerance
+from perfgate.records import Case, Dimension, Floor, Mode, Precision, Tolerance
 from perfgate.spec.inputs import input_digest
-from perfgate.spec.model import ModelSpec, parse_mode
+from perfgate.spec.model import CaseRule, ModelSpec, parse_mode
 
 
 def expand(
@@ -20,14 +20,6 @@ def expand(
     Ids read `resnet50/fp16/b8`, `bert-base/fp32/b1-s128`; where the spec lists modes, the mode comes last.
     `tolerance` is the default for what the spec leaves open; `source` is how results name the spec.
     """
-    own = Tolerance(ignore=spec.ignore or tolerance.ignore, catch=spec.catch or tolerance.catch)
-    if own.ignore >= own.catch:
-        given, other = ("ignore", "catch") if spec.ignore else ("catch", "ignore")
-        raise SpecError(
-            f"ignore ({own.ignore:g}) is not below catch ({own.catch:g})",
-            where=f"{spec.path}: {given}",
-            fix=f"set {other} as well: what is to be ignored must be smaller than what is to be caught",
-        )
     inputs = {name: input_digest(spec.folder, data) for name, data in spec.inputs.items()}
     return [
         Case(
@@ -38,12 +30,44 @@ def expand(
             shape=shape,
             mode=mode,
             inputs=inputs,
-            tolerance=own,
+            tolerance=_tolerance(spec, "/".join(parts), tolerance),
+            floors=_floors(spec, "/".join(parts)),
             slo=spec.slo,
+            accuracy=spec.accuracy.limits(),
             source=source,
         )
         for precision, shape, mode, parts in _combinations(spec, default_mode)
     ]
+
+
+def _rules(spec: ModelSpec, tail: str) -> list[CaseRule]:
+    """The rules that fit a case, the most specific last."""
+    fitting = [rule for rule in spec.rule if fnmatch.fnmatchcase(tail, rule.cases)]
+    return sorted(fitting, key=lambda rule: sum(letter not in "*?[]" for letter in rule.cases))
+
+
+def _tolerance(spec: ModelSpec, tail: str, default: Tolerance) -> Tolerance:
+    """The case's own: its rules' over the model's over the settings'."""
+    ignore, catch, given = default.ignore, default.catch, "catch"
+    layers: list[ModelSpec | CaseRule] = [spec, *_rules(spec, tail)]
+    for layer in layers:
+        ignore, catch = layer.ignore or ignore, layer.catch or catch
+        given = "ignore" if layer.ignore else given
+    if ignore >= catch:
+        other = "catch" if given == "ignore" else "ignore"
+        raise SpecError(
+            f"ignore ({ignore:g}) is not below catch ({catch:g})",
+            where=f"{spec.path}: {given}",
+            fix=f"set {other} as well: what is to be ignored must be smaller than what is to be caught",
+        )
+    return Tolerance(ignore=ignore, catch=catch)
+
+
+def _floors(spec: ModelSpec, tail: str) -> dict[str, Floor]:
+    floors = dict(spec.floors)
+    for rule in _rules(spec, tail):
+        floors |= rule.floors
+    return floors
 
 
 def _combinations(

@@ -54,7 +54,7 @@ def _read(path: Path, model: Any) -> Graph:
     if not model.graph.node:
         raise SpecError("is an ONNX file without nodes", where=path, fix="export it again")
     weights = {tensor.name for tensor in model.graph.initializer}
-    hashed, size = _digest([path, *_external_files(path.parent, model)])
+    hashed, size = _digest([path, *external_files(path.parent, model)])
     return Graph(
         onnx_digest=hashed,
         onnx_bytes=size,
@@ -78,7 +78,7 @@ def _input(value: Any) -> GraphInput:
     return GraphInput(name=value.name, dtype=dtype, axes=axes)
 
 
-def _external_files(folder: Path, model: Any) -> list[Path]:
+def external_files(folder: Path, model: Any) -> list[Path]:
     """External data files, each a regular file inside `folder`, reached through no link."""
     from onnx.external_data_helper import ExternalDataInfo, _get_all_tensors
 

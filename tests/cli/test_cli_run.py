@@ -221,3 +221,21 @@ def _wait_until_alone(cli: Cli) -> None:
     while cli.descendants:
         assert time.monotonic() < deadline, f"still there: {cli.descendants}"
         time.sleep(0.01)
+
+
+def test_throughput_says_the_best_number_of_streams(cli: Cli) -> None:
+    done = cli("throughput", "tinyconv/fp32/b1", "--most", "1", "--launches", "1")
+    assert done.returncode == 0, done.stderr
+    assert "best: 1 streams" in done.stdout
+
+
+def test_a_backend_without_streams_refuses_to_spread(cli: Cli) -> None:
+    done = cli("throughput", "tinyconv/fp32/b1", "--most", "2")
+    assert done.returncode == 2
+    assert "--most 1" in done.stderr
+
+
+def test_a_cpus_clocks_are_not_locked(cli: Cli) -> None:
+    done = cli("run", "--remeasure", "--lock-clocks", "1200")
+    assert done.returncode == 2
+    assert "a CPU's clocks cannot be locked" in done.stderr

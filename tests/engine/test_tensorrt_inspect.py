@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from perfgate.engine._trt_inspect import stored_share
 from perfgate.engine.tensorrt import Layers, layer_share, read_layers, realised, weight_share
 
 REAL = Path(__file__).parent / "data" / "engine_inspector_resnet50_trt-8.5.3.json"
@@ -122,6 +123,7 @@ def test_damaged_json_is_a_value_error(text: str) -> None:
         ("int8+fp16", {"int8": 1.0}, "no layer computes in fp16"),
         ("int8+fp16", {"int8": 0.5, "fp16": 0.5}, None),
         ("fp16", {}, "does not say"),
+        ("fp32", {}, None),
     ],
 )
 def test_realised_precision(precision: str, share: dict[str, float], word: str | None) -> None:
@@ -134,3 +136,19 @@ def test_realised_precision_against_the_least_share() -> None:
     assert realised("fp16", {"fp16": 0.3, "fp32": 0.7}, least=0.5) is not None
     assert realised("fp16", {"fp16": 0.5, "fp32": 0.5}, least=0.5) is None
     assert realised("int8+fp16", {"fp16": 0.4, "int8": 0.2, "fp32": 0.4}, least=0.6) is None
+
+
+@pytest.mark.parametrize(
+    ("engine_bytes", "weights", "share"),
+    [
+        (436_850_651, 109_000_000, {"fp32": 1.0}),  # BERT-base as TensorRT 8.5.3 stored it on a GPU
+        (219_000_000, 109_000_000, {"fp16": 1.0}),
+        (115_000_000, 109_000_000, {"int8": 1.0}),
+        (330_000_000, 109_000_000, {}),  # half in FP32, half in FP16: the size says neither
+        (4_000_000, 999_999, {}),  # so few weights that kernels would drown them
+    ],
+)
+def test_an_opaque_engines_precision_is_told_from_its_size(
+    engine_bytes: int, weights: int, share: dict[str, float]
+) -> None:
+    assert stored_share(engine_bytes, weights) == share

@@ -11,7 +11,7 @@ import msgspec
 from perfgate.gate.baselines import Baselines, Stored, load_baselines
 from perfgate.gate.judge import judge
 from perfgate.gate.metrics import columns
-from perfgate.gate.promote import Move
+from perfgate.gate.promote import Move, Terms
 from perfgate.gate.promote import promote as promote_with_timing
 from perfgate.gate.summary import summarise
 from perfgate.records import (
@@ -131,9 +131,8 @@ def promote(
     accept: Sequence[str] = (),
     allow_dirty: bool = False,
 ) -> list[Move]:
-    return promote_with_timing(
-        result, root, reason=reason, timing=timing, accept=accept, allow_dirty=allow_dirty
-    )
+    terms = Terms(reason=reason, accept=tuple(accept), allow_dirty=allow_dirty)
+    return promote_with_timing([result], root, terms, timing=timing)
 
 
 def seed(root: Path, names: Sequence[str] = ("net/fp16/b8",)) -> RunResult:

@@ -21,9 +21,24 @@ from gate_runs import (
 )
 
 from perfgate.errors import DataError, RefusedError
-from perfgate.gate.baselines import load_baselines, read_baseline
+from perfgate.gate.baselines import days_of, load_baselines, read_baseline, runs_of
 from perfgate.gate.judge import judge
-from perfgate.records import Commit, Failed, Judgement, Measured, NotRun, Outcome, Unchanged, Verdict
+from perfgate.gate.promote import Terms
+from perfgate.gate.promote import promote as promote_runs
+from perfgate.gate.spread import spread_of
+from perfgate.records import (
+    Accuracy,
+    Commit,
+    Confirmation,
+    Failed,
+    Judgement,
+    Measured,
+    NotRun,
+    Outcome,
+    RunResult,
+    Unchanged,
+    Verdict,
+)
 
 FILE = "nvidia-h200/tensorrt-10.13/net.json"
 GONE = Failed(stage="missing", reason="no spec makes it")
@@ -250,3 +265,114 @@ def test_a_timing_cache_that_is_missing_or_another_promotes_nothing(
     with pytest.raises(DataError):
         promote(result, root, reason="x", timing=caches)
     assert snapshot(root) == {}
+
+
+def dated(result: RunResult, run_id: str, created: str) -> RunResult:
+    return msgspec.structs.replace(result, run_id=run_id, created=created)
+
+
+def test_runs_of_several_days_are_kept_apart_and_widen_the_spread(tmp_path: Path) -> None:
+    apart = measured(1_030_000, 1_031_000, 1_029_000, 1_030_500, 1_029_500)
+    again = measured(1_010_000, 1_011_000, 1_009_000, 1_010_500, 1_009_500)
+    runs = [
+        dated(run({"net/a": outcome}, tmp_path), f"run-{day}", f"2026-01-0{day}T00:00:00Z")
+        for day, outcome in enumerate((STEADY, apart, again), start=1)
+    ]
+    promote_runs(runs, tmp_path, Terms(reason="three days"), timing=tmp_path)
+    stored = load_baselines(tmp_path, ENVIRONMENT).cases["net/a"].case
+    assert [len(one) for one in runs_of(stored)] == [5, 5, 5]
+    assert runs_of(stored)[1][0] == 1_030_000
+    assert days_of(stored) == 3
+    spread = spread_of("gpu", runs_of(stored), days_of(stored))
+    assert 0.01 < spread.run_cv < 0.02, "from the runs themselves"
+    # One run a line group, and the metrics one a line: it can be read in review.
+    assert (tmp_path / FILE).read_text().count('"run_id": "run-') == 3
+
+
+def test_a_further_run_is_added_to_those_that_are_stored(tmp_path: Path) -> None:
+    seed(tmp_path, ["net/a"])
+    more = dated(run({"net/a": STEADY}, tmp_path), "run-2", "2026-02-01T00:00:00Z")
+    promote_runs([more], tmp_path, Terms(reason="another day", add=True), timing=tmp_path)
+    stored = read_baseline(tmp_path / FILE).cases["net/a"]
+    assert [(one.run_id, one.launches) for one in stored.runs] == [("first", 5), ("run-2", 5)]
+    assert stored.promoted == "2026-02-01T00:00:00Z"
+    with pytest.raises(RefusedError, match="is in it already"):
+        promote_runs([more], tmp_path, Terms(reason="twice", add=True), timing=tmp_path)
+    # Without --add they are replaced.
+    promote_runs([more], tmp_path, Terms(reason="anew"), timing=tmp_path)
+    assert read_baseline(tmp_path / FILE).cases["net/a"].runs == ()
+
+
+def test_runs_of_another_model_or_machine_are_not_merged(tmp_path: Path) -> None:
+    first = run({"net/a": STEADY}, tmp_path)
+    other = dated(first, "run-2", "2026-02-01T00:00:00Z")
+    changed = msgspec.structs.replace(first.cases[0], case_digest="cd" * 32)
+    with pytest.raises(RefusedError, match="another model"):
+        promote_runs(
+            [first, msgspec.structs.replace(other, cases=(changed,))],
+            tmp_path,
+            Terms(reason="x"),
+            timing=tmp_path,
+        )
+    driver = msgspec.structs.replace(ENVIRONMENT, key={**ENVIRONMENT.key, "driver": "590"})
+    with pytest.raises(RefusedError, match="another driver"):
+        promote_runs(
+            [first, msgspec.structs.replace(other, environment=driver)],
+            tmp_path,
+            Terms(reason="x"),
+            timing=tmp_path,
+        )
+    assert snapshot(tmp_path) == {}
+
+
+def test_a_file_whose_runs_do_not_add_up_is_refused(tmp_path: Path) -> None:
+    seed(tmp_path, ["net/a"])
+    table = json.loads((tmp_path / FILE).read_text())
+    table["cases"]["net/a"]["runs"] = [{"run_id": "r", "created": "2026-01-01", "launches": 4}]
+    (tmp_path / FILE).write_text(json.dumps(table))
+    with pytest.raises(DataError, match="do not add up to 5 launches"):
+        read_baseline(tmp_path / FILE)
+
+
+def with_judgement(result: RunResult, **more: object) -> RunResult:
+    before = result.cases[0].judgement
+    assert before is not None
+    judgement = msgspec.structs.replace(before, **more)
+    return msgspec.structs.replace(
+        result, cases=(msgspec.structs.replace(result.cases[0], judgement=judgement),)
+    )
+
+
+@pytest.mark.parametrize(
+    "judged",
+    [
+        {"verdict": Verdict.WAIVED},
+        {"verdict": Verdict.INCOMPARABLE},
+        {"verdict": Verdict.PASS, "code": "already-on-base"},
+    ],
+    ids=["waived", "another toolchain", "already on base"],
+)
+def test_no_loss_becomes_the_baseline_unless_it_is_named(tmp_path: Path, judged: dict[str, object]) -> None:
+    result = with_judgement(run({"net/a": STEADY}, tmp_path), **judged)
+    with pytest.raises(RefusedError, match="net/a is") as caught:
+        promote(result, tmp_path, reason="x")
+    assert "--accept net/a" in str(caught.value)
+    assert promote(result, tmp_path, reason="x", accept=["net/a"])
+
+
+def test_wrong_answers_are_promoted_by_no_reason(tmp_path: Path) -> None:
+    result = run({"net/a": STEADY}, tmp_path)
+    wrong = Accuracy(reference="ONNX Runtime, CPU, FP32", failures=("logits: cosine 0.2 is below 0.99",))
+    cases = (msgspec.structs.replace(result.cases[0], accuracy=wrong),)
+    with pytest.raises(RefusedError, match="answers wrongly"):
+        promote(msgspec.structs.replace(result, cases=cases), tmp_path, reason="x", accept=["net/a"])
+
+
+def test_a_decided_confirmation_needs_no_more_launches_than_it_took(tmp_path: Path) -> None:
+    result = run({"net/a": measured(1_000_000, 1_001_000)}, tmp_path)
+    decided = Confirmation(base_launches=2, head_launches=2, decided=True)
+    undecided = msgspec.structs.replace(decided, decided=False)
+    pass_ = {"verdict": Verdict.PASS, "reason": "as fast"}
+    with pytest.raises(RefusedError, match="only 2 of 5"):
+        promote(with_judgement(result, **pass_, confirmation=undecided), tmp_path, reason="x")
+    assert promote(with_judgement(result, **pass_, confirmation=decided), tmp_path, reason="x")

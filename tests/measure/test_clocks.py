@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from perfgate.errors import InfrastructureError, UsageError
-from perfgate.measure.clocks import locked_clocks
+from perfgate.measure.clocks import clocks_of, locked_clocks
 from perfgate.measure.nvml import Device
 
 SET, RESET = "nvmlDeviceSetGpuLockedClocks", "nvmlDeviceResetGpuLockedClocks"
@@ -136,7 +136,7 @@ def test_a_handler_that_somebody_set_is_left_alone() -> None:
 
 PROGRAM = """
     import os, signal, sys
-    from perfgate.measure.clocks import locked_clocks
+    from perfgate.measure.clocks import clocks_of, locked_clocks
     from perfgate.measure.nvml import Device
 
     class Nvml:
@@ -197,3 +197,13 @@ def test_a_forked_child_resets_nothing() -> None:
     _, said = run_program("fork")
     assert said.count(RESET) == 1
     assert said.index(RESET) > said.index("child is gone")
+
+
+def test_a_cpu_has_no_clock_to_lock() -> None:
+    with pytest.raises(UsageError, match="cannot be locked"), clocks_of("cpu", "cpu", 1200):
+        raise AssertionError("was entered")
+
+
+def test_nothing_is_asked_of_a_device_where_no_lock_was_asked_for() -> None:
+    with clocks_of("gpu", "no-such-device", None):
+        pass

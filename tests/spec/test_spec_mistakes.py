@@ -36,7 +36,7 @@ def dims(line: str) -> str:
 
 INTEGERS = '[inputs.x]\ngenerate = "integers"\n'
 MISTAKES = {
-    "unknown key": (spec_text(dims=BATCH, top='precison = "fp32"'), "precison", "did you mean 'precisions'"),
+    "unknown key": (spec_text(dims=BATCH, top='precison = "fp32"'), "precison", "did you mean 'precision"),
     "unknown key in a section": (spec_text('onnx = "net.onnx"\nsede = 1'), "source.sede", "'seed'"),
     "unknown key in a dimension": (dims("min=1\nopt=1\nmax=1\nmeasure=[1]\nmx=1"), "dims.b.mx", "'max'"),
     "computed key": (spec_text(dims=BATCH, rest="[inputs.x]\nfile_digest = 'a'"), "file_digest", "remove it"),

@@ -1,0 +1,83 @@
+"""Explains what a run confirmed: the regression's two engines are loaded again, with a profiler on."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+
+from perfgate.bases import BaseEngine, Bases
+from perfgate.engine.interface import LayerTimes
+from perfgate.errors import PerfgateError
+from perfgate.gate.explain import Side, explain_case
+from perfgate.measure.launch import EngineTarget
+from perfgate.measure.profile import LEAST_LOADS, LOADS, ProfileRequest, profile_sides
+from perfgate.measure.schedule import Job
+from perfgate.records import CaseResult, Environment, Explanation, Measured, Mode
+
+
+class Explaining:
+    """Explanations of one run's regressions, under its lock and while its bases are open."""
+
+    def __init__(self, bases: Bases, environment: Environment, kind: str, say: Callable[[str], None]) -> None:
+        self._bases, self._environment, self._say = bases, environment, say
+        # On a CPU a load takes seconds, and what is to be told apart there is larger.
+        self._loads = LOADS if kind == "gpu" else LEAST_LOADS
+
+    def all(
+        self, slower: Sequence[CaseResult], jobs: Sequence[Job], onnx: Mapping[str, str]
+    ) -> dict[str, Explanation]:
+        """By case id; a regression whose explanation fails stays one, and it is said why."""
+        by_case = {job.case_id: job for job in jobs}
+        found: dict[str, Explanation] = {}
+        for case in slower:
+            case_id = case.case.id
+            job = by_case.get(case_id)
+            if job is None or not isinstance(job.target, EngineTarget):
+                continue
+            self._say(f"{case_id}: explaining, with profiled loads")
+            try:
+                explained = self._one(case, job, job.target, onnx.get(case_id, ""))
+            except PerfgateError as error:
+                self._say(f"{case_id}: not explained: {error.what}")
+                continue
+            if explained is not None:
+                self._say(f"{case_id}: {explained.cause}")
+                found[case_id] = explained
+        return found
+
+    def _one(self, case: CaseResult, job: Job, target: EngineTarget, onnx: str) -> Explanation | None:
+        outcome = case.outcome
+        assert isinstance(outcome, Measured)
+        mode: Mode = outcome.mode or target.case.mode
+        base = self._bases.engine(case, mode)
+        if not isinstance(base, BaseEngine) or not isinstance(base.job.target, EngineTarget):
+            self._say(f"{case.case.id}: not explained: {base}")
+            return None
+        take = functools.partial(take_loads, base.job.target, target, self._loads)
+        return explain_case(
+            case.case,
+            Side(
+                engine=base.job.target.engine,
+                onnx=base.onnx,
+                facts=base.job.engine,
+                recipe=base.recipe,
+                environment=self._environment,
+                launches=outcome.base_launches,
+            ),
+            Side(
+                engine=target.engine,
+                onnx=onnx,
+                facts=job.engine,
+                recipe=case.recipe,
+                environment=self._environment,
+                launches=outcome.launches,
+            ),
+            profile=take,
+        )
+
+
+def take_loads(
+    base: EngineTarget, head: EngineTarget, loads: int
+) -> tuple[list[LayerTimes], list[LayerTimes]]:
+    """Profiled loads of both engines. Raises `CaseError`."""
+    return profile_sides(ProfileRequest(target=base), ProfileRequest(target=head), loads=loads)

@@ -1,0 +1,35 @@
+"""What the gate may know of a case beside its launches and its baseline."""
+
+from __future__ import annotations
+
+from perfgate.gate.sequential import Decision
+from perfgate.gate.spread import Spread
+from perfgate.records import Confirmation, Interval, Launch, MetricColumns, Record
+
+
+class Fresh(Record):
+    """A confirmation: base's fresh launches (head's are the outcome's), in the order taken, and what the
+    sequential test made of both. A decision without a verdict is one that ran out of budget.
+
+    `shown` are launches that were measured again because they lay far out, and did not recur.
+    """
+
+    base: tuple[Launch, ...]
+    decision: Decision
+    confirmation: Confirmation
+    shown: tuple[Launch, ...] = ()
+
+
+class Evidence(Record):
+    """All optional. `relied_on` are the numbers that an `Unchanged` stands for where they are not the
+    baseline's own; `screened` is the screen's interval; `fresh` the confirmation of a suspect; `spread` that
+    of the case's history; `service_p99_ms` a measured tail at the load that the SLO names."""
+
+    relied_on: MetricColumns = {}
+    screened: Interval | None = None
+    fresh: Fresh | None = None
+    spread: Spread | None = None
+    service_p99_ms: float | None = None
+
+
+NONE = Evidence()

@@ -1,0 +1,157 @@
+"""What differs between two ONNX graphs, in sentences that name nodes and tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from perfgate.gate.explain.graph_match import match_nodes
+from perfgate.gate.explain.graph_read import Node, ReadGraph, read_for_diff
+from perfgate.records import GraphChange, Record
+
+_MOST = 10_000
+_NAME = 200
+
+
+class GraphDiff(Record):
+    """The changes, and which base node is which head node (by key)."""
+
+    changes: tuple[GraphChange, ...] = ()
+    pairs: dict[str, str] = {}
+
+
+def diff_graphs(base: Path, head: Path) -> GraphDiff:
+    """Compare two ONNX files. Raises `SpecError` for one that does not parse or whose data is not its own."""
+    return compare_graphs(read_for_diff(base), read_for_diff(head))
+
+
+def compare_graphs(base: ReadGraph, head: ReadGraph) -> GraphDiff:
+    """The changes of two read graphs, in the order: opsets, inputs, outputs, then nodes as they run."""
+    pairs = match_nodes(base, head)
+    changes: list[GraphChange] = []
+    for change in _all_changes(base, head, pairs):
+        if len(changes) == _MOST:
+            break
+        changes.append(change)
+    named = {base.nodes[one].key: head.nodes[other].key for one, other in pairs.items()}
+    return GraphDiff(changes=tuple(changes), pairs=named)
+
+
+def _all_changes(base: ReadGraph, head: ReadGraph, pairs: dict[int, int]) -> Iterator[GraphChange]:
+    yield from _opsets(base, head)
+    yield from _interface(base, head, pairs)
+    back = {other: one for one, other in pairs.items()}
+    for index, node in enumerate(base.nodes):
+        if index not in pairs:
+            yield GraphChange(kind="removed", node=_cut(node.key), what=f"{_named(node)} is gone")
+    for index, node in enumerate(head.nodes):
+        if index not in back:
+            yield GraphChange(kind="added", node=_cut(node.key), what=f"{_named(node)} is new")
+            continue
+        old = base.nodes[back[index]]
+        yield from _attributes(old, node)
+        yield from _inputs(base, head, pairs, old, node)
+        yield from _shapes(base, head, old, node)
+
+
+def _opsets(base: ReadGraph, head: ReadGraph) -> Iterator[GraphChange]:
+    for domain in sorted(base.opsets.keys() | head.opsets.keys()):
+        one, other = base.opsets.get(domain), head.opsets.get(domain)
+        if one != other:
+            yield GraphChange(
+                kind="opset",
+                node=_cut(domain),
+                what=f"opset of {_cut(domain)}: {one or 'absent'} → {other or 'absent'}",
+            )
+
+
+def _interface(base: ReadGraph, head: ReadGraph, pairs: dict[int, int]) -> Iterator[GraphChange]:
+    for name in sorted(base.inputs.keys() | head.inputs.keys()):
+        one, other = base.inputs.get(name, "absent"), head.inputs.get(name, "absent")
+        if one != other:
+            yield GraphChange(
+                kind="shape", node=_cut(name), what=f"graph input `{_cut(name)}`: {one} → {other}"
+            )
+    # An output is known by what makes it, so that a new name alone is no other output.
+    known = {_source(head, name): name for name in head.outputs}
+    for name, kind in base.outputs.items():
+        twin = known.pop(_through(base, head, pairs, name), None)
+        if twin is None:
+            yield GraphChange(kind="output", node=_cut(name), what=f"graph output `{_cut(name)}` is gone")
+        elif head.outputs[twin] != kind:
+            yield GraphChange(
+                kind="shape",
+                node=_cut(name),
+                what=f"graph output `{_cut(name)}`: {kind} → {head.outputs[twin]}",
+            )
+    for name in known.values():
+        yield GraphChange(kind="output", node=_cut(name), what=f"graph output `{_cut(name)}` is new")
+
+
+def _source(graph: ReadGraph, name: str) -> tuple[object, ...]:
+    """Where a tensor comes from: a node and its output's number, or a name."""
+    made = graph.maker.get(name)
+    return ("name", name) if made is None else ("node", made, graph.nodes[made].outputs.index(name))
+
+
+def _through(base: ReadGraph, head: ReadGraph, pairs: dict[int, int], name: str) -> tuple[object, ...]:
+    """Where a base tensor would come from in head."""
+    source = _source(base, name)
+    return ("node", pairs.get(int(str(source[1])), -1), source[2]) if source[0] == "node" else source
+
+
+def _attributes(base: Node, head: Node) -> Iterator[GraphChange]:
+    if base.operator != head.operator:
+        what = f"`{_cut(head.key)}` is {head.operator}, was {base.operator}"
+        yield GraphChange(kind="attribute", node=_cut(head.key), what=what)
+    for name in sorted(base.attributes.keys() | head.attributes.keys()):
+        one, other = base.attributes.get(name, "absent"), head.attributes.get(name, "absent")
+        if one != other:
+            yield GraphChange(
+                kind="attribute", node=_cut(head.key), what=f"{_named(head)}: {_cut(name)} = {one} → {other}"
+            )
+
+
+def _inputs(
+    base: ReadGraph, head: ReadGraph, pairs: dict[int, int], old: Node, new: Node
+) -> Iterator[GraphChange]:
+    for slot in range(max(len(old.inputs), len(new.inputs))):
+        one, other = old.weights.get(slot), new.weights.get(slot)
+        if one is not None and other is not None:
+            if one != other:
+                how = "other values" if one[:2] == other[:2] else f"{one} → {other}"
+                weight = f"initialiser `{_cut(new.inputs[slot])}` of {_named(new)}"
+                yield GraphChange(kind="initializer", node=_cut(new.key), what=f"{weight}: {how}")
+            continue
+        before = old.inputs[slot] if slot < len(old.inputs) else ""
+        after = new.inputs[slot] if slot < len(new.inputs) else ""
+        if one is None and other is None and _through(base, head, pairs, before) == _source(head, after):
+            continue
+        if before or after:
+            what = f"{_named(new)}: input {slot} is {_origin(head, after)}, was {_origin(base, before)}"
+            yield GraphChange(kind="rewired", node=_cut(new.key), what=what)
+
+
+def _origin(graph: ReadGraph, name: str) -> str:
+    made = graph.maker.get(name)
+    if not name:
+        return "absent"
+    return f"`{_cut(name)}`" if made is None else f"the output of `{_cut(graph.nodes[made].key)}`"
+
+
+def _shapes(base: ReadGraph, head: ReadGraph, old: Node, new: Node) -> Iterator[GraphChange]:
+    for one, other in zip(old.outputs, new.outputs, strict=False):
+        before, after = base.shapes.get(one), head.shapes.get(other)
+        # Exporters write shapes of inner tensors or leave them out: only two that are stated can differ.
+        if before and after and before != after:
+            yield GraphChange(
+                kind="shape", node=_cut(new.key), what=f"output of {_named(new)}: {before} → {after}"
+            )
+
+
+def _named(node: Node) -> str:
+    return f"{node.operator} `{_cut(node.key)}`"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _NAME else f"{text[:_NAME]}…"

@@ -1,0 +1,107 @@
+"""One suspect's confirmation: fresh launches of base and head in random ABBA or BAAB blocks until decided."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from perfgate.bases import BaseEngine
+from perfgate.gate.outliers import settle, to_repeat
+from perfgate.gate.sequential import Decision, blocks, decide_next
+from perfgate.gate.spread import Spread
+from perfgate.measure.blocks import Blocks, Sides, repeat
+from perfgate.measure.launch import LaunchRequest
+from perfgate.measure.schedule import Job
+from perfgate.records import Confirmation, Launch, Record, Tolerance
+
+_SIDES = ("base", "head")
+
+
+class Terms(Record):
+    """What a trial is held by. `budget` is launches a side, or seconds; `seed` draws the order of blocks."""
+
+    tolerance: Tolerance
+    spread: Spread
+    budget: tuple[int | None, int | None]
+    seed: int
+
+
+class Trial:
+    """One suspect's confirmation."""
+
+    def __init__(
+        self, head: Job, base: BaseEngine, terms: Terms, one: Callable[[LaunchRequest], Launch]
+    ) -> None:
+        self._base, self._spread, self._tolerance = base, terms.spread, terms.tolerance
+        self._launches, self._seconds = terms.budget
+        self._base_target, self._one = base.job.target, one
+        self.failed_side = ""
+        self.shown: tuple[Launch, ...] = ()
+        self._notes: list[str] = [*base.notes]
+        if base.job.engine and head.engine and base.job.engine.digest == head.engine.digest:
+            self._notes.append("base's engine and head's are the same bytes")
+        self._blocks = Blocks(base.job, head, blocks(terms.seed), one=self._launch)
+
+    def _launch(self, request: LaunchRequest) -> Launch:
+        self.failed_side = "base" if request.target == self._base_target else "head"
+        return self._one(request)
+
+    def run(self, told: Callable[[str], None]) -> tuple[Sides, Decision | None]:
+        """Blocks until decided or out of budget. No decision: the machine let no launch be valid."""
+        started = time.monotonic()
+        taken = Sides()
+        again: dict[str, dict[int, Launch]] = {"base": {}, "head": {}}
+        while True:
+            taken = self._blocks.take(taken)
+            if self._blocks.gave_up:
+                return taken, None
+            for side in _SIDES:
+                far = to_repeat(taken.medians(side), (), self._spread)
+                again[side] = repeat(self._blocks, side, far, again[side])
+            counted, self.shown = self._settled(taken, again)
+            decision = decide_next(
+                counted.medians("base"), counted.medians("head"), self._tolerance, self._spread
+            )
+            told(f"{len(counted.head)} launches a side, ratio {decision.ratio.estimate:.4f}")
+            if decision.verdict or self._spent(len(taken.head), time.monotonic() - started):
+                return counted, decision
+
+    def _settled(
+        self, taken: Sides, again: Mapping[str, dict[int, Launch]]
+    ) -> tuple[Sides, tuple[Launch, ...]]:
+        """What counts after the repeats, and what is shown beside it."""
+        shown: list[Launch] = []
+        sides = taken
+        for side in _SIDES:
+            launches = list(taken.of(side))
+            repeats = {index: one.median_ns for index, one in again[side].items()}
+            for index, _ in settle(taken.medians(side), repeats, (), self._spread).shown:
+                shown.append(launches[index])
+                launches[index] = again[side][index]
+            sides = msgspec.structs.replace(sides, **{side: tuple(launches)})
+        return sides, tuple(shown)
+
+    def _spent(self, launches: int, seconds: float) -> bool:
+        """Whether one more block would go over the budget, judged by those taken."""
+        if self._seconds is not None:
+            return seconds + 2 * seconds / launches > self._seconds
+        return self._launches is not None and launches + 2 > self._launches
+
+    def record(self, sides: Sides, decision: Decision) -> Confirmation:
+        notes = list(self._notes)
+        if self.shown:
+            notes.append(f"measured again because far outside, and not recurring: {len(self.shown)} launches")
+        if sides.invalid:
+            notes.append(f"invalid and taken again: {len(sides.invalid)} launches")
+        return Confirmation(
+            base_launches=len(sides.base),
+            head_launches=len(sides.head),
+            decided=decision.verdict is not None,
+            log_likelihood=decision.log_likelihood,
+            needed=decision.needed,
+            gpu_ns=self._blocks.launched_ns,
+            base_commit=self._base.commit.sha,
+            notes=tuple(notes),
+        )

@@ -1,0 +1,332 @@
+"""The launches that the gate's benchmarks simulate: a model fitted to recordings, and the recordings.
+
+Recordings are the files that `levels.py` writes (host x build x process x load), in `tests/benchmarks/data/`.
+Until three hosts are recorded there, what they do not tell is taken from what was seen on three H200s with
+TensorRT 8.5.3 (2026-11), and `source` says so.
+
+A log median is the sum of its machine, its day, its build, and its launch, which lies in one of two clusters.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import common
+import msgspec
+import numpy as np
+
+from perfgate.gate.power import upper_bound
+from perfgate.gate.screen import worth_screening
+from perfgate.gate.sequential import BUDGET
+from perfgate.gate.simulate import PASS, REGRESSION, Outcomes, Plan, run_gates, sequential
+from perfgate.gate.spread import LAUNCH_CV, LAUNCH_DOF, RUN_CV, spread_of
+from perfgate.records import Record, Tolerance
+
+DATA = common.HERE / "data"
+TOLERANCE = Tolerance(ignore=0.005, catch=0.02)
+LAUNCHES = 5  # of a stored run, and of a screen
+# A build that is slower than its best sibling by more than this drew other tactics.
+LOTTERY = 0.05
+# What one launch holds the GPU for: start of the process, load, 0.2 s warm-up and 0.5 s samples.
+LAUNCH_S = 4.0
+
+
+class Model(Record):
+    """Standard deviations of log medians, but `gap` (between the clusters), `slow` (the share of launches in
+    the slower one), and the lottery's share and slowdown."""
+
+    gap: float = 0.015
+    slow: float = 0.35
+    within: float = 0.002
+    build: float = 0.002
+    lottery: float = 0.2
+    lottery_slowdown: float = 0.17
+    day: float = 0.003
+    host: float = 0.021
+    launch_s: float = LAUNCH_S
+    source: str = "seen on three H200s, 2026-11; `slow`, `within`, `build` and `day` assumed"
+
+    @property
+    def launch_cv(self) -> float:
+        return math.sqrt(self.within**2 + self.slow * (1 - self.slow) * self.gap**2)
+
+    def launches(self, draw: Any, *shape: int) -> Any:
+        """Log medians of launches about their build's centre."""
+        cluster = (draw.random(shape) < self.slow) - self.slow
+        return cluster * self.gap + draw.normal(0, self.within, shape)
+
+    def builds(self, draw: Any, gates: int) -> Any:
+        """The effect of a build without the other's timing cache."""
+        slow = (draw.random(gates) < self.lottery) * math.log1p(self.lottery_slowdown)
+        return slow + draw.normal(0, self.build, gates)
+
+
+class History(Record):
+    """What is stored when a gate is held: runs, on so many machines of one kind, today's being one."""
+
+    name: str
+    runs: int
+    machines: int
+    days: int
+
+
+HISTORIES = (
+    History(name="first day: one run, any machine", runs=1, machines=0, days=1),
+    History(name="six runs, this machine", runs=6, machines=1, days=6),
+    History(name="six runs, three machines", runs=6, machines=3, days=6),
+)
+
+
+def read(folder: Path = DATA) -> list[dict[str, Any]]:
+    """The recordings, one a host (or visit to one)."""
+    files = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    return [one for one in files if one.get("schema") == "perfgate-trt/benchmark-levels/v1"]
+
+
+def residuals(files: Sequence[dict[str, Any]]) -> list[Any]:
+    """Log medians about their build's mean, one array a file, stretched to a population's spread."""
+    hosts = []
+    for file in files:
+        pools = []
+        for build in range(len(file["builds"])):
+            logs = np.log(_medians(file, build))
+            if len(logs) > 1:
+                pools.append((logs - logs.mean()) * math.sqrt(len(logs) / (len(logs) - 1)))
+        if pools:
+            hosts.append(np.concatenate(pools))
+    return hosts
+
+
+def _medians(file: dict[str, Any], build: int) -> list[float]:
+    """A gate's launch is a fresh process with its first load."""
+    return [
+        row["median_ns"]
+        for row in file["loads"]
+        if row["build"] == build and not row["invalid"] and row["load"] == 0
+    ]
+
+
+def models(files: Sequence[dict[str, Any]]) -> dict[str, Model]:
+    """The worlds to hold gates in: the recordings' own where there are any, and what was seen before them."""
+    seen = {"as on three H200s": Model()}
+    return {"as recorded": fit(files), **seen} if files else seen
+
+
+def fit(files: Sequence[dict[str, Any]]) -> Model:
+    """The model of these recordings; what they cannot tell stays as it is without any."""
+    pools = residuals(files)
+    if not pools:
+        return Model()
+    gap, slow, within = clusters(np.concatenate(pools))
+    found: dict[str, Any] = {"gap": gap, "slow": slow, "within": within}
+    said = [f"launches: {sum(len(pool) for pool in pools)} on {len(pools)} hosts"]
+    steps = [step for file in files for step in _build_steps(file)]
+    ordinary = [step for step in steps if step < math.log1p(LOTTERY)]
+    if len(steps) > 3:
+        found["lottery"] = 1 - len(ordinary) / len(steps)
+        slower = [step for step in steps if step >= math.log1p(LOTTERY)]
+        if slower:
+            found["lottery_slowdown"] = math.expm1(statistics.median(slower))
+        if len(ordinary) > 1:
+            found["build"] = statistics.stdev(ordinary)
+        said.append(f"builds: {len(steps)}")
+    places = machines(files)
+    if sum(len(place) - 1 for place in places) >= 2:
+        found["host"] = pooled_deviation([[statistics.fmean(days) for days in place] for place in places])
+        said.append(f"machines: {sum(len(place) for place in places)}")
+    visits = [days for place in places for days in place]
+    if sum(len(days) - 1 for days in visits) >= 2:
+        found["day"] = pooled_deviation(visits)
+        said.append(f"visits to them: {sum(len(days) for days in visits)}")
+    found["launch_s"] = statistics.fmean(
+        file["costs_s"]["process"] + file["costs_s"]["load"] + 0.5 for file in files
+    )
+    kept = sorted({"lottery", "build", "host", "day"} - found.keys())
+    return Model(**found, source="; ".join([*said, f"not recorded: {', '.join(kept)}"]))
+
+
+def machines(files: Sequence[dict[str, Any]]) -> list[list[list[float]]]:
+    """The log centres of each file's first build: by kind of GPU and case, then by GPU, then by visit."""
+    found: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for number, file in enumerate(files):
+        if medians := _medians(file, 0):
+            gpu = str(file.get("environment", {}).get("uuid", number))
+            kind = str(file.get("device", "")), str(file.get("case", ""))
+            found.setdefault(kind, {}).setdefault(gpu, []).append(statistics.fmean(np.log(medians)))
+    return [list(gpus.values()) for gpus in found.values()]
+
+
+def pooled_deviation(groups: Sequence[Sequence[float]]) -> float:
+    """The standard deviation within groups, pooled by degrees of freedom."""
+    squares = sum(statistics.variance(group) * (len(group) - 1) for group in groups if len(group) > 1)
+    return math.sqrt(squares / sum(len(group) - 1 for group in groups))
+
+
+def _build_steps(file: dict[str, Any]) -> list[float]:
+    """Each further engine's log slowdown against the best build of its file."""
+    seen: dict[str, float] = {}
+    for number, build in enumerate(file["builds"]):
+        if medians := _medians(file, number):
+            seen.setdefault(build["digest"], statistics.fmean(np.log(medians)))
+    best = min(seen.values(), default=0.0)
+    return sorted(value - best for value in seen.values())[1:]
+
+
+def clusters(values: Any) -> tuple[float, float, float]:
+    """Gap, share of the slow one and width of two normal clusters of one width, by expectation and
+    maximisation (Dempster, Laird and Rubin, J. R. Stat. Soc. B 39, 1977); one cluster where the Bayesian
+    information criterion prefers it (Schwarz, Ann. Stat. 6, 1978)."""
+    ordered = np.sort(values)
+    count, whole = len(ordered), float(ordered.std())
+    if whole == 0 or count < 8:
+        return 0.0, 0.5, whole
+    low, high = (float(np.quantile(ordered, share)) for share in (0.25, 0.75))
+    slow, width, likelihood = 0.5, whole / 2, -math.inf
+    for _ in range(500):
+        parts = np.stack(
+            [
+                math.log(max(weight, 1e-12)) - 0.5 * ((ordered - centre) / width) ** 2
+                for weight, centre in ((1 - slow, low), (slow, high))
+            ]
+        ) - math.log(width * math.sqrt(2 * math.pi))
+        joint = np.logaddexp(*parts)
+        member = np.exp(parts[1] - joint)
+        if abs(float(joint.sum()) - likelihood) < 1e-9:
+            break
+        likelihood = float(joint.sum())
+        slow = float(member.mean())
+        if not 0.02 < slow < 0.98:
+            return 0.0, 0.5, whole
+        low = float(((1 - member) * ordered).sum() / (1 - member).sum())
+        high = float((member * ordered).sum() / member.sum())
+        spread = ((1 - member) * (ordered - low) ** 2 + member * (ordered - high) ** 2).mean()
+        width = max(math.sqrt(float(spread)), whole / 100)
+    single = -count / 2 * (math.log(2 * math.pi * whole**2) + 1)
+    if 2 * (likelihood - single) < 2 * math.log(count):
+        return 0.0, 0.5, whole
+    return high - low, slow, width
+
+
+def plan_of(history: History) -> Plan:
+    """Where a head as fast as base could not pass the screen, none is held."""
+    spread = spread_of("gpu", [[1.0] * LAUNCHES] * history.runs, history.days)
+    if history.machines > 1:
+        spread = spread_of("gpu")
+    held = worth_screening([LAUNCHES] * history.runs, LAUNCHES, TOLERANCE, spread)
+    return Plan(
+        kind="gpu",
+        tolerance=TOLERANCE,
+        screen=LAUNCHES if held else 0,
+        budget=BUDGET,
+        days=history.days,
+    )
+
+
+def hold(model: Model, history: History, gates: int, slowdown: float, draw: Any) -> Outcomes:
+    """So many gates by the model, head being slower by `slowdown`."""
+    plan = plan_of(history)
+    machines = draw.normal(0, model.host, (gates, max(1, history.machines)))
+    which = draw.integers(0, machines.shape[1], (gates, history.runs))
+    runs = np.take_along_axis(machines, which, axis=1) + draw.normal(0, model.day, (gates, history.runs))
+    today = machines[:, :1] if history.machines else draw.normal(0, model.host, (gates, 1))
+    today = today + draw.normal(0, model.day, (gates, 1))
+    slower = math.log1p(slowdown)
+    return run_gates(
+        model.launches(draw, gates, history.runs, LAUNCHES) + runs[:, :, None],
+        model.launches(draw, gates, plan.screen) + today + slower,
+        model.launches(draw, gates, plan.budget) + today,
+        model.launches(draw, gates, plan.budget) + today + slower,
+        plan,
+    )
+
+
+def hold_rebuilt(model: Model, gates: int, builds: int, draw: Any) -> Outcomes:
+    """The same model built anew without the other's timing cache: head's builds in turn, `pick = "best"`,
+    until one passes. Base is the best of as many builds."""
+    base_build = np.min([model.builds(draw, gates) for _ in range(builds)], axis=0)
+    verdict, base_launches, head_launches = np.zeros(gates, int), np.zeros(gates, int), np.zeros(gates, int)
+    open_ = np.arange(gates)
+    plan = Plan(kind="gpu", tolerance=TOLERANCE)
+    for _ in range(builds):
+        shape = len(open_), plan.budget
+        head = model.launches(draw, *shape) + model.builds(draw, len(open_))[:, None]
+        base = model.launches(draw, *shape) + base_build[open_, None]
+        cv, dof = np.full(len(open_), LAUNCH_CV["gpu"]), np.full(len(open_), LAUNCH_DOF)
+        verdict[open_], taken = sequential(base, head, cv, dof, plan)
+        base_launches[open_] += taken
+        head_launches[open_] += taken
+        open_ = open_[verdict[open_] < PASS]
+    return Outcomes(
+        verdict=verdict, base_launches=base_launches, head_launches=head_launches, suspect=verdict >= 0
+    )
+
+
+def hold_recorded(hosts: Sequence[Any], gates: int, slowdown: float, draw: Any) -> Outcomes:
+    """Gates by bootstrap over hosts: each gate on one recorded host, its baseline on another or the same, and
+    launches drawn from what that host really gave. Machines lie apart as the stated prior has it."""
+    plan = plan_of(HISTORIES[0])
+    stored, base, head = (np.empty((gates, count)) for count in (LAUNCHES, plan.budget, plan.budget))
+    then, now = draw.integers(0, len(hosts), (2, gates))
+    for number, pool in enumerate(hosts):
+        for chosen, table in ((then, stored), (now, base), (now, head)):
+            mine = chosen == number
+            table[mine] = draw.choice(pool, (int(mine.sum()), table.shape[1]))
+    stored += draw.normal(0, RUN_CV["gpu"], (gates, 1))
+    empty = np.empty((gates, 0))
+    return run_gates(stored[:, None, :], empty, base, head + math.log1p(slowdown), plan)
+
+
+def alarm_row(name: str, found: Outcomes, launch_s: float) -> dict[str, Any]:
+    """The rates of one simulation of unchanged heads, with their exact upper bounds."""
+    gates = len(found.verdict)
+    red, open_ = int((found.verdict == REGRESSION).sum()), int((found.verdict == 0).sum())
+    return {
+        "what": name,
+        "gates": gates,
+        "regression": red,
+        "regression_upper": upper_bound(red, gates),
+        "inconclusive": open_,
+        "inconclusive_upper": upper_bound(open_, gates),
+        **cost(found, launch_s),
+    }
+
+
+def cost(found: Outcomes, launch_s: float) -> dict[str, float]:
+    """Median launches of either side, and seconds that the GPU was held."""
+    seconds = (found.base_launches + found.head_launches) * launch_s
+    return {
+        "base_launches": float(np.median(found.base_launches)),
+        "head_launches": float(np.median(found.head_launches)),
+        "gpu_s": float(np.median(seconds)),
+        "gpu_s_p95": float(np.quantile(seconds, 0.95)),
+    }
+
+
+def add_options(parser: argparse.ArgumentParser, out: str) -> None:
+    parser.add_argument(
+        "--data", type=Path, default=DATA, help="recordings by levels.py (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=20261124)
+    parser.add_argument("--out", type=Path, default=Path(out), help="JSON file (default: %(default)s)")
+
+
+def described(models: dict[str, Model]) -> dict[str, Any]:
+    """The models as the JSON files have them."""
+    return {
+        name: {**msgspec.structs.asdict(model), "launch_cv": model.launch_cv}
+        for name, model in models.items()
+    }
+
+
+def sources(models: dict[str, Any]) -> str:
+    """A line a model: where it comes from."""
+    return "\n".join(
+        f"{name}: {one['source']}; CV of launches {common.percent(one['launch_cv'])}"
+        for name, one in models.items()
+    )

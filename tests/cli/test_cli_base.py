@@ -1,0 +1,59 @@
+"""Whose fault: base, head and baseline in real repositories, with real launches of a planted slowdown."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from repository import Repository
+
+pytest_plugins = ["cli_project", "repository"]
+
+
+def judged(repository: Repository) -> dict[str, Any]:
+    result = json.loads(repository.results.read_text())
+    case: dict[str, Any] = next(one for one in result["cases"] if one["case"]["id"] == repository.CASE)
+    return {**case, "base": result.get("base", {})}
+
+
+def test_a_slower_branch_is_confirmed_against_its_base_in_turn(repository: Repository) -> None:
+    base = repository.git("rev-parse", "HEAD")
+    repository.branch("change")
+    repository.slow_down()
+    repository.commit("deeper")
+    done = repository("run", *repository.WIDE)
+    assert done.returncode == 1, done.stderr
+    found = judged(repository)
+    assert found["judgement"]["verdict"] == "REGRESSION"
+    assert found["base"]["sha"] == base
+    confirmation = found["judgement"]["confirmation"]
+    assert confirmation["base_commit"] == base
+    assert confirmation["decided"] is True
+    assert confirmation["base_launches"] == confirmation["head_launches"] >= 2
+    assert len(found["outcome"]["base_launches"]) == confirmation["base_launches"]
+    assert found["judgement"]["ratio"]["estimate"] > 3
+    assert len(repository.git("worktree", "list").splitlines()) == 1
+
+
+def test_a_main_that_is_slower_already_is_no_fault_of_a_branch(repository: Repository) -> None:
+    repository.slow_down()
+    repository.commit("main regresses, and nobody promotes it")
+    repository.branch("change")
+    repository.change("models/tinyconv.toml", "seed = 1", "seed = 2")
+    repository.commit("another input, of no consequence")
+    done = repository("run", *repository.WIDE)
+    assert done.returncode == 0, done.stdout
+    judgement = judged(repository)["judgement"]
+    assert (judgement["verdict"], judgement["code"]) == ("PASS", "already-on-base")
+    # The nightly holds main against its baselines' own commits, and owns it.
+    nightly = repository("run", "--base", "baseline", *repository.WIDE)
+    assert nightly.returncode == 1, nightly.stdout
+    assert judged(repository)["judgement"]["verdict"] == "REGRESSION"
+
+
+def test_a_base_that_is_asked_for_and_not_there_is_a_usage_error(repository: Repository) -> None:
+    done = repository("run", "--base", "v9.9")
+    assert done.returncode == 2
+    assert "no such commit: v9.9" in done.stderr
+    assert "fetch-depth: 0" in done.stderr
