@@ -40,7 +40,7 @@ class Fault:
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     message: str = "no"
-    kind: str = "answer"  # answer, cut, hang, close
+    kind: str = "answer"  # answer, raw (the message as the body), cut, hang, close
     done: bool = False
     before: Callable[[], object] | None = None
 
@@ -130,6 +130,8 @@ class FakeGitHub:
             ("POST", r"git/(blobs|trees|commits)", self._add_object),
             ("POST", r"git/refs", self._add_ref),
             ("PATCH", r"git/refs/heads/(\S+)", self._move_ref),
+            ("GET", r"installation", lambda m, q, b: (200, {"id": 77})),
+            ("POST", r"/app/installations/77/access_tokens", lambda m, q, b: (201, {"token": "ghs_app"})),
         ]
 
     def _list_comments(self, m: Match, q: dict[str, str], b: dict[str, Any]) -> tuple[int, Any]:
@@ -301,8 +303,9 @@ def _api(fake: FakeGitHub) -> type[BaseHTTPRequestHandler]:
             fault = fake.fault(self.command, path)
             if fault and fault.before:
                 fault.before()
-            if fault and not fault.done and fault.kind == "answer" and fault.status:
-                text = json.dumps({"message": fault.message}).encode()
+            if fault and not fault.done and fault.kind in ("answer", "raw") and fault.status:
+                made_up = fault.message if fault.kind == "raw" else json.dumps({"message": fault.message})
+                text = made_up.encode()
                 return self.answer(fault.status, text, fault.headers)
             status, made = (
                 (0, None)
