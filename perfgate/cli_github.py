@@ -227,13 +227,13 @@ class _Publishing:
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--author", default="github-actions[bot]", show_default=True, help="Who our issues are by.")
 def issues(results: tuple[Path, ...], author: str) -> None:
-    """One issue a regression in RESULTS: opened, kept up to date, closed when the case recovers."""
+    """One issue a regression in RESULTS (files, or folders): opened, kept up to date, closed on recovery."""
     from perfgate.publish.github.issues import Regression, issue_key, recovered, sync
     from perfgate.publish.github.owners import owners_of, read_owners
     from perfgate.records import Verdict
     from perfgate.report.legs import issue_text
 
-    legs = _merged(list(results), expected=_legs_asked(required=False))
+    legs = _merged(_found(list(results)), expected=_legs_asked(required=False))
     rules = read_owners(Path.cwd())
     found = {}
     for leg in legs:

@@ -2,8 +2,8 @@
 
 It parses the YAML, evaluates the expressions, orders jobs by `needs`, expands the matrix, and runs each
 step's own shell with the environment and the files of a runner. Two actions are played by hand: checkout is
-a `git clone` at the ref that the step names, upload-artifact puts files into the fake GitHub. Containers are not
-played: their steps run here.
+a `git clone` at the ref that the step names, upload-artifact puts files into the fake GitHub. Containers are
+not played: their steps run here.
 """
 
 from __future__ import annotations

@@ -131,7 +131,7 @@ def runner(tmp_path: Path, github: FakeGitHub, repository: Repository) -> Runner
     shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m perfgate "$@"\n')
     shim.chmod(0o755)
     env = package_environment()
-    kept = {name: env[name] for name in ("HOME", "LANG", "PYTHONPATH") if name in env}
+    kept = {name: text for name, text in env.items() if name in ("HOME", "LANG", "PYTHONPATH")}
     return Runner(
         repository=repository.root,
         folder=tmp_path / "run0",
