@@ -129,13 +129,7 @@ _language = click.option(
 @_language
 @_settings_options
 def run(
-    paths: tuple[Path, ...],
-    keyword: str,
-    engine: Path | None,
-    release: str | None,
-    leg: str | None,
-    shard: str | None,
-    **flags: Any,
+    paths: tuple[Path, ...], keyword: str, engine: Path | None, release: str | None, **flags: Any
 ) -> None:
     """Build, measure and gate the models (all of models/ where no PATHS are given)."""
     from msgspec.structs import replace
@@ -147,6 +141,7 @@ def run(
     from perfgate.shards import read_scope, share
 
     other = paired_with(flags)
+    leg, shard = flags.pop("leg"), flags.pop("shard")
     settings = _load(flags)
     progress = make_progress()
     with progress:

@@ -227,13 +227,13 @@ class _Publishing:
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--author", default="github-actions[bot]", show_default=True, help="Who our issues are by.")
 def issues(results: tuple[Path, ...], author: str) -> None:
-    """One issue a regression in RESULTS: opened, kept up to date, closed when the case recovers."""
+    """One issue a regression in RESULTS (files, or folders): opened, kept up to date, closed on recovery."""
     from perfgate.publish.github.issues import Regression, issue_key, recovered, sync
     from perfgate.publish.github.owners import owners_of, read_owners
     from perfgate.records import Verdict
     from perfgate.report.legs import issue_text
 
-    legs = _merged(list(results), expected=_legs_asked(required=False))
+    legs = _merged(_found(list(results)), expected=_legs_asked(required=False))
     rules = read_owners(Path.cwd())
     found = {}
     for leg in legs:
@@ -263,9 +263,12 @@ def issues(results: tuple[Path, ...], author: str) -> None:
 @click.option("--reason", required=True, help="Why these numbers are right; kept in the baseline.")
 @click.option("--branch", default="perfgate/promote", show_default=True, help="The branch to propose from.")
 @click.option("--onto", default="main", show_default=True, help="The branch that it is to go into.")
-@click.option("--app", is_flag=True, help="The token is a GitHub App's: checks start by themselves.")
-def promote(results: tuple[Path, ...], reason: str, branch: str, onto: str, app: bool) -> None:
-    """Propose RESULTS as baselines: promotes them here, and opens a pull request with what moved."""
+def promote(results: tuple[Path, ...], reason: str, branch: str, onto: str) -> None:
+    """Propose RESULTS as baselines: promotes them here, and opens a pull request with what moved.
+
+    With PERFGATE_APP_ID and PERFGATE_APP_KEY in the environment a GitHub App opens it, and its checks start
+    at once; otherwise GITHUB_TOKEN does, and they wait for an approval, as the text then says.
+    """
     from perfgate.gate.promote import Terms
     from perfgate.gate.promote import promote as promote_results
     from perfgate.outputs import read_results
@@ -275,12 +278,11 @@ def promote(results: tuple[Path, ...], reason: str, branch: str, onto: str, app:
 
     settings = load_settings({}, start=Path.cwd())
     folder = settings.path("baselines")
-    before = _tree(folder)
+    before, terms = _tree(folder), Terms(reason=reason)
     moves: list[tuple[str, float | None, float | None]] = []
     for path in results:
-        made = promote_results(
-            [read_results(path)], folder, Terms(reason=reason), timing=path.parent / "timing"
-        )
+        # A leg is another machine: each is promoted by itself.
+        made = promote_results([read_results(path)], folder, terms, timing=path.parent / "timing")
         moves += [(move.case_id, move.before_ns, move.after_ns) for move in made]
     after = _tree(folder)
     changed = {
@@ -291,7 +293,8 @@ def promote(results: tuple[Path, ...], reason: str, branch: str, onto: str, app:
         return
     root = Path(settings.root).resolve()
     files = {str((folder.resolve() / name).relative_to(root)): data for name, data in changed.items()}
-    note = "" if app else WAITING_NOTE
+    app = _app_client()
+    note = WAITING_NOTE if app is None else ""
     proposal = Proposal(
         branch=branch,
         base=onto,
@@ -299,7 +302,9 @@ def promote(results: tuple[Path, ...], reason: str, branch: str, onto: str, app:
         body=moves_text(moves, reason, note=note, url=_run_url()),
         files=files,
     )
-    click.echo(f"pull request #{propose(_client(), proposal)}: {len(moves)} cases in {len(files)} files")
+    click.echo(
+        f"pull request #{propose(app or _client(), proposal)}: {len(moves)} cases in {len(files)} files"
+    )
 
 
 @click.command()
@@ -363,14 +368,28 @@ def _merged(paths: list[Path], *, expected: list[str]) -> tuple[Leg, ...]:
     return merge_parts([read_results(path) for path in paths], expected=expected)
 
 
-def _client() -> GitHubClient:
+def _client(token: str | None = None) -> GitHubClient:
     from perfgate.publish.github.client import GitHubClient
 
     return GitHubClient(
         os.environ.get("GITHUB_REPOSITORY", ""),
-        os.environ.get("GITHUB_TOKEN", ""),
-        api_url=os.environ.get("GITHUB_API_URL") or "https://api.github.com",
+        os.environ.get("GITHUB_TOKEN", "") if token is None else token,
+        api_url=_api_url(),
     )
+
+
+def _app_client() -> GitHubClient | None:
+    """A client with a GitHub App's token, where an App is configured."""
+    from perfgate.publish.github.app import app_token
+
+    app_id, key = (os.environ.get(name, "").strip() for name in ("PERFGATE_APP_ID", "PERFGATE_APP_KEY"))
+    if not app_id and not key:
+        return None
+    return _client(app_token(os.environ.get("GITHUB_REPOSITORY", ""), app_id, key, api_url=_api_url()))
+
+
+def _api_url() -> str:
+    return os.environ.get("GITHUB_API_URL") or "https://api.github.com"
 
 
 def _event() -> Event:

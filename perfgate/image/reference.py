@@ -10,7 +10,8 @@ from perfgate.records import Record
 
 NGC = "nvcr.io"
 _HOST = r"(?P<registry>[a-z0-9](?:[a-z0-9.-]{0,250}[a-z0-9])?(?::[0-9]{1,5})?)"
-_REPOSITORY = r"(?P<repository>[a-z0-9]+(?:[._/-]+[a-z0-9]+)*)"
+_NAME = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
+_REPOSITORY = rf"(?P<repository>{_NAME}(?:/{_NAME})*)"
 _REFERENCE = re.compile(
     rf"{_HOST}/{_REPOSITORY}(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9._-]{{0,127}}))?@(?P<digest>sha256:[0-9a-f]{{64}})"
 )

@@ -61,13 +61,16 @@ def markdown(legs: Sequence[Leg], exit_code: int, *, links: Sequence[tuple[str, 
     bottom = " · ".join(f"[{escape(text)}]({url})" for text, url in links if _is_plain(url))
     budget = LIMIT - sum(map(len, top)) - len(bottom) - 200
     parts: list[str] = []
+    omitted = 0
     for leg in sorted(legs, key=_rank):
         text = _section(leg, titled=len(legs) > 1)
-        if len(text) > budget:
-            parts.append(f"The section of {escape(leg.name)} was left out to keep this comment short.")
+        if omitted or len(text) + 2 > budget:
+            omitted += 1  # no shorter section slips in behind a longer one: the order is by severity
             continue
-        budget -= len(text)
+        budget -= len(text) + 2
         parts.append(text)
+    if omitted:
+        parts.append(f"The sections of {omitted} more legs were left out to keep this comment short.")
     return "\n\n".join([*top, *parts, *([bottom] if bottom else [])]) + "\n"
 
 

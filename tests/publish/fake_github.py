@@ -1,4 +1,4 @@
-"""GitHub's API on loopback: comments, statuses, pull requests, issues, git objects, artifacts; and its faults.
+"""GitHub's API on loopback: comments, statuses, pull requests, issues, git objects, artifacts; and faults.
 
 It holds state, so that what is asserted is what a reader would see. A fault is scripted for the next requests
 that match: a limit, a 5xx, a hang-up in the middle of a body, an answer that never comes.
@@ -28,6 +28,8 @@ HEAD = "a" * 40
 BASE = "b" * 40
 MERGE = "c" * 40
 
+Match = re.Match[str]
+
 
 @dataclass
 class Fault:
@@ -38,9 +40,9 @@ class Fault:
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     message: str = "no"
-    kind: str = "answer"  # answer, cut, hang, close
+    kind: str = "answer"  # answer, raw (the message as the body), cut, hang, close
     done: bool = False
-    before: Callable[[], None] | None = None
+    before: Callable[[], object] | None = None
 
 
 @dataclass
@@ -105,66 +107,112 @@ class FakeGitHub:
 
     def _routes(self) -> list[tuple[str, str, Callable[..., tuple[int, Any]]]]:
         return [
-            ("GET", r"issues/(\d+)/comments", lambda m, q, b: (200, [c for c in self.comments if c["issue"] == int(m[1])])),
-            ("POST", r"issues/(\d+)/comments", lambda m, q, b: (201, self.comments[-1]) if self.comment(b["body"]) else (500, {})),
+            ("GET", r"issues/(\d+)/comments", self._list_comments),
+            ("POST", r"issues/(\d+)/comments", self._add_comment),
             ("PATCH", r"issues/comments/(\d+)", self._edit_comment),
             ("DELETE", r"issues/comments/(\d+)", self._drop_comment),
             ("POST", r"statuses/([0-9a-f]{40})", self._add_status),
-            ("GET", r"commits/([0-9a-f]{40})/statuses", lambda m, q, b: (200, [s for s in self.statuses[::-1] if s["sha"] == m[1]])),
-            ("GET", r"pulls/(\d+)", lambda m, q, b: next(((200, p) for p in self.pulls if p["number"] == int(m[1])), (404, {"message": "Not Found"}))),
-            ("GET", r"pulls", lambda m, q, b: (200, [p for p in self.pulls if p["head"]["label"] == q.get("head")])),
+            ("GET", r"commits/([0-9a-f]{40})/statuses", self._list_statuses),
+            ("GET", r"pulls/(\d+)", self._get_pull),
+            ("GET", r"pulls", self._list_pulls),
             ("POST", r"pulls", self._open_pull),
-            ("PATCH", r"pulls/(\d+)", lambda m, q, b: (200, next(p for p in self.pulls if p["number"] == int(m[1]) and not p.update(b)))),
-            ("GET", r"commits/([0-9a-f]{40})", lambda m, q, b: (200, {"parents": [{"sha": s} for s in self.commits[m[1]]]}) if m[1] in self.commits else (422, {"message": "No commit found"})),
-            ("GET", r"actions/runs/(\d+)/artifacts", lambda m, q, b: (200, {"artifacts": [{"id": i + 1, "name": n, "size_in_bytes": len(d), "expired": False, "archive_download_url": "x"} for i, (n, d) in enumerate(self.artifacts.items())]})),
-            ("GET", r"actions/artifacts/(\d+)/zip", lambda m, q, b: (302, f"{self.store_url}/{m[1]}?signature=1")),
+            ("PATCH", r"pulls/(\d+)", lambda m, q, b: _edited(self.pulls, m, b)),
+            ("GET", r"commits/([0-9a-f]{40})", self._get_commit),
+            ("GET", r"actions/runs/(\d+)/artifacts", self._list_artifacts),
+            ("GET", r"actions/artifacts/(\d+)/zip", self._redirect),
             ("POST", r"check-runs", self._add_check),
-            ("PATCH", r"check-runs/(\d+)", lambda m, q, b: (200, self.checks[int(m[1])]["output"]["annotations"].extend(b["output"]["annotations"]) or self.checks[int(m[1])])),
-            ("GET", r"issues", lambda m, q, b: (200, [i for i in self.issues[::-1] if i["state"] == q.get("state")])),
+            ("PATCH", r"check-runs/(\d+)", self._add_annotations),
+            ("GET", r"issues", self._list_issues),
             ("POST", r"issues", self._open_issue),
-            ("PATCH", r"issues/(\d+)", lambda m, q, b: (200, next(i for i in self.issues if i["number"] == int(m[1]) and not i.update(b)))),
+            ("PATCH", r"issues/(\d+)", lambda m, q, b: _edited(self.issues, m, b)),
             ("GET", r"git/ref/heads/(\S+)", lambda m, q, b: (200, {"object": {"sha": self.refs[m[1]]}})),
-            ("GET", r"git/commits/(\S+)", lambda m, q, b: (200, {"tree": {"sha": "t" * 40}})),
+            ("GET", r"git/commits/(\S+)", lambda m, q, b: (200, {"tree": {"sha": "f" * 40}})),
             ("POST", r"git/(blobs|trees|commits)", self._add_object),
             ("POST", r"git/refs", self._add_ref),
-            ("PATCH", r"git/refs/heads/(\S+)", lambda m, q, b: (200, self.refs.update({m[1]: b["sha"]}) or {})),
-        ]  # fmt: skip
+            ("PATCH", r"git/refs/heads/(\S+)", self._move_ref),
+            ("GET", r"installation", lambda m, q, b: (200, {"id": 77})),
+            ("POST", r"/app/installations/77/access_tokens", lambda m, q, b: (201, {"token": "ghs_app"})),
+        ]
 
-    def _edit_comment(self, m: re.Match[str], q: dict[str, str], b: dict[str, Any]) -> tuple[int, Any]:
+    def _list_comments(self, m: Match, q: dict[str, str], b: dict[str, Any]) -> tuple[int, Any]:
+        return 200, [comment for comment in self.comments if comment["issue"] == int(m[1])]
+
+    def _add_comment(self, m: Match, q: dict[str, str], b: dict[str, Any]) -> tuple[int, Any]:
+        self.comment(b["body"])
+        return 201, self.comments[-1]
+
+    def _list_statuses(self, m: Match, q: dict[str, str], b: dict[str, Any]) -> tuple[int, Any]:
+        return 200, [one for one in self.statuses[::-1] if one["sha"] == m[1]]
+
+    def _get_pull(self, m: Match, q: dict[str, str], b: dict[str, Any]) -> tuple[int, Any]:
+        found = [pull for pull in self.pulls if pull["number"] == int(m[1])]
+        return (200, found[0]) if found else (404, {"message": "Not Found"})
+
+    def _list_pulls(self, m: Match, q: dict[str, str], b: dict[str, Any]) -> tuple[int, Any]:
+        return 200, [pull for pull in self.pulls if pull["head"]["label"] == q.get("head")]
+
+    def _get_commit(self, m: Match, q: dict[str, str], b: dict[str, Any]) -> tuple[int, Any]:
+        if m[1] not in self.commits:
+            return 422, {"message": "No commit found"}
+        return 200, {"parents": [{"sha": sha} for sha in self.commits[m[1]]]}
+
+    def _list_artifacts(self, m: Match, q: dict[str, str], b: dict[str, Any]) -> tuple[int, Any]:
+        found = [
+            {"id": number, "name": name, "size_in_bytes": len(data), "expired": False}
+            for number, (name, data) in enumerate(self.artifacts.items(), 1)
+        ]
+        return 200, {"total_count": len(found), "artifacts": found}
+
+    def _redirect(self, m: Match, q: dict[str, str], b: dict[str, Any]) -> tuple[int, Any]:
+        return 302, f"{self.store_url}/{m[1]}?signature=1"
+
+    def _add_annotations(self, m: Match, q: dict[str, str], b: dict[str, Any]) -> tuple[int, Any]:
+        check = self.checks[int(m[1])]
+        check["output"]["annotations"] += b["output"]["annotations"]
+        return 200, check
+
+    def _list_issues(self, m: Match, q: dict[str, str], b: dict[str, Any]) -> tuple[int, Any]:
+        return 200, [one for one in self.issues[::-1] if one["state"] == q.get("state")]
+
+    def _move_ref(self, m: Match, q: dict[str, str], b: dict[str, Any]) -> tuple[int, Any]:
+        self.refs[m[1]] = b["sha"]
+        return 200, {}
+
+    def _edit_comment(self, m: Match, q: dict[str, str], b: dict[str, Any]) -> tuple[int, Any]:
         for comment in self.comments:
             if comment["id"] == int(m[1]):
                 comment["body"] = b["body"]
                 return 200, comment
         return 404, {"message": "Not Found"}
 
-    def _drop_comment(self, m: re.Match[str], q: dict[str, str], b: dict[str, Any]) -> tuple[int, Any]:
+    def _drop_comment(self, m: Match, q: dict[str, str], b: dict[str, Any]) -> tuple[int, Any]:
         self.comments = [comment for comment in self.comments if comment["id"] != int(m[1])]
         return 204, None
 
-    def _add_status(self, m: re.Match[str], q: dict[str, str], b: dict[str, Any]) -> tuple[int, Any]:
+    def _add_status(self, m: Match, q: dict[str, str], b: dict[str, Any]) -> tuple[int, Any]:
         self.statuses.append({"sha": m[1], **b})
         return 201, b
 
-    def _open_pull(self, m: re.Match[str], q: dict[str, str], b: dict[str, Any]) -> tuple[int, Any]:
+    def _open_pull(self, m: Match, q: dict[str, str], b: dict[str, Any]) -> tuple[int, Any]:
         made = {**b, "number": 50 + len(self.pulls), "state": "open"}
         made["head"] = {"label": f"acme:{b['head']}", "sha": HEAD}
         self.pulls.append(made)
         return 201, made
 
-    def _open_issue(self, m: re.Match[str], q: dict[str, str], b: dict[str, Any]) -> tuple[int, Any]:
+    def _open_issue(self, m: Match, q: dict[str, str], b: dict[str, Any]) -> tuple[int, Any]:
         self.issues.append({**b, "number": 200 + len(self.issues), "state": "open", "user": {"login": BOT}})
         return 201, self.issues[-1]
 
-    def _add_check(self, m: re.Match[str], q: dict[str, str], b: dict[str, Any]) -> tuple[int, Any]:
+    def _add_check(self, m: Match, q: dict[str, str], b: dict[str, Any]) -> tuple[int, Any]:
         self.checks.append({**b, "id": len(self.checks)})
         return 201, self.checks[-1]
 
-    def _add_object(self, m: re.Match[str], q: dict[str, str], b: dict[str, Any]) -> tuple[int, Any]:
+    def _add_object(self, m: Match, q: dict[str, str], b: dict[str, Any]) -> tuple[int, Any]:
         sha = f"{len(self.git):040x}"
         self.git[sha] = {"kind": m[1], **b}
         return 201, {"sha": sha}
 
-    def _add_ref(self, m: re.Match[str], q: dict[str, str], b: dict[str, Any]) -> tuple[int, Any]:
+    def _add_ref(self, m: Match, q: dict[str, str], b: dict[str, Any]) -> tuple[int, Any]:
         name = b["ref"].removeprefix("refs/heads/")
         if name in self.refs:
             return 422, {"message": "Reference already exists"}
@@ -185,6 +233,12 @@ def zipped(data: bytes, name: str = "results.json") -> bytes:
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(name, data)
     return sink.getvalue()
+
+
+def _edited(found: list[dict[str, Any]], m: Match, changes: dict[str, Any]) -> tuple[int, Any]:
+    one = next(one for one in found if one["number"] == int(m[1]))
+    one.update(changes)
+    return 200, one
 
 
 @contextmanager
@@ -213,7 +267,7 @@ def fake_github() -> Iterator[FakeGitHub]:
 class _Quiet(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         pass
 
     def answer(self, status: int, data: bytes, headers: dict[str, str], *, cut: bool = False) -> None:
@@ -249,8 +303,9 @@ def _api(fake: FakeGitHub) -> type[BaseHTTPRequestHandler]:
             fault = fake.fault(self.command, path)
             if fault and fault.before:
                 fault.before()
-            if fault and not fault.done and fault.kind == "answer" and fault.status:
-                text = json.dumps({"message": fault.message}).encode()
+            if fault and not fault.done and fault.kind in ("answer", "raw") and fault.status:
+                made_up = fault.message if fault.kind == "raw" else json.dumps({"message": fault.message})
+                text = made_up.encode()
                 return self.answer(fault.status, text, fault.headers)
             status, made = (
                 (0, None)
@@ -267,14 +322,15 @@ def _api(fake: FakeGitHub) -> type[BaseHTTPRequestHandler]:
                 return self.answer(fault.status, b"{}", fault.headers)
             headers: dict[str, str] = {}
             if status == 302:
-                headers, made = {"Location": made}, None
+                headers, made = {"Location": str(made)}, None
             if isinstance(made, list):
                 page, size = int(query.get("page", 1)), int(query.get("per_page", 30))
                 if page * size < len(made):
                     # An opaque address, as GitHub asks one to treat it.
                     kept = "&".join(f"{k}={v}" for k, v in query.items() if k != "page")
                     headers["Link"] = (
-                        f'<{fake.url}{parts.path}?{kept}&page={page + 1}>; rel="next", <{fake.url}/x>; rel="last"'
+                        f'<{fake.url}{parts.path}?{kept}&page={page + 1}>; rel="next", '
+                        f'<{fake.url}/x>; rel="last"'
                     )
                 made = made[(page - 1) * size : page * size]
             data = b"" if made is None else json.dumps(made).encode()

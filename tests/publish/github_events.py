@@ -1,4 +1,4 @@
-"""Event payloads shaped as GitHub's published webhook schemas have them, with the fields that matter filled."""
+"""Event payloads shaped as GitHub's published webhook schemas, with the fields that matter filled."""
 
 from __future__ import annotations
 

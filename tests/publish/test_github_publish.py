@@ -16,6 +16,7 @@ from publish_runs import HOSTILE, result, run
 from perfgate.cli import cli
 from perfgate.errors import DataError, PerfgateError, UsageError
 from perfgate.files import record_json
+from perfgate.gate.summary import summarise
 from perfgate.publish.github.artifacts import unpack
 from perfgate.publish.github.checks import MAX_ANNOTATIONS, annotate, check_run, commands
 from perfgate.publish.github.events import Event, parse_dispatch_name, parse_inputs, read_event
@@ -78,10 +79,8 @@ def measured(
 ) -> RunResult:
     case = result("resnet50/fp16/b8", verdict, 1.25 if verdict is Verdict.REGRESSION else 1.0, **more)
     scope = Scope(leg=leg, plan=(case.case.id,))
-    summary = {"commit": Commit(sha=sha), "scope": scope}
-    from perfgate.gate.summary import summarise
-
-    return run(case, summary=summarise([case], results="results.json"), **summary)
+    summary = summarise([case], results="results.json")
+    return run(case, summary=summary, commit=Commit(sha=sha), scope=scope)
 
 
 def upload(fake: FakeGitHub, found: RunResult, leg: str = "gpu-h200") -> None:
