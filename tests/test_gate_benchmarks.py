@@ -84,8 +84,8 @@ def test_machines_are_compared_within_one_kind_and_days_within_one_machine() -> 
             ("h200", "b", 0.04),
             ("h200", "b", 0.05),
             ("h100", "c", 3.0),
+            ("h100", "d", 3.02),
         ]
-        + [("h100", "d", 3.02)]
     ):
         file = recording(seed, host=centre, gap=0.0)
         files.append({**file, "device": kind, "case": "net", "environment": {"uuid": gpu}})

@@ -10,7 +10,7 @@ from perfgate.gate.decide import decide, explain, explain_fresh
 from perfgate.gate.evidence import Fresh
 from perfgate.gate.metrics import ENGINE_COLUMNS, columns
 from perfgate.gate.screen import clear
-from perfgate.gate.sequential import LOWER
+from perfgate.gate.sequential import LEAST_LAUNCHES, LOWER
 from perfgate.gate.statistics import PRIOR_CV, ratio_interval
 from perfgate.records import Case, Interval, Judgement, Launch, Measured, MetricColumns, Tolerance, Verdict
 from perfgate.words import change
@@ -42,8 +42,13 @@ def compare_fresh(case: Case, stored: Stored, outcome: Measured, fresh: Fresh, k
     decision, tolerance, sides = fresh.decision, case.tolerance, (fresh.base, outcome.launches)
     base_valid, head_valid = ([one for one in side if not one.invalid] for side in sides)
     base, head = _with_engine(stored, base_valid), columns(head_valid, outcome.engine)
+    if not base:
+        why = next((one.invalid for one in fresh.base), "none was taken")
+        reason = f"no launch of base is valid: {why}; run again"
+        return Judgement(verdict=Verdict.INVALID, reason=reason, base=stored.case.metrics, head=head)
     verdict, estimate = decision.verdict or Verdict.INCONCLUSIVE, decision.ratio.estimate
-    if decision.verdict is None and decision.log_likelihood <= LOWER:
+    launches = min(len(base_valid), len(head_valid))
+    if decision.verdict is None and launches >= LEAST_LAUNCHES and decision.log_likelihood <= LOWER:
         verdict = Verdict.PASS  # what was open is only whether it is faster
     reason, code = explain_fresh(verdict, decision.ratio, tolerance, decision.log_likelihood), decision.code
     if verdict is Verdict.INCONCLUSIVE and not code:
@@ -75,15 +80,13 @@ def _with_engine(stored: Stored, launches: Sequence[Launch]) -> MetricColumns:
 
 def _shift(code: str, base: MetricColumns, head: MetricColumns, tolerance: Tolerance) -> str:
     """What moved both sides together; launches of several builds are no pairs, and cannot tell."""
-    if code == "build" or not base:
+    if code == "build":
         return ""
     return shared_shift(base["latency_ns"], head["latency_ns"], tolerance)
 
 
 def _base_itself(stored: Stored, base: MetricColumns, ignore: float, kind: str) -> str:
     """The words for a base that is slower than its own baseline: another commit's doing, or a machine's."""
-    if not base:
-        return ""
     own = ratio_interval(stored.case.metrics["latency_ns"], base["latency_ns"], prior_cv=PRIOR_CV[kind])
     if own.low <= 1 + ignore:
         return ""

@@ -36,7 +36,8 @@ def explain_fresh(verdict: Verdict, ratio: Interval, tolerance: Tolerance, log_l
     seen = f"{change(ratio.estimate)} ({change(ratio.low)} to {change(ratio.high)}) by fresh launches"
     ignore, catch = percent(tolerance.ignore), percent(tolerance.catch)
     # Beyond a million it is not the launches that might be wrong.
-    times = f"{min(math.exp(min(abs(log_likelihood), 700)), 1e6):.3g}"
+    odds = min(math.exp(min(abs(log_likelihood), 700)), 1e6)
+    times = f"{odds:,.0f}" if odds >= 10 else f"{odds:.1f}"
     if verdict is Verdict.INCONCLUSIVE:
         return f"{seen}; the launches tell {catch} to catch from {ignore} to ignore by {times} to 1 only"
     if log_likelihood > 0:

@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
-from perfgate.gate.sequential import ALPHA
+from perfgate.gate.sequential import ALPHA, LEAST_LAUNCHES
 from perfgate.gate.spread import Spread
 from perfgate.gate.statistics import interval, side_variance
 from perfgate.records import (
@@ -105,7 +105,9 @@ def judge_metrics(
     found = []
     for name, metric in METRICS.items():
         sides = tuple(_worth(name, columns) for columns in (base, head))
-        if sides[0] and sides[1]:
+        # Where launches of both sides take turns, a time needs as many as a verdict on latency does.
+        few = fresh and metric.timed and min(len(side) for side in sides) < LEAST_LAUNCHES
+        if sides[0] and sides[1] and not few:
             floor = (floors or {}).get(name, metric.floor)
             found.append(_judge(name, metric, floor, sides, spread if not fresh else _no_runs(spread)))
     return tuple(found)

@@ -17,6 +17,9 @@ BETA = 0.05
 # Wald's borders for the logarithm of the likelihood ratio (Wald, Ann. Math. Stat. 16, 1945).
 UPPER = math.log((1 - BETA) / ALPHA)
 LOWER = math.log(BETA / (1 - ALPHA))
+# The two launches in the middle of a block follow each other and may share one disturbance, which may make
+# a change or hide one: nothing is believed before two blocks.
+LEAST_LAUNCHES = 4
 # A head that looks faster is no miss already: to be sure of the gain, so many launches a side and no more.
 IMPROVEMENT_LAUNCHES = 12
 # At +2 % and launches that differ by 0.8 % the test is over by then in 99.7 gates of 100.
@@ -88,6 +91,8 @@ def log_likelihood_ratio(difference: float, se: float, dof: float, tolerance: To
 
 
 def _verdict(slower: float, faster: float, launches: int) -> Verdict | None:
+    if launches < LEAST_LAUNCHES:
+        return None
     if slower >= UPPER:
         return Verdict.REGRESSION
     if slower > LOWER:

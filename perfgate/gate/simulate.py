@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from perfgate.gate.screen import SCREEN_CONFIDENCE
-from perfgate.gate.sequential import BUDGET, IMPROVEMENT_LAUNCHES, LOWER, UPPER
+from perfgate.gate.sequential import BUDGET, IMPROVEMENT_LAUNCHES, LEAST_LAUNCHES, LOWER, UPPER
 from perfgate.gate.spread import DAYS, DOF_CAP, LAUNCH_CV, LAUNCH_DOF, RUN_CV, RUNS
 from perfgate.records import Record, Tolerance
 
@@ -89,9 +89,9 @@ def sequential(base: Any, head: Any, cv: Any, prior_dof: Any, plan: Plan) -> tup
         wait = passed & (faster > 0) & (faster < UPPER) & (launches < IMPROVEMENT_LAUNCHES)
         code = np.where(passed, np.where(faster >= UPPER, IMPROVEMENT, PASS), INCONCLUSIVE)
         code = np.where(slower >= UPPER, REGRESSION, code)
-        done = (code != INCONCLUSIVE) & ~wait
+        done = (code != INCONCLUSIVE) & ~wait & (launches >= LEAST_LAUNCHES)
         # At the end a head that may be faster is no slower all the same.
-        done |= passed if launches + STEP > base.shape[1] else False
+        done |= passed & (launches >= LEAST_LAUNCHES) & (launches + STEP > base.shape[1])
         verdict[open_[done]], taken[open_[done]] = code[done], launches
         open_ = open_[~done]
     return verdict, taken

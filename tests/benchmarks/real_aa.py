@@ -35,7 +35,7 @@ import numpy as np
 
 from perfgate.errors import CaseError
 from perfgate.gate.power import upper_bound
-from perfgate.gate.sequential import BUDGET, LOWER, Decision, blocks, decide_next
+from perfgate.gate.sequential import BUDGET, LEAST_LAUNCHES, LOWER, Decision, blocks, decide_next
 from perfgate.gate.simulate import INCONCLUSIVE, REGRESSION, STEP, Plan, sequential
 from perfgate.gate.spread import Spread, spread_of
 from perfgate.gate.statistics import interval
@@ -122,10 +122,11 @@ def hold(name: str, sides: dict[str, EngineTarget], options: argparse.Namespace,
         if decision.verdict or len(medians["base"]) >= options.budget:
             break
     seconds = time.monotonic() - started
-    common.say(f"{name}: {verdict_of(decision)} {decision.ratio.estimate:.4f} after {seconds:.0f} s")
+    verdict = verdict_of(decision, len(medians["base"]))
+    common.say(f"{name}: {verdict} {decision.ratio.estimate:.4f} after {seconds:.0f} s")
     return {
         "head_name": name,
-        "verdict": verdict_of(decision),
+        "verdict": verdict,
         "ratio": decision.ratio.estimate,
         "low": decision.ratio.low,
         "high": decision.ratio.high,
@@ -147,10 +148,11 @@ def _protocol(options: argparse.Namespace) -> Protocol:
     )
 
 
-def verdict_of(decision: Decision) -> str:
+def verdict_of(decision: Decision, launches: int) -> str:
     """As the gate says it at the end of its budget."""
     if decision.verdict is None:
-        return "PASS" if decision.log_likelihood <= LOWER else "INCONCLUSIVE"
+        passed = decision.log_likelihood <= LOWER and launches >= LEAST_LAUNCHES
+        return "PASS" if passed else "INCONCLUSIVE"
     return decision.verdict.value
 
 
@@ -222,7 +224,7 @@ def replayed(gate: Body, tolerance: Tolerance, spread: Spread) -> str:
         decision = decide_next(gate["base_ns"][:count], gate["head_ns"][:count], tolerance, spread)
         if decision.verdict:
             break
-    return verdict_of(decision) if decision else "INCONCLUSIVE"
+    return verdict_of(decision, count) if decision else "INCONCLUSIVE"
 
 
 def overall(logs: Sequence[Any]) -> Body:

@@ -15,6 +15,7 @@
 | a drift of 1 % an hour over both sides | PASS |
 | a drift of 1 % within the confirmation | PASS |
 | a throughput that is lower, and one that is higher | REGRESSION; IMPROVEMENT |
+| both launches of head in the middle of one block disturbed | no REGRESSION by that block alone |
 | 500 unchanged cases at once | no red |
 """
 
@@ -210,6 +211,15 @@ def test_throughput_is_better_when_it_is_higher(factor: float, verdict: Verdict,
     assert found["throughput_qps"] is metric
     assert judgement.verdict is verdict
     assert (judgement.code == "metric/throughput_qps") is (verdict is Verdict.REGRESSION)
+
+
+@pytest.mark.parametrize("factor", [1.1, 2.0, 10.0])
+def test_one_disturbance_within_a_block_is_no_regression(factor: float) -> None:
+    """ABBA: head's two launches follow each other. What comes after them is as it was."""
+    one = confirmed(launches(steady(2)), launches(steady(2, factor * FAST, seed=2)))
+    assert one.verdict is Verdict.INCONCLUSIVE
+    later = [*steady(2, factor * FAST, seed=2), *steady(4, seed=3)]
+    assert confirmed(launches(steady(6)), launches(later)).verdict is not Verdict.REGRESSION
 
 
 def test_500_unchanged_cases_at_once_have_no_red_among_them() -> None:

@@ -196,6 +196,19 @@ def test_no_valid_fresh_launch_of_head_is_invalid() -> None:
     assert judgement.verdict is Verdict.INVALID
 
 
+def test_no_valid_fresh_launch_of_base_is_invalid() -> None:
+    judgement = fresh_judgement(measured(*EIGHT, invalid="a neighbour"), scaled(1.0))
+    assert judgement.verdict is Verdict.INVALID
+    assert "base" in judgement.reason
+    assert "a neighbour" in judgement.reason
+
+
+def test_the_reason_says_what_the_test_weighed() -> None:
+    slower = fresh_judgement(scaled(1.0), scaled(1.1))
+    assert "1,000,000 times likelier 2 % slower or more" in slower.reason
+    assert "times likelier 0.5 % slower or less" in fresh_judgement(scaled(1.0), scaled(1.0)).reason
+
+
 def clocked(mhz: int, count: int = 4) -> list[Launch]:
     telemetry = Telemetry(sm_clock_mhz=(mhz,))
     return [msgspec.structs.replace(launch(1_000_000), telemetry=telemetry) for _ in range(count)]
