@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -57,3 +59,33 @@ def test_a_base_that_is_asked_for_and_not_there_is_a_usage_error(repository: Rep
     assert done.returncode == 2
     assert "no such commit: v9.9" in done.stderr
     assert "fetch-depth: 0" in done.stderr
+
+
+def test_an_interrupt_in_the_middle_of_a_confirmation_leaves_no_worktree(repository: Repository) -> None:
+    repository.branch("change")
+    repository.slow_down()
+    repository.commit("deeper")
+    process = repository.start("run", "--duration-ms", "1500")
+    deadline = time.monotonic() + 60
+    while "base and head in turn" not in repository.log.read_text():
+        assert process.poll() is None, repository.log.read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 3
+    assert "Traceback" not in repository.log.read_text()
+    assert len(repository.git("worktree", "list").splitlines()) == 1
+    assert repository.verdicts()[repository.CASE] == "INVALID"
+
+
+def test_in_a_shallow_clone_the_stored_launches_have_to_do_and_it_is_said(repository: Repository) -> None:
+    repository.slow_down()
+    repository.commit("deeper")
+    clone = type(repository)(repository.root.parent / "clone")
+    repository.git("clone", "-q", "--depth", "1", f"file://{repository.root}", str(clone.root))
+    done = clone("run", *repository.WIDE)
+    assert done.returncode == 1, done.stdout + done.stderr
+    judgement = judged(clone)["judgement"]
+    assert judgement["verdict"] == "REGRESSION"
+    assert "too shallow" in judgement["reason"]
+    assert judgement["confirmation"]["base_launches"] == 0

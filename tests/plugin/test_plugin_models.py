@@ -58,7 +58,8 @@ def test_remeasure_measures_an_unchanged_tree_and_passes(project: Project, gate:
     result = gate("--perfgate-remeasure")
     assert result.ret == 0
     assert project.verdicts()["tinyconv/fp32/b1"] in ("PASS", "IMPROVEMENT")
-    assert project.started("perfgate.measure.launch") == 2
+    # Two for the screen; on a noisy machine a suspect, better or worse, is launched again.
+    assert project.started("perfgate.measure.launch") >= 2
 
 
 def test_items_are_named_by_spec_and_case_and_collecting_measures_nothing(
