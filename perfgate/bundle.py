@@ -25,7 +25,7 @@ from perfgate.records import (
     Record,
     RunResult,
 )
-from perfgate.spec.graph import Graph, GraphInput
+from perfgate.spec.graph import Graph, GraphInput, read_external_files
 from perfgate.spec.model import ModelSpec
 from perfgate.spec.source import script_files
 from perfgate.trtexec import build_and_run, parse_version, shell_line
@@ -153,14 +153,19 @@ class Bundle:
         self._text(f"{side}/generate.py", _generate(side, model))
 
     def _weights(self, side: str, onnx: Path) -> None:
-        data = onnx.read_bytes()
-        if self._scrub.finds(data):
-            raise RefusedError(
-                f"{side}'s ONNX file holds a path, host name or secret of this machine",
-                where="--include-weights",
-                fix="export the model without doc strings, or leave the weights out",
-            )
-        self._files[f"{side}/{side}.onnx"] = data
+        # External data keeps its name, which the ONNX file refers to.
+        files = {f"{side}.onnx": onnx} | {
+            path.relative_to(onnx.parent).as_posix(): path for path in read_external_files(onnx)
+        }
+        for name, path in files.items():
+            data = path.read_bytes()
+            if self._scrub.finds(data):
+                raise RefusedError(
+                    f"{side}'s model holds a path, host name or secret of this machine, in {name}",
+                    where="--include-weights",
+                    fix="export the model without doc strings, or leave the weights out",
+                )
+            self._files[f"{side}/{name}"] = data
 
     @staticmethod
     def _versions(recipe: Recipe) -> str:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 _SECRET_NAME = re.compile(r"TOKEN|SECRET|KEY|PASS|AUTH|CRED|COOKIE|WEBHOOK|DSN|PRIVATE|SIGN", re.I)
 _LEAST_SECRET, _LEAST_VALUE = 4, 12
+# Host names that name nobody, and are words of the records.
+_NO_NAMES = {"", "localhost", "gpu", "cpu", "host", "node", "model", "base", "head", "vm", "runner"}
 # What goes on behind the beginning of a path.
 _REST = r"(?:/[^\s\"'<>|:,;`)\]]*)?"
 # What secrets and places look like, whoever they belong to.
@@ -62,7 +64,7 @@ class Scrubber:
             for path in {str(place), str(place.absolute()), str(place.resolve())}:
                 if len(path) > 1:
                     known[path] = "<path>"
-        for name in {host, host.split(".")[0]} - {"", "localhost"}:
+        for name in {host, host.split(".")[0]} - _NO_NAMES:
             known[name] = "<host>"
         # The longest first: a folder's name may begin with another's.
         self._known = sorted(known.items(), key=lambda item: -len(item[0]))

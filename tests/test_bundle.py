@@ -217,7 +217,7 @@ def test_the_same_run_makes_the_same_bytes() -> None:
 def test_the_generator_runs_elsewhere(tmp_path: Path) -> None:
     bundle().extractall(tmp_path)
     side = tmp_path / "perfgate-bundle" / "head"
-    command = [sys.executable, "-I", "generate.py"]
+    command = [sys.executable, "-I", "-B", "generate.py"]  # no stale bytecode of the first run
     done = subprocess.run(command, cwd=side, capture_output=True, text=True, timeout=30)
     assert done.returncode == 0, done.stderr
     assert hashlib.sha256((side / "head.onnx").read_bytes()).hexdigest() == MADE
@@ -235,13 +235,20 @@ def test_a_generator_with_a_secret_is_left_out_and_said_so() -> None:
 
 
 def test_weights_only_when_asked_for(tmp_path: Path) -> None:
+    import onnx
+    from onnx import TensorProto, helper
+
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "net", value[:1], value[1:])
+    net = helper.make_model(graph)
     file = tmp_path / "net.onnx"
-    file.write_bytes(b"weights")
+    onnx.save(net, str(file))
     head = msgspec.structs.replace(model(), onnx=str(file))
     assert not any(name.endswith(".onnx") for name in bundle({"head": head}).namelist())
     archive = bundle({"head": head}, include_weights=True)
-    assert archive.read("perfgate-bundle/head/head.onnx") == b"weights"
-    file.write_bytes(b"doc: /home/ada/projects")
+    assert archive.read("perfgate-bundle/head/head.onnx") == file.read_bytes()
+    net.doc_string = "exported from /home/ada/projects"
+    onnx.save(net, str(file))
     with pytest.raises(RefusedError, match="--include-weights"):
         bundle({"head": head}, include_weights=True)
 

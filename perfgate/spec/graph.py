@@ -105,6 +105,13 @@ def external_files(folder: Path, model: Any) -> list[Path]:
     return files
 
 
+def read_external_files(path: Path) -> list[Path]:
+    """The external data of an ONNX file. Raises `SpecError` for data that leaves the model's folder."""
+    import onnx
+
+    return external_files(path.parent, onnx.load(str(path), load_external_data=False))
+
+
 def _prefixes(path: Path) -> list[Path]:
     return [Path(*path.parts[: count + 1]) for count in range(len(path.parts))]
 

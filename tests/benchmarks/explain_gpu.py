@@ -259,7 +259,7 @@ def run(options: argparse.Namespace, folder: Path) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     common.add_common(parser, "explain-out")
     parser.add_argument("--precision", default="fp16", help="default: %(default)s")
     parser.add_argument("--shape", default="b=8", help="default: %(default)s")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Literal, NamedTuple
 
 from perfgate.engine.tensorrt import Layer
@@ -223,7 +223,3 @@ def _pair(
             rest.append(layer)
     taken = {id(other) for _, other in pairs}
     return rest, [layer for layer in right if id(layer) not in taken], pairs
-
-
-def all_names(layers: Iterable[Layer]) -> set[str]:
-    return {layer.name for layer in layers}

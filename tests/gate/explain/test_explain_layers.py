@@ -199,6 +199,28 @@ def test_without_times_layers_are_still_compared() -> None:
     assert "no profiler here" in "".join(found.unseen)
 
 
+def test_layers_are_matched_through_the_graphs_pairs_where_names_were_counted_anew() -> None:
+    import re
+
+    from perfgate.gate.explain.layer_groups import Names, group_layers
+
+    def renamed(text: str) -> str:
+        return re.sub(r"(?<![A-Za-z])n(\d+)", lambda found: f"n{int(found[1]) + 1}", text)
+
+    x0 = engine("x0")
+    head = tuple(
+        msgspec.structs.replace(
+            layer, name=renamed(layer.name), onnx_nodes=tuple(map(renamed, layer.onnx_nodes))
+        )
+        for layer in x0
+    )
+    pairs = {f"n{i}": f"n{i + 1}" for i in range(176)}
+    found = group_layers(x0, head, Names(pairs, frozenset(), frozenset()))
+    assert {(len(group.base), len(group.head), group.kind) for group in found} == {(1, 1, "same")}
+    by_name = group_layers(x0, head, Names({}, frozenset(), frozenset()))
+    assert {group.kind for group in by_name} != {"same"}
+
+
 def test_opaque_blocks_are_said_to_be_opaque() -> None:
     block = Layer(name="{ForeignNode[a...b]}", type="Myelin", onnx_nodes=("a", "b"))
     found = explain_case(CASE, Side(facts=facts((block,))), Side(facts=facts((block,))))
