@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # system has is installed again.
 SYSTEM := $(shell $(PYTHON) -c "import tensorrt" 2>/dev/null && echo --system-site-packages)
 # ONNX Runtime converts graphs and gives the reference answers, also where TensorRT runs them.
-EXTRAS := $(shell $(PYTHON) -c "import onnxruntime" 2>/dev/null || echo cpu)
+EXTRAS := $(if $(SYSTEM),$(shell $(PYTHON) -c "import onnxruntime" 2>/dev/null || echo cpu),cpu)
 PYTEST ?= $(BIN)/python -m pytest
 
 .PHONY: help gate test lint format clean
