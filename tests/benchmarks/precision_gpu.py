@@ -66,6 +66,8 @@ precisions = ["fp16"]
 onnx = "hot.onnx"
 [precision]
 islands = {islands}
+[accuracy.sqnr_db]
+fp16 = 45
 """
 
 
