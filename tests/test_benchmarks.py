@@ -32,8 +32,7 @@ from perfgate.spec.cases import expand
 from perfgate.spec.model import read_spec
 
 FOLDER = Path(__file__).resolve().parent / "benchmarks"
-SCRIPTS = ("levels", "overhead", "identity", "second_run", "open_loop")
-SCRIPTS = ("levels", "overhead", "identity", "second_run", "explain_gpu")
+SCRIPTS = ("levels", "overhead", "identity", "second_run", "open_loop", "explain_gpu")
 
 
 def draw_tree(counts: tuple[int, ...], spreads: tuple[float, ...], seed: int) -> Any:

@@ -36,7 +36,7 @@ from perfgate.errors import PerfgateError
 from perfgate.files import record_json, write_text
 
 KIT_SAMPLES = 48
-_STEP_S = 240
+_STEP_S = 180
 _SETTINGS = "[tool.perfgate]\nlaunches = {launches}\nduration_ms = 300\nforeign_cpu_limit = 1.0\n"
 _KIT_SPEC = """schema = "perfgate-trt/model/v1"
 name = "ocr"
@@ -66,6 +66,8 @@ precisions = ["fp16"]
 onnx = "hot.onnx"
 [precision]
 islands = {islands}
+[accuracy.sqnr_db]
+fp16 = 45
 """
 
 
@@ -105,7 +107,7 @@ def steps(root: Path, kit: Path | None) -> Iterator[tuple[str, Path, str]]:
         shutil.copy(common.ROOT / "models" / name, root)
     text = (common.ROOT / "models/resnet50.toml").read_text()
     for pattern, value in (
-        (r"^precisions = .*$", 'precisions = ["fp16", "int8", "int8+fp16"]'),
+        (r"^precisions = .*$", 'precisions = ["fp16", "int8+fp16"]'),
         (r"^measure = .*$", "measure = [8]"),
     ):
         text = re.sub(pattern, value, text, flags=re.MULTILINE)
@@ -172,7 +174,8 @@ def run_step(spec: Path, options: argparse.Namespace) -> dict[str, Any]:
         )
         code, said = done.returncode, done.stderr[-3000:]
     except subprocess.TimeoutExpired as error:
-        code, said = -1, f"stopped after {_STEP_S} s\n{str(error.stderr or '')[-3000:]}"
+        tail = (error.stderr or b"").decode(errors="replace")[-3000:]  # bytes, whatever `text` says
+        code, said = -1, f"stopped after {_STEP_S} s\n{tail}"
     file = out / "results.json"
     cases = json.loads(file.read_text())["cases"] if file.is_file() else []
     return {
@@ -212,9 +215,9 @@ def met(name: str, wanted: str, step: dict[str, Any]) -> bool:
     if wanted == "wrong":
         return bool(rows) and all(row["verdict"] == "ERROR" and "hot_conv" in row["reason"] for row in rows)
     right = bool(rows) and all(row["verdict"] == "NEW" and not row["unmet"] for row in rows)
-    # The share of layers is TensorRT's; ONNX Runtime knows that of weights alone.
+    # The share of layers is TensorRT's; ONNX Runtime knows that of weights alone, and makes them uint8.
     int8 = [row for row in rows if "/int8" in row["case"]]
-    return right and all(row["layers"].get("int8", 0) > 0 for row in int8)
+    return right and all(row["layers"].get("int8", 0) + row["layers"].get("uint8", 0) > 0 for row in int8)
 
 
 def main() -> int:

@@ -17,7 +17,8 @@ FLOAT, HALF, INT32 = "float", "half", "int32"
 
 class FakeLayer:
     def __init__(self, name: str, kind: str = "conv", dtype: str = HALF) -> None:
-        self.name, self.type, self.precision = name, kind, None
+        self.name, self.type = name, kind
+        self.precision: str | None = None
         self.num_outputs, self.output = 1, SimpleNamespace(dtype=dtype)
         self.types: dict[int, str] = {}
 

@@ -60,7 +60,7 @@ def gated(root: Path, precisions: list[str], *, spread: float, more: str = "") -
     (root / "models/net.toml").write_text(
         f'schema = "perfgate-trt/model/v1"\nname = "net"\nprecisions = {json.dumps(precisions)}\n'
         '[source]\nonnx = "net.onnx"\n[dims.b]\nmin = 1\nopt = 4\nmax = 4\nmeasure = [4]\n'
-        f"[accuracy]\nsamples = 8\n{more}"
+        f"[accuracy]\nsamples = 8\nsqnr_db = {{ fp16 = 45 }}\n{more}"
     )
     (root / "pyproject.toml").write_text("[tool.perfgate]\nlaunches = 1\nduration_ms = 50\nwarmup_ms = 10\n")
     done = subprocess.run(
@@ -85,7 +85,7 @@ def test_int8_layers_are_realised_and_answers_are_right(tmp_path: Path) -> None:
         assert not engine.get("unmet")
         assert found[precision]["accuracy"]["outputs"][0]["sqnr_db"] > 25
     assert found["fp16"]["outcome"]["engine"]["precision_share"].get("fp16", 0) > 0
-    assert found["fp16"]["accuracy"]["outputs"][0]["sqnr_db"] > 55
+    assert found["fp16"]["accuracy"]["outputs"][0]["sqnr_db"] > 45
 
 
 def test_an_overflow_is_caught_and_its_layer_named(tmp_path: Path) -> None:
