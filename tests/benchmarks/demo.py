@@ -4,7 +4,8 @@
 
 Makes `results.json` from the baselines in `baselines/nvidia-h200`: what a run on that machine writes where no
 model changed. Every number in it is a stored one, every case is UNCHANGED by the gate's own judgement. Beside
-it, `report.html` and `report.zh-CN.html`, and `comment.md` as a pull request would show it.
+it, `report.html` and `report.zh-CN.html`, and `comment.md` as a pull request would show it; and the business
+case as `value.html`, `value.zh-CN.html`, Markdown, CSV and JSON (`demo_value.py`).
 `make demo` runs this.
 """
 
@@ -14,6 +15,7 @@ import argparse
 from pathlib import Path
 
 import common
+from demo_value import business_files, stored_case
 
 from perfgate.errors import DataError
 from perfgate.files import record_json, write_text
@@ -93,6 +95,7 @@ def main() -> None:
         "report.html": render(run, "html"),
         "report.zh-CN.html": render(run, "html", "zh-CN"),
         "comment.md": render(run, "markdown"),
+        **business_files(stored_case()),
     }
     for name, text in files.items():
         write_text(out / name, text)

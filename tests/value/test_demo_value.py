@@ -1,0 +1,51 @@
+"""The business half of `make demo`: stored stacks where they are there, the given example where not."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+
+import demo_value
+from business_runs import DATA, EAGER, ENGINE, measured_run
+
+from perfgate.children import package_environment
+from perfgate.files import record_json
+
+
+def test_without_stored_stacks_it_is_the_given_example(tmp_path: Path) -> None:
+    for name in ("example.toml", "demo.toml"):
+        shutil.copy(DATA / name, tmp_path)
+    case = demo_value.stored_case(tmp_path)
+    assert case.original.source == "given" and case.device == "Tesla T4"
+
+
+def test_stored_stacks_are_the_case(tmp_path: Path) -> None:
+    shutil.copy(DATA / "demo.toml", tmp_path)
+    (tmp_path / "h200").mkdir()
+    runs = (
+        measured_run("torch", EAGER),
+        measured_run("tensorrt", ENGINE, precision="fp16", number=2),
+    )
+    for name, run in zip(demo_value.STACKS, runs, strict=True):
+        (tmp_path / "h200" / name).write_text(record_json(run))
+    case = demo_value.stored_case(tmp_path)
+    assert case.tensorrt.source == "measured" and case.device == "NVIDIA H200"
+    assert case.terms.inputs.load.peak_per_s == 400_000 and case.saving_month is not None
+
+
+def test_the_command_writes_every_form(tmp_path: Path) -> None:
+    script = Path(demo_value.__file__)
+    done = subprocess.run(
+        [sys.executable, str(script), "--out", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=package_environment(),
+    )
+    assert done.returncode == 0, done.stderr
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written == {"value.html", "value.zh-CN.html", "value.md", "value.csv", "value.json"}
