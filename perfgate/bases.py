@@ -137,16 +137,26 @@ class Bases:
         return BaseEngine(job=self._job(result.case, mode, kept, folder), notes=(note,))
 
     def _rebuilt(self, result: CaseResult, stored: Stored, mode: Mode, base: Commit) -> BaseEngine | str:
-        place = self._place(base.sha)
+        found = self.of_commit(result, mode, base)
+        if isinstance(found, str):
+            return self._stored_engine(result, stored, mode, found)
+        return found
+
+    def of_commit(
+        self, result: CaseResult, mode: Mode, base: Commit, place: Path | None = None
+    ) -> BaseEngine | str:
+        """The engine of a case as a commit has it, or as the files at `place` have it; or why it has none.
+
+        Raises `PerfgateError` where it cannot be built.
+        """
+        place = place or self._place(base.sha)
         path = place / result.case.source
         if not path.is_file():
-            return self._stored_engine(
-                result, stored, mode, f"base {base.sha[:12]} has no {result.case.source}"
-            )
+            return f"base {base.sha[:12]} has no {result.case.source}"
         spec = read_spec(path)
         case = next((one for one in self._cases(spec) if one.id == result.case.id), None)
         if case is None:
-            return self._stored_engine(result, stored, mode, f"base {base.sha[:12]} does not make this case")
+            return f"base {base.sha[:12]} does not make this case"
         settings = msgspec.structs.replace(
             self._shop.settings,
             root=str(place),
@@ -158,6 +168,7 @@ class Bases:
         described, request = preparation.one_case(spec, case)
         built = self._engines.get(request, timeout_s=settings.build_timeout_s)
         job = self._job(case, mode, built, str(spec.folder.resolve()))
+        stored = self._shop.baselines.cases.get(result.case.id)
         return BaseEngine(
             job=job,
             commit=base,
@@ -181,10 +192,11 @@ class Bases:
         return Job(case_id=case.id, target=target, protocol=self._shop.protocol, engine=engine[1])
 
 
-def _notes(head: CaseResult, base: CaseResult, stored: Stored, facts: EngineFacts) -> tuple[str, ...]:
+def _notes(head: CaseResult, base: CaseResult, stored: Stored | None, facts: EngineFacts) -> tuple[str, ...]:
     notes = []
-    same_model = bool(base.recipe) and base.case_digest == stored.case.case_digest
-    if not same_model:
+    if stored is None:
+        pass  # nothing is promoted that base could be held against
+    elif base.case_digest != stored.case.case_digest:
         notes.append("base's model or recipe is not the one that the baseline was promoted from")
     elif stored.case.engine_digest and stored.case.engine_digest != facts.digest:
         notes.append(

@@ -23,6 +23,7 @@ import msgspec
 
 from perfgate.errors import CaseError, DataError, InfrastructureError, PerfgateError
 from perfgate.files import read_bytes, write_bytes
+from perfgate.interpreter import HERE, Interpreter
 from perfgate.records import Record
 
 T = TypeVar("T")
@@ -63,9 +64,7 @@ _KEPT = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "LANG", "LC_ALL", "TZ", "SYSTE
 
 def package_environment() -> dict[str, str]:
     """Our environment, with this very perfgate importable in a child (also from a plain checkout)."""
-    root = str(Path(__file__).resolve().parent.parent)
-    path = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{path}" if path else root}
+    return HERE.environment()
 
 
 def scrubbed_environment(*, home: Path) -> dict[str, str]:
@@ -81,9 +80,15 @@ def scrubbed_environment(*, home: Path) -> dict[str, str]:
 
 
 def call_child(
-    module: str, request: Record, result: type[T], *, timeout_s: float, env: Mapping[str, str] | None = None
+    module: str,
+    request: Record,
+    result: type[T],
+    *,
+    timeout_s: float,
+    env: Mapping[str, str] | None = None,
+    python: Interpreter = HERE,
 ) -> T:
-    """Run one request in a fresh process and return its result.
+    """Run one request in a fresh process, of `python`, and return its result.
 
     Raises `CaseError` when the child crashes, hangs, answers garbage or reports a failure of its own, and
     `InfrastructureError` when it says that the machine is at fault.
@@ -91,11 +96,12 @@ def call_child(
     with tempfile.TemporaryDirectory(prefix="perfgate-call-") as name:
         question, answer = Path(name) / "request.json", Path(name) / "reply.json"
         question.write_bytes(msgspec.json.encode(request))
-        child = run_child(
-            [sys.executable, "-m", module, question, answer],
-            timeout_s=timeout_s,
-            env={**package_environment(), **(env or {}), _PARENT: str(os.getpid())},
-        )
+        with python.argv(module, Path(name), env or {}) as argv:
+            child = run_child(
+                [*argv, question, answer],
+                timeout_s=timeout_s,
+                env={**python.environment(), **(env or {}), _PARENT: str(os.getpid())},
+            )
         if child.failure:
             raise CaseError(f"the process {child.failure}", stderr_tail=child.stderr_tail)
         try:

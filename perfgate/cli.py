@@ -17,20 +17,21 @@ from click.exceptions import Exit
 from perfgate import __version__
 from perfgate.cli_engines import build, export, throughput
 from perfgate.cli_explain import bisect, bundle, explain
-from perfgate.cli_gate import anchor
+from perfgate.cli_gate import aa, anchor, paired_with, power
 from perfgate.cli_github import github, merge
 from perfgate.cli_history import history
 from perfgate.cli_image import image
 from perfgate.cli_precision import precision
 from perfgate.cli_publish import alert, exporter, metrics
-from perfgate.cli_trend import site, trend
+from perfgate.cli_trend import run_trends, site, trend
+from perfgate.cli_value import value
 from perfgate.errors import InfrastructureError, PerfgateError, UsageError
 from perfgate.files import FULL_DISK, check_writable, write_error
+from perfgate.report.i18n import LANGUAGES
 
 if TYPE_CHECKING:
     from perfgate.records import RunResult
     from perfgate.settings import Settings
-    from perfgate.value.table import StackTable
 
 F = TypeVar("F", bound=Callable[..., Any])
 FORMATS = ("terminal", "markdown", "html", "json", "pytest-benchmark")
@@ -94,6 +95,11 @@ def _settings_options(command: F) -> F:
     return command
 
 
+_language = click.option(
+    "--lang", "language", type=click.Choice(LANGUAGES), help="Language of the report.  [default: en]"
+)
+
+
 @cli.command()
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
 @click.option("-k", "keyword", default="", help="Only cases whose id contains this text.")
@@ -107,6 +113,9 @@ def _settings_options(command: F) -> F:
 @click.option("--lock-clocks", "lock_clocks_mhz", type=int, help="Hold the GPU's clock at so many MHz.")
 @click.option("--ignore", type=float, help="Slowdown to ignore, as a share.")
 @click.option("--catch", type=float, help="Slowdown to catch, as a share.")
+@click.option("--paired", metavar="REV", help="Build and launch REV too, or `.`, and compare with that.")
+@click.option("--base-python", metavar="P", help="With --paired: the interpreter of base.")
+@click.option("--base-image", metavar="I", help="With --paired: the container image of base.")
 @click.option(
     "--anchor", "release", metavar="TAG", help="Hold against this release: its baselines and engines."
 )
@@ -117,6 +126,7 @@ def _settings_options(command: F) -> F:
 )
 @click.option("--leg", help="This runner's name in a matrix; stated in the results for `perfgate merge`.")
 @click.option("--shard", metavar="I/N", help="Measure share I of N of the cases, stated in the results.")
+@_language
 @_settings_options
 def run(
     paths: tuple[Path, ...], keyword: str, engine: Path | None, release: str | None, **flags: Any
@@ -130,6 +140,7 @@ def run(
     from perfgate.progress import make_progress
     from perfgate.shards import read_scope, share
 
+    other = paired_with(flags)
     leg, shard = flags.pop("leg"), flags.pop("shard")
     settings = _load(flags)
     progress = make_progress()
@@ -157,9 +168,15 @@ def run(
         scope = read_scope(leg, shard, plan_ids, device=pipeline.environment.device)
         selected = share(selected, scope, lambda pair: pair[1].id)
         missing = share(missing, scope, lambda ghost: ghost.case.id)
-        result = replace(pipeline.run(selected, missing=missing, engine=engine), scope=scope)
-    written = write_outputs(result, settings.path("out"))
-    _show(result)
+        if other is None:
+            result = pipeline.run(selected, missing=missing, engine=engine)
+        else:
+            from perfgate.paired import run_paired
+
+            result = run_paired(pipeline, selected, other)
+        result = replace(result, scope=scope)
+    written = write_outputs(result, settings.path("out"), settings.language)
+    _show(result, settings.language)
     click.echo("\n".join(f"wrote {path}" for path in written), err=True)
     _leave(result)
 
@@ -173,7 +190,7 @@ def compare(base: Path, head: Path) -> None:
     from perfgate.outputs import read_results
 
     result = compare_results(read_results(base), read_results(head), results=str(head))
-    _show(result)
+    _show(result, _load({}).language)
     _leave(result)
 
 
@@ -218,45 +235,31 @@ def promote(
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Write to a file instead of the screen."
 )
-def report(results: Path, kind: str, output: Path | None) -> None:
+@_language
+@click.option("--history", "database", help="Show how each case moved, from this history. HTML only.")
+def report(results: Path, kind: str, output: Path | None, language: str | None, database: str | None) -> None:
     """Render a results file; computes nothing and needs no GPU."""
     from perfgate.files import write_text
     from perfgate.outputs import read_results
     from perfgate.report import render
 
     result = read_results(results)
-    if output is not None:
-        write_text(output, render(result, kind))
-    elif kind == "terminal":
-        _show(result)
+    spoken = language or _load({}).language
+    if database and kind != "html":
+        raise UsageError("is for HTML only", where="--history", fix="--format html, or perfgate trend")
+    if kind == "terminal" and output is None:
+        _show(result, spoken)
+        return
+    if database:
+        from perfgate.report import html
+
+        text = html.render(result, spoken, run_trends(result, database))
     else:
-        click.echo(render(result, kind), nl=False)
-
-
-@cli.command()
-@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--format",
-    "kind",
-    type=click.Choice(["terminal", "markdown", "json"]),
-    default="terminal",
-    show_default=True,
-)
-def value(results: tuple[Path, ...], kind: str) -> None:
-    """Set stacks side by side: the first RESULTS file is the original, such as PyTorch. Measures nothing."""
-    from perfgate.outputs import read_results
-    from perfgate.value.stacks import compare_stacks
-
-    if len(results) < 2:
-        raise UsageError("needs two results files or more", where="perfgate value", fix="the original first")
-    table = compare_stacks([read_results(path) for path in results])
-    _show_stacks(table, kind)
-    if not table.rows:
-        raise UsageError(
-            "nothing in these files can be compared; the reasons are above",
-            where=", ".join(map(str, results)),
-            fix="measure the same models, inputs and shapes on one device, on a GPU with --mode …+transfers",
-        )
+        text = render(result, kind, spoken)
+    if output is not None:
+        write_text(output, text)
+    else:
+        click.echo(text, nl=False)
 
 
 @cli.command()
@@ -294,6 +297,7 @@ def schema(kind: str) -> None:
 
 
 for _command in (
+    aa,
     alert,
     anchor,
     bisect,
@@ -306,10 +310,12 @@ for _command in (
     image,
     merge,
     metrics,
+    power,
     precision,
     site,
     throughput,
     trend,
+    value,
 ):
     cli.add_command(_command)
 cli.add_command(export)
@@ -321,24 +327,12 @@ def _load(flags: dict[str, Any]) -> Settings:
     return load_settings(flags, start=Path.cwd())
 
 
-def _show(result: RunResult) -> None:
+def _show(result: RunResult, language: str) -> None:
     from rich.console import Console
 
     from perfgate.report.terminal import print_result
 
-    print_result(result, Console())
-
-
-def _show_stacks(table: StackTable, kind: str) -> None:
-    from rich.console import Console
-
-    from perfgate.files import record_json
-    from perfgate.report import value_markdown, value_terminal
-
-    if kind == "terminal":
-        value_terminal.print_stacks(table, Console())
-    else:
-        click.echo(record_json(table) if kind == "json" else value_markdown.render(table), nl=False)
+    print_result(result, Console(), language)
 
 
 def _leave(result: RunResult) -> None:

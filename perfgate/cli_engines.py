@@ -25,7 +25,7 @@ def build(case: str, **flags: Any) -> None:
     from perfgate.progress import make_progress
 
     with make_progress() as progress:
-        pipeline, selected = _pipeline(case, progress, flags)
+        pipeline, selected = pipeline_of(case, progress, flags)
         engine, facts, _ = pipeline.build(selected)
     state = "from the cache" if facts.cached else f"built in {facts.build_ns / 1e9:.1f} s"
     click.echo(f"{case}: {state}")
@@ -57,7 +57,7 @@ def export(case: str, folder: Path, results: Path | None, allow_red: bool, **fla
     from perfgate.progress import make_progress
 
     with make_progress() as progress:
-        pipeline, selected = _pipeline(case, progress, flags)
+        pipeline, selected = pipeline_of(case, progress, flags)
         run = read_results(results or pipeline.settings.path("out") / RESULTS_NAME)
         gated = next((one for one in run.cases if one.case.id == case), None)
         if gated is None or gated.judgement is None:
@@ -88,7 +88,7 @@ def throughput(case: str, most: int, **flags: Any) -> None:
     from perfgate.progress import make_progress
 
     with make_progress() as progress:
-        pipeline, selected = _pipeline(case, progress, flags)
+        pipeline, selected = pipeline_of(case, progress, flags)
         spread = stream_modes(selected[1], most)
         if refused := next(filter(None, map(pipeline.backend.refuses, spread)), None):
             raise UsageError(refused, where=case, fix="--most 1, or a backend with streams")
@@ -100,7 +100,7 @@ def throughput(case: str, most: int, **flags: Any) -> None:
     click.echo(f"best: {best(rates).streams} streams, {best(rates).items_per_s:,.0f} items a second")
 
 
-def _pipeline(case: str, progress: Any, flags: dict[str, Any]) -> tuple[Pipeline, tuple[ModelSpec, Case]]:
+def pipeline_of(case: str, progress: Any, flags: dict[str, Any]) -> tuple[Pipeline, tuple[ModelSpec, Case]]:
     from perfgate.pipeline import Pipeline
     from perfgate.settings import load_settings
 

@@ -15,6 +15,7 @@ from perfgate.errors import UsageError
 if TYPE_CHECKING:
     from perfgate.history.store import History
     from perfgate.history.trend import Trend
+    from perfgate.records import RunResult
     from perfgate.report.trend_view import CaseTrend
 
 DATABASE = ".perfgate/history.sqlite"
@@ -76,6 +77,15 @@ def site(folder: Path, title: str, database: str | None, **selection: Any) -> No
         write_text(folder / name, text)
         count += 1
     click.echo(f"wrote {count} files; open {folder / 'index.html'}")
+
+
+def run_trends(result: RunResult, database: str) -> dict[str, CaseTrend]:
+    """The latency of a run's cases in the history, on the run's device, by case."""
+    with _open(database) as history:
+        stored = set(history.case_ids())
+        cases = tuple(case.case.id for case in result.cases if case.case.id in stored)
+        views = _views(history, cases, {}) if cases else ()
+        return {one.case: one for one in views if one.device == result.environment.device}
 
 
 def _open(database: str | None) -> History:

@@ -5,14 +5,12 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
 
 import msgspec
 
 from perfgate.bases import BaseEngine, Bases
-from perfgate.errors import CaseError
 from perfgate.gate.baselines import Baselines, Stored, days_of, runs_of
-from perfgate.gate.evidence import NONE, Evidence, Fresh
+from perfgate.gate.evidence import NONE, Evidence
 from perfgate.gate.judge import judge, kind_of
 from perfgate.gate.screen import screen, worth_screening
 from perfgate.gate.spread import Spread, spread_of
@@ -33,7 +31,7 @@ from perfgate.records import (
     Record,
     Verdict,
 )
-from perfgate.trial import Terms, Trial
+from perfgate.trial import Terms, Trial, hold
 
 _SUSPECT = (Verdict.REGRESSION, Verdict.INCONCLUSIVE, Verdict.IMPROVEMENT)
 
@@ -242,29 +240,12 @@ class Measuring:
         seed = zlib.crc32(f"{self._court.run_id} {job.case_id}".encode())
         terms = Terms(tolerance=case.case.tolerance, spread=spread, budget=self._court.budget, seed=seed)
         trial = Trial(job, base, terms, self._one)
-        try:
-            sides, decision = trial.run(lambda note: self._progress.step(job.case_id, note))
-        except CaseError as error:
-            if trial.failed_side == "base":
-                return None, error.what
-            kind: Literal["capture", "launch"] = "capture" if error.kind == "GraphCaptureError" else "launch"
-            return Failed(stage=kind, reason=error.what, stderr_tail=error.stderr_tail), NONE
-        shown = (*sides.invalid, *trial.shown)[:1000]
-        if decision is None:
-            # The machine's doing: no verdict rests on launches that were never all valid.
-            return Measured(engine=job.engine, launches=sides.invalid, screen=earlier), NONE
-        outcome = Measured(
-            engine=job.engine,
-            launches=sides.head,
-            screen=earlier,
-            mode=first.mode if isinstance(first, Measured) else None,
-            base_launches=sides.base,
-            shown=shown,
-        )
-        fresh = Fresh(
-            base=sides.base, decision=decision, confirmation=trial.record(sides, decision), shown=shown
-        )
-        return outcome, Evidence(spread=spread, fresh=fresh)
+        outcome, fresh = hold(trial, job, earlier, lambda note: self._progress.step(job.case_id, note))
+        if isinstance(fresh, str):
+            return None, fresh
+        if isinstance(outcome, Measured) and isinstance(first, Measured):
+            outcome = msgspec.structs.replace(outcome, mode=first.mode)
+        return outcome, Evidence(spread=spread, fresh=fresh) if fresh else NONE
 
 
 def without_base(judgement: Judgement, outcome: Outcome, why: str) -> Judgement:

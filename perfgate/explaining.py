@@ -10,7 +10,7 @@ from perfgate.engine.interface import LayerTimes
 from perfgate.errors import PerfgateError
 from perfgate.gate.explain import Side, explain_case
 from perfgate.measure.launch import EngineTarget
-from perfgate.measure.profile import LEAST_LOADS, LOADS, ProfileRequest, profile_sides
+from perfgate.measure.profile import LOADS, ProfileRequest, profile_sides
 from perfgate.measure.schedule import Job
 from perfgate.records import CaseResult, Environment, Explanation, Measured, Mode
 
@@ -18,32 +18,38 @@ from perfgate.records import CaseResult, Environment, Explanation, Measured, Mod
 class Explaining:
     """Explanations of one run's regressions, under its lock and while its bases are open."""
 
-    def __init__(self, bases: Bases, environment: Environment, kind: str, say: Callable[[str], None]) -> None:
+    def __init__(self, bases: Bases, environment: Environment, say: Callable[[str], None]) -> None:
         self._bases, self._environment, self._say = bases, environment, say
-        # On a CPU a load takes seconds, and what is to be told apart there is larger.
-        self._loads = LOADS if kind == "gpu" else LEAST_LOADS
 
     def all(
         self, slower: Sequence[CaseResult], jobs: Sequence[Job], onnx: Mapping[str, str]
     ) -> dict[str, Explanation]:
         """By case id; a regression whose explanation fails stays one, and it is said why."""
-        by_case = {job.case_id: job for job in jobs}
         found: dict[str, Explanation] = {}
-        for case in slower:
-            case_id = case.case.id
-            job = by_case.get(case_id)
-            if job is None or not isinstance(job.target, EngineTarget):
-                continue
-            self._say(f"{case_id}: explaining, with profiled loads")
-            try:
-                explained = self._one(case, job, job.target, onnx.get(case_id, ""))
-            except PerfgateError as error:
-                self._say(f"{case_id}: not explained: {error.what}")
-                continue
-            if explained is not None:
-                self._say(f"{case_id}: {explained.cause}")
-                found[case_id] = explained
+        by_case = {job.case_id: job for job in jobs}
+        try:
+            for case in slower:
+                job = by_case.get(case.case.id)
+                if job is None or not isinstance(job.target, EngineTarget):
+                    continue
+                explained = self._guarded(case, job, job.target, onnx.get(case.case.id, ""))
+                if explained is not None:
+                    found[case.case.id] = explained
+        except KeyboardInterrupt:
+            # The verdicts are all there: what an impatient hand ends is only their explanation.
+            self._say("interrupted: the explanations that are missing can be had by running again")
         return found
+
+    def _guarded(self, case: CaseResult, job: Job, target: EngineTarget, onnx: str) -> Explanation | None:
+        self._say(f"{case.case.id}: explaining, with profiled loads")
+        try:
+            explained = self._one(case, job, target, onnx)
+        except (PerfgateError, OSError, ValueError) as error:
+            self._say(f"{case.case.id}: not explained: {error}")
+            return None
+        if explained is not None:
+            self._say(f"{case.case.id}: {explained.cause}")
+        return explained
 
     def _one(self, case: CaseResult, job: Job, target: EngineTarget, onnx: str) -> Explanation | None:
         outcome = case.outcome
@@ -53,7 +59,7 @@ class Explaining:
         if not isinstance(base, BaseEngine) or not isinstance(base.job.target, EngineTarget):
             self._say(f"{case.case.id}: not explained: {base}")
             return None
-        take = functools.partial(take_loads, base.job.target, target, self._loads)
+        take = functools.partial(take_loads, base.job.target, target, LOADS)
         return explain_case(
             case.case,
             Side(

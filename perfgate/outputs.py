@@ -52,9 +52,9 @@ def read_results(path: Path) -> RunResult:
     return result
 
 
-def write_outputs(result: RunResult, out: Path) -> list[Path]:
+def write_outputs(result: RunResult, out: Path, language: str = "en") -> list[Path]:
     """Write `results.json` and `report.html`; returns their paths. Raises `OutputError`."""
-    files = {out / RESULTS_NAME: record_json(result), out / REPORT_NAME: render(result, "html")}
+    files = {out / RESULTS_NAME: record_json(result), out / REPORT_NAME: render(result, "html", language)}
     for path, text in files.items():
         write_text(path, text)
     return list(files)

@@ -166,7 +166,7 @@ class Pipeline:
             )
         prebuilt = None if engine is None else file_digest(engine)
         prepared, pending = self._preparation.all_cases(selected, prebuilt=prebuilt)
-        result = self._result([*prepared, *missing])
+        result = self.result_of([*prepared, *missing])
         jobs, known = self._build(pending, prebuilt=engine)
         result = self._checked(result, pending, jobs)
         outcomes = self._measure(jobs, with_outcomes(result, known))
@@ -176,7 +176,7 @@ class Pipeline:
         """Launch pytest-benchmark's tests in fresh processes; one unjudged result a test."""
         launches: dict[str, list[Launch]] = {node: [] for node in nodes}
         failure: Failed | None = None
-        with self._lock():
+        with self.lock():
             self.progress.start(self.protocol.launches)
             for _ in range(self.protocol.launches):
                 try:
@@ -204,7 +204,7 @@ class Pipeline:
             target=CallableTarget(file=str(file), function=function),
             protocol=self.protocol,
         )
-        with self._lock():
+        with self.lock():
             outcomes, interrupted = measure([job], self.progress)
         if interrupted:
             raise KeyboardInterrupt
@@ -254,10 +254,15 @@ class Pipeline:
         judgement = without_base(judgement, case.outcome, self._found.without_base.get(case.case.id, ""))
         return with_answers(judgement, case, self.baselines)
 
-    def empty_result(self) -> RunResult:
-        return self._result(())
+    def adopt(self, baselines: Baselines, found: Found) -> None:
+        """Judge by these in place of what is stored and what was measured here."""
+        self.baselines, self._found = baselines, found
 
-    def _result(self, cases: Sequence[CaseResult]) -> RunResult:
+    def empty_result(self) -> RunResult:
+        return self.result_of(())
+
+    def result_of(self, cases: Sequence[CaseResult]) -> RunResult:
+        """An unjudged run of these cases, here and now."""
         now = datetime.now(timezone.utc)
         return RunResult(
             schema=RESULTS_SCHEMA,
@@ -272,10 +277,12 @@ class Pipeline:
             cases=tuple(cases),
         )
 
-    def build(self, selected: tuple[ModelSpec, Case]) -> tuple[Path, EngineFacts, CaseResult]:
+    def build(
+        self, selected: tuple[ModelSpec, Case], engines: EngineCache | None = None
+    ) -> tuple[Path, EngineFacts, CaseResult]:
         """The engine of one case, from the cache or built now, without measuring. Raises `CaseError`."""
         result, request = self._preparation.one_case(*selected)
-        engine, facts = self._engines.get(request, timeout_s=self.settings.build_timeout_s)
+        engine, facts = (engines or self._engines).get(request, timeout_s=self.settings.build_timeout_s)
         return engine, facts, result
 
     def graphs(self, spec: ModelSpec, case: Case) -> CheckRequest | None:
@@ -325,7 +332,7 @@ class Pipeline:
         """The result with every case's accuracy, found out before its speed is measured."""
         if not jobs:
             return result
-        with self._lock():
+        with self.lock():
             found = check_answers(pending, jobs, self.settings.path("store") / "accuracy", self.progress.say)
         cases = (msgspec.structs.replace(c, accuracy=found.get(c.case.id, c.accuracy)) for c in result.cases)
         return msgspec.structs.replace(result, cases=tuple(cases))
@@ -349,14 +356,14 @@ class Pipeline:
             run_id=result.run_id,
         )
         cases = {case.case.id: case for case in result.cases}
-        with self._lock(), self._bases as bases:
+        with self.lock(), self._bases as bases:
             checkpoint = Checkpoint(result, self.settings.path("out") / RESULTS_NAME)
             measuring = Measuring(court, bases, self.progress, self.progress.say)
             self._found = measuring.run(jobs, cases, checkpoint)
             measured = with_outcomes(result, self._found.outcomes).cases
             slower = [case for case in measured if self.judge_case(case).verdict is Verdict.REGRESSION]
             if not self._found.interrupted:
-                explaining = Explaining(bases, self.environment, self.backend.kind, self.progress.say)
+                explaining = Explaining(bases, self.environment, self.progress.say)
                 self._explained = explaining.all(slower, jobs, self._onnx)
         self.interrupted = self._found.interrupted
         return self._found.outcomes
@@ -375,14 +382,14 @@ class Pipeline:
                 device=self.settings.device,
             )
             jobs.append(Job(case_id=as_mode.id, target=target, protocol=self.protocol, engine=facts))
-        with self._lock():
+        with self.lock():
             outcomes, interrupted = measure(jobs, self.progress)
         if interrupted:
             raise KeyboardInterrupt
         return [outcomes[job.case_id] for job in jobs]
 
     @contextlib.contextmanager
-    def _lock(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """One benchmark a device, over all processes of this machine; its clocks are locked where asked."""
         settings = self.settings
         name = "cpu" if self.backend.kind == "cpu" else device_uuid(settings.device)

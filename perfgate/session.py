@@ -294,7 +294,7 @@ class GateSession:
         try:
             self._run = self._gather()
             if self._run is not None:
-                write_outputs(self._run, self.settings.path("out"))
+                write_outputs(self._run, self.settings.path("out"), self.settings.language)
         except PerfgateError as error:
             self._trouble = error
         shutil.rmtree(self._shared, ignore_errors=True)
@@ -342,7 +342,7 @@ class GateSession:
             return
         from perfgate.report import render
 
-        terminalreporter.write_line(render(self._run, "terminal"))
+        terminalreporter.write_line(render(self._run, "terminal", self.settings.language))
         out = self.settings.path("out")
         terminalreporter.write_line(f"wrote {out / 'results.json'} and {out / 'report.html'}")
         if self._status == _ENVIRONMENT and set(self._codes) == {_ENVIRONMENT}:

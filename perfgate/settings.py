@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -60,6 +60,7 @@ class Settings(Record):
     require_baseline: bool = False
     remeasure: bool = False
     all_cases: bool = False
+    language: Literal["en", "zh-CN"] = "en"
     root: str = "."
 
     def path(self, name: str) -> Path:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 import msgspec
 
 from perfgate.bases import BaseEngine
+from perfgate.errors import CaseError
+from perfgate.gate.evidence import Fresh
 from perfgate.gate.outliers import settle, to_repeat
 from perfgate.gate.sequential import Decision, blocks, decide_next
 from perfgate.gate.spread import Spread
 from perfgate.measure.blocks import Blocks, Sides, repeat
 from perfgate.measure.launch import LaunchRequest
 from perfgate.measure.schedule import Job
-from perfgate.records import Confirmation, Launch, Record, Tolerance
+from perfgate.records import Confirmation, Failed, Launch, Measured, Outcome, Record, Tolerance
 
 _SIDES = ("base", "head")
 
@@ -105,3 +108,31 @@ class Trial:
             base_commit=self._base.commit.sha,
             notes=tuple(notes),
         )
+
+
+def hold(
+    trial: Trial, head: Job, earlier: tuple[Launch, ...], told: Callable[[str], None]
+) -> tuple[Outcome, Fresh | str | None]:
+    """Head's outcome after its trial, `earlier` launches kept beside it, and what the trial found.
+
+    Text in place of a finding says why base could not be launched. Without a finding it is head that could
+    not, or the machine that let no launch be valid.
+    """
+    try:
+        sides, decision = trial.run(told)
+    except CaseError as error:
+        stage: Literal["capture", "launch"] = "capture" if error.kind == "GraphCaptureError" else "launch"
+        failed = Failed(stage=stage, reason=error.what, stderr_tail=error.stderr_tail)
+        return failed, error.what if trial.failed_side == "base" else None
+    if decision is None:
+        return Measured(engine=head.engine, launches=sides.invalid, screen=earlier), None
+    shown = (*sides.invalid, *trial.shown)[:1000]
+    outcome = Measured(
+        engine=head.engine,
+        launches=sides.head,
+        screen=earlier,
+        base_launches=sides.base,
+        shown=shown,
+    )
+    record = trial.record(sides, decision)
+    return outcome, Fresh(base=sides.base, decision=decision, confirmation=record, shown=shown)

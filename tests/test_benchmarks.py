@@ -32,7 +32,7 @@ from perfgate.spec.cases import expand
 from perfgate.spec.model import read_spec
 
 FOLDER = Path(__file__).resolve().parent / "benchmarks"
-SCRIPTS = ("levels", "overhead", "identity", "second_run")
+SCRIPTS = ("levels", "overhead", "identity", "second_run", "open_loop")
 
 
 def draw_tree(counts: tuple[int, ...], spreads: tuple[float, ...], seed: int) -> Any:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-
-import pytest
 
 from perfgate.engine import get_backend
 from perfgate.engine.cache import EngineCache
@@ -17,6 +14,7 @@ from perfgate.gate.explain import Side, explain_case
 from perfgate.measure.launch import EngineTarget
 from perfgate.measure.profile import LEAST_LOADS
 from perfgate.records import Case, Mode, Recipe, Tolerance
+from perfgate.scripts import load_script
 
 MODELS = Path(__file__).parent.parent / "models"
 CASE = Case(
@@ -30,13 +28,9 @@ CASE = Case(
 )
 
 
-def built(folder: Path, repeat: int, monkeypatch: pytest.MonkeyPatch) -> tuple[Side, EngineTarget]:
-    monkeypatch.syspath_prepend(str(MODELS))
-    sys.modules.pop("tinyconv", None)
-    import tinyconv  # type: ignore[import-not-found]
-
+def built(folder: Path, repeat: int) -> tuple[Side, EngineTarget]:
     model = folder / f"tinyconv-{repeat}.onnx"
-    tinyconv.write_onnx(str(model), 0, repeat)
+    load_script(MODELS / "tinyconv.py").write_onnx(str(model), 0, repeat)
     recipe = Recipe(
         backend="onnxruntime",
         onnx_digest=file_digest(model),
@@ -49,11 +43,9 @@ def built(folder: Path, repeat: int, monkeypatch: pytest.MonkeyPatch) -> tuple[S
     return Side(engine=str(engine), onnx=str(model), facts=facts, recipe=recipe), target
 
 
-def test_planted_layers_are_found_by_profiling_for_real(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    base, base_target = built(tmp_path, 1, monkeypatch)
-    head, head_target = built(tmp_path, 4, monkeypatch)
+def test_planted_layers_are_found_by_profiling_for_real(tmp_path: Path) -> None:
+    base, base_target = built(tmp_path, 1)
+    head, head_target = built(tmp_path, 4)
     assert base.facts is not None
     nodes = {layer.name: layer.onnx_nodes for layer in unpack_layers(base.facts.layer_record).layers}
     assert nodes["middle0.relu_nchwc"] == ("middle0", "middle0.relu")

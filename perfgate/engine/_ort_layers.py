@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perfgate.engine._trt_inspect import Layer, Layers, element_type
-from perfgate.engine.interface import LayerTimes, Runner, middle_mean
+from perfgate.engine.interface import LayerTimes, Runner, faster_half_mean
 from perfgate.errors import CaseError
 from perfgate.files import read_bytes
 from perfgate.records import Tensor
@@ -52,7 +52,7 @@ def read_ort_layers(engine: Path, source: Path) -> Layers:
 
 
 def _name(name: str, operator: str, index: int) -> str:
-    return name or f"{operator}#{index}"
+    return name or f"{operator}_{index}"  # as its profile calls a node without a name
 
 
 class _Origin:
@@ -110,5 +110,5 @@ def read_profile(events: list[dict[str, Any]], queries: int) -> LayerTimes:
     if not times:
         raise CaseError("ONNX Runtime's profile holds no node")
     return LayerTimes(
-        layers_ns={name: middle_mean(found[-queries:]) for name, found in times.items()}, queries=queries
+        layers_ns={name: faster_half_mean(found[-queries:]) for name, found in times.items()}, queries=queries
     )

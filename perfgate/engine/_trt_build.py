@@ -108,7 +108,7 @@ def _build(
     config = builder.create_builder_config()
     notes += apply_options(api, config, recipe)
     if recipe.typing == "weak" and request.islands:
-        notes.append(constrain_islands(api, network, config, request.islands))
+        notes.append(constrain_islands(api, network, config, request.islands, graph.nodes))
     _add_profile(builder, config, network, shapes)
     cache, loaded, cache_notes = _load_timing_cache(api, config, request, logger)
     progress = make_progress(api)

@@ -16,16 +16,19 @@ from perfgate.errors import CaseError
 _LOWER = ("fp16", "bf16", "int8", "fp8")
 
 
-def constrain_islands(api: Api, network: Any, config: Any, islands: Sequence[str]) -> str:
-    """Demand FP32 of the layers that the parser made of these nodes. Returns a note; raises `CaseError` for
-    a node that became no layer, where nothing could be demanded."""
+def constrain_islands(
+    api: Api, network: Any, config: Any, islands: Sequence[str], nodes: Iterable[tuple[str, str]]
+) -> str:
+    """Demand FP32 of the layers that the parser made of these nodes; `nodes` are all (name, operator) of the
+    graph. Returns a note; raises `CaseError` for a node that became no layer, so that nothing is demanded."""
     flag = api.need("BuilderFlag", "OBEY_PRECISION_CONSTRAINTS", "FP32 nodes in a weakly typed network")
     config.set_flag(flag)
     float_types = (api.trt.DataType.FLOAT, api.trt.DataType.HALF)
+    others = {name for name, _ in nodes} - set(islands)
     met = set()
     for number in range(network.num_layers):
         layer = network.get_layer(number)
-        name = _island_of(layer.name, islands)
+        name = None if layer.name in others else _island_of(layer.name, islands)
         if name is None:
             continue
         met.add(name)

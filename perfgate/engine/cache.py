@@ -21,6 +21,7 @@ from perfgate.children import call_child
 from perfgate.engine.interface import BuildRequest
 from perfgate.errors import DataError
 from perfgate.files import file_digest, read_record, record_json, write_error, write_text
+from perfgate.interpreter import HERE, Interpreter
 from perfgate.records import EngineFacts, digest
 
 DEFAULT_CAP_BYTES = 6 << 30
@@ -31,11 +32,17 @@ class EngineCache:
     """Engines by recipe. `say` is told about damaged entries, evictions and builds."""
 
     def __init__(
-        self, root: Path, *, cap_bytes: int = DEFAULT_CAP_BYTES, say: Callable[[str], None] = lambda _: None
+        self,
+        root: Path,
+        *,
+        cap_bytes: int = DEFAULT_CAP_BYTES,
+        say: Callable[[str], None] = lambda _: None,
+        python: Interpreter = HERE,
     ) -> None:
         self._root = root
         self._cap_bytes = cap_bytes
         self._say = say
+        self._python = python
         self._in_use: set[Path] = set()
 
     def get(self, request: BuildRequest, *, timeout_s: float) -> tuple[Path, EngineFacts]:
@@ -94,7 +101,13 @@ class EngineCache:
         with tempfile.TemporaryDirectory(prefix="build-", dir=home) as name:
             fresh, timing = Path(name) / "engine", Path(name) / "timing"
             request = msgspec.structs.replace(request, engine=str(fresh), timing_cache_out=str(timing))
-            facts = call_child("perfgate.engine.build_child", request, EngineFacts, timeout_s=timeout_s)
+            facts = call_child(
+                "perfgate.engine.build_child",
+                request,
+                EngineFacts,
+                timeout_s=timeout_s,
+                python=self._python,
+            )
             if timing.is_file():
                 facts = msgspec.structs.replace(facts, timing_cache_digest=file_digest(timing))
                 timing.replace(home / "timing")

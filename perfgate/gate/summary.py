@@ -119,7 +119,10 @@ def _next_steps(
     if counts[Verdict.INCONCLUSIVE]:
         steps.append("take more launches: perfgate run --launches 12")
     if counts[Verdict.INCOMPARABLE]:
-        steps.append(f'after a change of toolchain: perfgate promote {results} --reason "…"')
+        steps.append(
+            "after a change of toolchain: perfgate run --paired REV --base-python PYTHON (or --base-image I) "
+            "holds both side by side; promote its results"
+        )
     if counts[Verdict.ERROR]:
         steps.append("see the failed case's message above; perfgate doctor tells what this machine lacks")
     return tuple(steps)

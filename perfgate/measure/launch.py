@@ -16,6 +16,7 @@ from perfgate.children import call_child, serve
 from perfgate.engine import get_backend
 from perfgate.engine.interface import Runner, Samples, blocking_samples
 from perfgate.errors import CaseError
+from perfgate.interpreter import HERE, Interpreter
 from perfgate.measure.watch import watching
 from perfgate.records import Case, InputData, Launch, Name, Protocol, Record
 from perfgate.scripts import load_script
@@ -43,9 +44,11 @@ class LaunchRequest(Record):
     protocol: Protocol
 
 
-def launch(request: LaunchRequest) -> Launch:
-    """One launch. Raises `CaseError` when the process crashes, hangs past its timeout or prints garbage."""
-    return call_child("perfgate.measure.launch", request, Launch, timeout_s=request.protocol.timeout_s)
+def launch(request: LaunchRequest, python: Interpreter = HERE) -> Launch:
+    """One launch, a process of `python`. Raises `CaseError` when it crashes, hangs past its timeout or prints
+    garbage."""
+    timeout_s = request.protocol.timeout_s
+    return call_child("perfgate.measure.launch", request, Launch, timeout_s=timeout_s, python=python)
 
 
 def _serve(request: LaunchRequest) -> Launch:

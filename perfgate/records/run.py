@@ -63,8 +63,8 @@ class RunResult(Record, kw_only=True):
     """One run: everything that was measured and judged; all reports render this and nothing else.
 
     `base` is the commit that the change starts from; `policy_changes` is what it alters in its judge.
-    `base_environment` is there where base was built and launched beside head, with a toolchain of its own.
-    `scope` is there where the run is a shard of a larger one."""
+    `base_environment` is there where base was built and launched beside head, with a toolchain of its own;
+    `scope` where the run is a shard of a larger one."""
 
     schema: Literal["perfgate-trt/results/v1"]
     run_id: Name

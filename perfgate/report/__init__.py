@@ -14,13 +14,17 @@ if TYPE_CHECKING:
     from perfgate.records import RunResult
 
 FORMATS = ("terminal", "markdown", "html", "json", "pytest-benchmark")
+_SPOKEN = ("terminal", "markdown", "html")
 _MODULES = {"json": "json_", "pytest-benchmark": "pytest_benchmark"}
 
 
-def render(result: RunResult, format: str) -> str:  # noqa: A002
-    """The whole report as text in one of `FORMATS`. Raises `UsageError` for any other format."""
+def render(result: RunResult, format: str, language: str = "en") -> str:  # noqa: A002
+    """The whole report as text in one of `FORMATS`; those for people are in `language`.
+
+    Raises `UsageError` for any other format.
+    """
     if format not in FORMATS:
         raise UsageError(f"unknown report format {format!r}", fix=f"choose one of {', '.join(FORMATS)}")
     module: Any = importlib.import_module(f"perfgate.report.{_MODULES.get(format, format)}")
-    text: str = module.render(result)
+    text: str = module.render(result, language) if format in _SPOKEN else module.render(result)
     return text

@@ -6,11 +6,11 @@ import math
 import re
 
 from perfgate.records import Commit, Interval, Protocol
+from perfgate.report.i18n import gettext as _
 from perfgate.words import NOTHING as NOTHING
-from perfgate.words import change as change
 from perfgate.words import decimals
 
-_TIME_UNITS = (("ns", 1.0), ("µs", 1e3), ("ms", 1e6), ("s", 1e9))
+TIME_UNITS = (("ns", 1.0), ("µs", 1e3), ("ms", 1e6), ("s", 1e9))
 _SIZE_UNITS = (("B", 1.0), ("KiB", 1024.0), ("MiB", 1024.0**2))
 
 # Escape sequences first, whole, so that "\x1b[31m" leaves no "[31m" behind.
@@ -39,8 +39,11 @@ def line(text: str, limit: int = 300) -> str:
 
 def tail(text: str, limit: int = 4_000) -> str:
     """The end of a foreign text, where the error is; says when something was left out."""
-    kept = block(text).strip("\n")
-    return kept if len(kept) <= limit else "… (earlier lines are in the JSON)\n" + kept[-limit:]
+    kept = block(text[-8 * limit :]).strip("\n")
+    if len(kept) <= limit and len(text) <= 8 * limit:
+        return kept
+    cut = _("earlier lines are in the JSON")
+    return f"… ({cut})\n{kept[-limit:]}"
 
 
 def _significant(value: float, unit: str) -> str:
@@ -65,7 +68,7 @@ def _scaled(value: float, units: tuple[tuple[str, float], ...], limit: float) ->
 
 def duration(nanoseconds: float) -> str:
     """A duration with four significant digits in ns, µs, ms or s."""
-    return _scaled(nanoseconds, _TIME_UNITS, 999.95)  # what rounds to 1000 is one of the next unit
+    return _scaled(nanoseconds, TIME_UNITS, 999.95)  # what rounds to 1000 is one of the next unit
 
 
 def size(count: float) -> str:
@@ -78,6 +81,52 @@ def rate(per_second: float) -> str:
     return _significant(per_second, "/s") if math.isfinite(per_second) else NOTHING
 
 
+def quantity(value: float, metric: str) -> str:
+    """A value in the unit that its metric's name tells."""
+    if not math.isfinite(value):
+        return NOTHING
+    if metric.endswith("_ns"):
+        return duration(value)
+    if metric.endswith("_ms"):
+        return duration(value * 1e6)
+    if metric.endswith("_bytes"):
+        return size(value)
+    return rate(value) if metric.endswith("_qps") else f"{value:.6g}"
+
+
+def percentage(text: str) -> str:
+    """A number that is one of a hundred, with its sign set as the language sets it."""
+    return _("%(number)s %%") % {"number": text}
+
+
+def change(ratio: float) -> str:
+    """A latency ratio head / base in words, as `perfgate.words.change` has them in English."""
+    if not math.isfinite(ratio):
+        return NOTHING
+    if ratio >= 2:
+        return _("takes %(times)s × as long") % {"times": f"{ratio:.2f}"}
+    difference = (ratio - 1) * 100
+    text = f"{abs(difference):.{decimals(difference)}f}"
+    if float(text) == 0:
+        return _("no change")
+    words = _("%(share)s slower") if difference > 0 else _("%(share)s faster")
+    return words % {"share": percentage(text)}
+
+
+def more(ratio: float) -> str:
+    """A ratio head / base of a metric that is no latency: "2.0 % more"."""
+    if not math.isfinite(ratio):
+        return NOTHING
+    if ratio >= 2:
+        return _("%(times)s × as much") % {"times": f"{ratio:.2f}"}
+    difference = (ratio - 1) * 100
+    text = f"{abs(difference):.{decimals(difference)}f}"
+    if float(text) == 0:
+        return _("no change")
+    words = _("%(share)s more") if difference > 0 else _("%(share)s less")
+    return words % {"share": percentage(text)}
+
+
 def percent(ratio: float) -> str:
     """A ratio as a signed difference: 1.123 is "+12.3 %"."""
     if not math.isfinite(ratio):
@@ -85,38 +134,49 @@ def percent(ratio: float) -> str:
     difference = (ratio - 1) * 100
     text = f"{abs(difference):.{decimals(difference)}f}"
     sign = "" if float(text) == 0 else "+" if difference > 0 else "−"
-    return f"{sign}{text} %"
+    return percentage(f"{sign}{text}")
 
 
 def share(value: float) -> str:
     """A share in per cent, without a sign: 0.005 is "0.5 %"."""
-    return f"{value * 100:.3g} %"
+    return percentage(f"{value * 100:.3g}")
 
 
 def bounds(ratio: Interval) -> str:
     """Both ends of a change: "+10.1 % to +14.5 %"."""
-    return f"{percent(ratio.low)} to {percent(ratio.high)}"
+    return between(percent(ratio.low), percent(ratio.high))
+
+
+def between(low: str, high: str) -> str:
+    """Two ends of a range, in words."""
+    return _("%(low)s to %(high)s") % {"low": low, "high": high}
 
 
 def interval(ratio: Interval) -> str:
     """The interval of a change: "95 % interval +10.1 % to +14.5 %"."""
-    return f"{ratio.confidence * 100:.6g} % interval {bounds(ratio)}"
+    confidence = percentage(f"{ratio.confidence * 100:.6g}")
+    return _("%(confidence)s interval %(bounds)s") % {"confidence": confidence, "bounds": bounds(ratio)}
 
 
 def commit(value: Commit) -> str:
     """A commit by its short id, whether the tree was clean, and its subject."""
     if not value.sha:
-        return "not in a git repository"
-    parts = [value.sha[:12], "with uncommitted changes" if value.dirty else "", line(value.subject, 120)]
+        return _("not in a git repository")
+    parts = [value.sha[:12], _("with uncommitted changes") if value.dirty else "", line(value.subject, 120)]
     return " · ".join(part for part in parts if part)
 
 
 def protocol(value: Protocol) -> str:
     """The measuring protocol in a sentence."""
-    return (
-        f"{value.launches} launches a case, each a fresh process; warm-up {duration(value.warmup_ns)}, "
-        f"then at least {duration(value.duration_ns)} and {value.min_samples} samples"
-    )
+    return _(
+        "%(launches)s launches a case, each a fresh process; warm-up %(warmup)s, "
+        "then at least %(duration)s and %(samples)s samples"
+    ) % {
+        "launches": value.launches,
+        "warmup": duration(value.warmup_ns),
+        "duration": duration(value.duration_ns),
+        "samples": value.min_samples,
+    }
 
 
 def spans(text: str) -> tuple[tuple[bool, str], ...]:

@@ -9,7 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from perfgate.report.view import RunView, Tag, run_view
+from perfgate.report import i18n
+from perfgate.report.i18n import gettext
+from perfgate.report.view import NOT_RUN, RunView, Tag, run_view
 
 if TYPE_CHECKING:
     from perfgate.records import RunResult
@@ -20,40 +22,54 @@ _STYLES = {"red": "bold red", "amber": "yellow", "green": "green", "blue": "cyan
 _PLAIN = str.maketrans({"µ": "u", "×": "x", "−": "-", "–": "-", "—": "-", "…": "...", "·": "-"})
 
 
-def render(result: RunResult, width: int = WIDE) -> str:
+def render(result: RunResult, language: str = "en", width: int = WIDE) -> str:
     """The report as plain text of the given width, without colour."""
     sink = io.StringIO()
-    print_result(result, Console(file=sink, width=width, color_system=None, legacy_windows=False))
+    print_result(result, Console(file=sink, width=width, color_system=None, legacy_windows=False), language)
     return "\n".join(text.rstrip() for text in sink.getvalue().splitlines()) + "\n"
 
 
-def print_result(result: RunResult, console: Console) -> None:
-    """Print the report. Width, colour and encoding are the console's (rich honours NO_COLOR)."""
-    view = run_view(result)
+def print_result(result: RunResult, console: Console, language: str = "en") -> None:
+    """Print the report. Width, colour and encoding are the console's (rich honours NO_COLOR).
+
+    A console that cannot write the language gets English.
+    """
     pen = _Pen(console)
+    with i18n.speaking(language if pen.unicode else "en"):
+        _print(run_view(result), pen, console)
+
+
+def _print(view: RunView, pen: _Pen, console: Console) -> None:
     shown = (*view.loud, *view.quiet[: max(0, ROWS - len(view.loud))])
     if shown:
         _table(view, len(shown), pen, console)
     if hidden := len(view.rows) - len(shown):
-        pen.print(f"… and {hidden} more cases with nothing to report", "dim")
+        pen.print(gettext("… and %(count)s more cases with nothing to report") % {"count": hidden}, "dim")
     if console.width < WIDE:
         for row in view.loud:
             if row.reason:
                 pen.print(f"{pen.symbol(row.tag)} {row.case}: {row.reason}", _STYLES[row.tag.tone])
     for group in view.not_run:
         cases = ", ".join(group.cases[:6])
-        more = f", … and {len(group.cases) - 6} more" if len(group.cases) > 6 else ""
-        pen.print(f"– NOT RUN ({len(group.cases)}) {group.reason}: {cases}{more}", "dim")
+        if (more := len(group.cases) - 6) > 0:
+            cases += ", … " + gettext("and %(count)s more") % {"count": more}
+        pen.print(f"– {NOT_RUN.label} ({len(group.cases)}) {group.reason}: {cases}", "dim")
     _closing(view, pen)
 
 
 def _closing(view: RunView, pen: _Pen) -> None:
     pen.print("")
+    if view.policy:
+        pen.print(
+            gettext("This change alters its own judge; judged by the policy of the base commit:"), "yellow"
+        )
+    for where, base, head in view.policy:
+        pen.print(f"  {where}: {base} → {head}")
     if view.counts:
-        pen.print(" · ".join(f"{pen.symbol(tag)} {count} {tag.word}" for tag, count in view.counts), "dim")
-    pen.print(f"{pen.symbol(view.tag)} {view.tag.word}", _STYLES[view.tag.tone], rest=f"  {view.sentence}")
+        pen.print(" · ".join(f"{pen.symbol(tag)} {count} {tag.label}" for tag, count in view.counts), "dim")
+    pen.print(f"{pen.symbol(view.tag)} {view.tag.label}", _STYLES[view.tag.tone], rest=f"  {view.sentence}")
     if view.worst:
-        pen.print(f"  worst change: {view.worst}")
+        pen.print("  " + gettext("worst change: %(change)s") % {"change": view.worst})
     for step in view.steps:
         pen.print(f"  → {''.join(text for _, text in step)}", "bold")
 
@@ -61,19 +77,19 @@ def _closing(view: RunView, pen: _Pen) -> None:
 def _table(view: RunView, count: int, pen: _Pen, console: Console) -> None:
     wide = console.width >= WIDE
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    table.add_column("verdict", no_wrap=True)
-    table.add_column("case", overflow="fold", min_width=12)
-    table.add_column("head\nmedian", justify="right", no_wrap=wide)
-    table.add_column("baseline\nmedian", justify="right", no_wrap=wide)
-    table.add_column("change", no_wrap=wide, overflow="fold")
+    table.add_column(gettext("verdict"), no_wrap=True)
+    table.add_column(gettext("case"), overflow="fold", min_width=12)
+    table.add_column(gettext("head\nmedian"), justify="right", no_wrap=wide)
+    table.add_column(gettext("baseline\nmedian"), justify="right", no_wrap=wide)
+    table.add_column(gettext("change"), no_wrap=wide, overflow="fold")
     if wide:
         table.add_column("p99", justify="right", no_wrap=True)
-        table.add_column("reason", overflow="fold", ratio=1)
+        table.add_column(gettext("reason"), overflow="fold", ratio=1)
     for row in (*view.loud, *view.quiet)[:count]:
         style = _STYLES[row.tag.tone]
         shift = row.change if not row.range else f"{row.change}\n{row.range}"
         cells = [
-            pen.text(f"{pen.symbol(row.tag)} {row.tag.word}", style),
+            pen.text(f"{pen.symbol(row.tag)} {row.tag.label}", style),
             pen.text(row.case),
             pen.text(row.head),
             pen.text(row.base),
@@ -89,13 +105,13 @@ class _Pen:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._encoding = (console.encoding or "ascii").lower()
-        self._unicode = self._encoding.startswith("utf")
+        self.unicode = self._encoding.startswith("utf")
 
     def symbol(self, tag: Tag) -> str:
-        return tag.symbol if self._unicode else tag.ascii
+        return tag.symbol if self.unicode else tag.ascii
 
     def text(self, text: str, style: str = "") -> Text:
-        if not self._unicode:
+        if not self.unicode:
             plain = text.translate(_PLAIN).replace("→", ">")
             text = plain.encode(self._encoding, "replace").decode(self._encoding)
         return Text(text, style=style)

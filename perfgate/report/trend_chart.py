@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
+from perfgate.report.i18n import gettext
 from perfgate.report.trend_view import CaseTrend, Night, moved, quantity, span, thinned, tone
 
 LEFT, RIGHT, TOP, BOTTOM, WIDTH, HEIGHT = 78.0, 880.0, 26.0, 246.0, 896, 290
@@ -81,7 +82,7 @@ def chart(trend: CaseTrend) -> Chart:
         ),
         rows=tuple((f"{y(value):.1f}", quantity(value, metric)) for value in _ticks(low, high)),
         columns=tuple((f"{x(place):.1f}", label) for place, label in _dates(nights, places)),
-        description=_description(trend),
+        description=description(trend),
     )
 
 
@@ -155,14 +156,14 @@ def _day(moment: float) -> str:
     return f"{datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=moment):%Y-%m-%d}"
 
 
-def _description(trend: CaseTrend) -> str:
+def description(trend: CaseTrend) -> str:
+    """The trend in words: from when to when, from what to what, and how it moved."""
     nights, metric = trend.nights, trend.metric
     first, last = nights[0], nights[-1]
-    parts = [
-        f"{len(nights)} runs from {first.day} to {last.day}: from {quantity(first.value, metric)} "
-        f"to {quantity(last.value, metric)}."
-    ]
+    words = gettext("%(count)s runs from %(first)s to %(last)s: from %(low)s to %(high)s.")
+    values = {"low": quantity(first.value, metric), "high": quantity(last.value, metric)}
+    parts = [words % {"count": len(nights), "first": first.day, "last": last.day, **values}]
     parts += [f"{nights[one.index].day}: {moved(one, metric)}." for one in trend.changes[-10:]]
     if trend.events:
-        parts.append(f"The environment changed {len(trend.events)} times.")
+        parts.append(gettext("The environment changed %(count)s times.") % {"count": len(trend.events)})
     return " ".join(parts)

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from perfgate.report import format as fmt
-from perfgate.report.view import _BY_WORD, NOT_JUDGED, Tag
+from perfgate.report.format import quantity as quantity
+from perfgate.report.i18n import gettext
+from perfgate.report.view import verdict_tag as verdict_tag
 
 BLOCKS, ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "_.-:=+*#"
 _NEARLY_FLAT = 0.01  # a sparkline spans at least this share of its level, or noise would look like news
@@ -89,35 +91,22 @@ class CaseTrend:
         return self.nights[-1]
 
 
-def quantity(value: float, metric: str) -> str:
-    """A value in the unit that its metric's name tells."""
-    if metric.endswith("_ns"):
-        return fmt.duration(value)
-    if metric.endswith("_bytes"):
-        return fmt.size(value)
-    return fmt.rate(value) if metric.endswith("_qps") else f"{value:.6g}"
-
-
-def verdict_tag(word: str) -> Tag:
-    """The verdict of a night; a word that we do not know is shown as it is."""
-    if not word:
-        return NOT_JUDGED
-    return _BY_WORD.get(word) or Tag(fmt.line(word, 40), "·", ".", "grey", 99)
-
-
 def short(commit: str) -> str:
     """A commit's short id, as text that is safe to show."""
-    return fmt.line(commit[:12], 12) or "no commit"
+    return fmt.line(commit[:12], 12) or gettext("no commit")
 
 
 def moved(change: Change, metric: str) -> str:
     """A change in words: "2.0 % slower", for other metrics "2.0 % more"."""
     words = fmt.change(change.ratio) if metric.endswith("_ns") else _more(change.ratio)
-    return words if not change.by_environment else f"{words} with a new environment"
+    return (
+        gettext("%(change)s with a new environment") % {"change": words} if change.by_environment else words
+    )
 
 
 def _more(ratio: float) -> str:
-    return f"{abs(ratio - 1) * 100:.3g} % {'more' if ratio > 1 else 'less'}"
+    words = gettext("%(share)s more") if ratio > 1 else gettext("%(share)s less")
+    return words % {"share": fmt.percentage(f"{abs(ratio - 1) * 100:.3g}")}
 
 
 def tone(change: Change, metric: str) -> str:
@@ -131,15 +120,21 @@ def blame(change: Change) -> str:
     """Where to look: the commits between the last night before and the first night after."""
     before, after = (short(commit) for commit in change.commits)
     if change.by_environment:
-        return f"last {before} in the old environment, first {after} in the new one"
-    if change.commits[0] == change.commits[1]:
-        return f"{after} on both sides: not a commit, look at the machine"
-    return f"after {before}, up to {after}"
+        words = gettext("last %(before)s in the old environment, first %(after)s in the new one")
+    elif change.commits[0] == change.commits[1]:
+        words = gettext("%(after)s on both sides: not a commit, look at the machine")
+    else:
+        words = gettext("after %(before)s, up to %(after)s")
+    return words % {"before": before, "after": after}
 
 
 def interval(change: Change) -> str:
     """The 95 % interval of a change."""
-    return f"95 % interval {fmt.percent(change.low)} to {fmt.percent(change.high)}"
+    bounds = fmt.between(fmt.percent(change.low), fmt.percent(change.high))
+    return gettext("%(confidence)s interval %(bounds)s") % {
+        "confidence": fmt.percentage("95"),
+        "bounds": bounds,
+    }
 
 
 def thinned(values: Sequence[float], limit: int) -> list[float]:

@@ -7,23 +7,34 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from perfgate.report import format as fmt
+from perfgate.report.i18n import N_, ngettext
+from perfgate.report.i18n import gettext as _
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from perfgate.value.table import Line, NotCompared, Row, Stack, StackTable
 
-HEADS = ("model", "stack", "mode", "median", "against the original", "p99", "queries", "items", "memory")
+HEADS = (
+    N_("model"), N_("stack"), N_("mode"), N_("median"), N_("against the original"), "p99", N_("queries"),
+    N_("items"), N_("memory"),
+)  # fmt: skip
 NOTES = (
-    "Latency is that of one request, each stack in its own mode: on a GPU with the copies from and to the "
-    "host, on a CPU the call itself.",
-    "Median and p99 are medians over launches. The span in brackets runs from the least to the greatest that "
-    "the launch medians allow; it is no confidence interval.",
-    "Queries and items (queries times batch) are a second. Memory is what the process added to the device's "
-    "memory in use on a GPU, and its peak resident set on a CPU.",
+    N_(
+        "Latency is that of one request, each stack in its own mode: on a GPU with the copies from and to "
+        "the host, on a CPU the call itself."
+    ),
+    N_(
+        "Median and p99 are medians over launches. The span in brackets runs from the least to the greatest "
+        "that the launch medians allow; it is no confidence interval."
+    ),
+    N_(
+        "Queries and items (queries times batch) are a second. Memory is what the process added to the "
+        "device's memory in use on a GPU, and its peak resident set on a CPU."
+    ),
 )
-_FEW = "~ : a launch took fewer than 1,001 samples, so this p99 rests on ten of them or less."
-_STORED = "Numbers marked 'stored' are those of the baseline that the case is unchanged from."
+_FEW = N_("~ : a launch took fewer than 1,001 samples, so this p99 rests on ten of them or less.")
+_STORED = N_("Numbers marked 'stored' are those of the baseline that the case is unchanged from.")
 _P99_MIN_SAMPLES = 1001
 
 
@@ -60,30 +71,35 @@ def value_view(table: StackTable) -> ValueView:
         stacks=tuple(_stack(stack, first=stack is table.stacks[0]) for stack in table.stacks),
         rows=tuple(made for row in table.rows for made in _rows(row)),
         refused=_refused(table.not_compared),
-        notes=tuple(notes),
+        notes=tuple(_(note) for note in notes),
     )
 
 
 def _sentence(table: StackTable) -> str:
     refused = len(table.not_compared)
-    tail = f"; {refused} {'entry is' if refused == 1 else 'entries are'} not comparable" if refused else ""
     count = len(table.rows)
+    first = ngettext("%(count)s case side by side", "%(count)s cases side by side", count) % {"count": count}
     if not count:
-        return f"Nothing can be compared{tail}."
-    return f"{count} {'case' if count == 1 else 'cases'} side by side{tail}."
+        first = _("Nothing can be compared")
+    if not refused:
+        return _("%(first)s.") % {"first": first}
+    second = ngettext("%(count)s entry is not comparable", "%(count)s entries are not comparable", refused)
+    return _("%(first)s; %(second)s.") % {"first": first, "second": second % {"count": refused}}
 
 
 def _stack(stack: Stack, *, first: bool) -> str:
-    parts = [f"{fmt.line(stack.label)} on {fmt.line(stack.device)}"]
+    parts = [
+        _("%(stack)s on %(device)s") % {"stack": fmt.line(stack.label), "device": fmt.line(stack.device)}
+    ]
     if first:
-        parts.append("the original")
+        parts.append(_("the original"))
     libraries = [f"{name} {version}" for name, version in sorted(stack.versions.items())]
     more = ", ".join(library for library in libraries if library not in stack.label)
-    parts += [f"with {fmt.line(more)}"] if more else []
-    parts.append(f"measured {fmt.line(stack.created, 60)}")
+    parts += [_("with %(libraries)s") % {"libraries": fmt.line(more)}] if more else []
+    parts.append(_("measured %(when)s") % {"when": fmt.line(stack.created, 60)})
     if stack.differences:
         other = ", ".join(f"{d.field} {d.head} (original: {d.base})" for d in stack.differences)
-        parts.append(f"differs in {fmt.line(other, 500)}")
+        parts.append(_("differs in %(fields)s") % {"fields": fmt.line(other, 500)})
     return "; ".join(parts)
 
 
@@ -101,12 +117,16 @@ def _rows(row: Row) -> list[ValueRow]:
 
 def _cells(line: Line, *, original: bool) -> tuple[str, ...]:
     few = "~" if line.samples < _P99_MIN_SAMPLES else ""
-    speed = f"{line.speedup.value:.2f} × as fast [{line.speedup.low:.2f} to {line.speedup.high:.2f}]"
+    speed = _("%(times)s × as fast [%(low)s to %(high)s]") % {
+        "times": f"{line.speedup.value:.2f}",
+        "low": f"{line.speedup.low:.2f}",
+        "high": f"{line.speedup.high:.2f}",
+    }
     return (
-        fmt.line(line.stack) + (" (stored)" if line.stored else ""),
+        fmt.line(line.stack) + (_(" (stored)") if line.stored else ""),
         str(line.mode),
         fmt.duration(line.latency_ns.value),
-        "original" if original else speed,
+        _("original") if original else speed,
         few + fmt.duration(line.p99_ns),
         fmt.rate(line.throughput_qps),
         fmt.rate(line.items_per_s),

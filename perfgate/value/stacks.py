@@ -33,7 +33,7 @@ _EAGER = {"torch": "eager", "torch-compile": "compile"}
 Key = tuple[str, str, tuple[tuple[str, int], ...]]
 
 
-class _Entry(Record):
+class Entry(Record):
     """A measured case that can be compared: `columns` has one value a launch by metric."""
 
     stack: str
@@ -54,34 +54,34 @@ def compare_stacks(results: Sequence[RunResult]) -> StackTable:
     Where the original has several request modes of a case, its fastest is the reference, so that no other
     stack is flattered; its other modes are lines of their own.
     """
-    labels = _labels(results)
+    names = labels(results)
     rows: list[Row] = []
     refused: list[NotCompared] = []
     for key in _keys(results):
-        row, reasons = _compare(key, labels, results)
+        row, reasons = _compare(key, names, results)
         rows += [row] if row else []
         refused += reasons
-    stacks = (_stack(label, run, results[0]) for label, run in zip(labels, results, strict=True))
+    stacks = (_stack(label, run, results[0]) for label, run in zip(names, results, strict=True))
     return StackTable(
         schema=STACKS_SCHEMA, stacks=tuple(stacks), rows=tuple(rows), not_compared=tuple(refused)
     )
 
 
 def _compare(
-    key: Key, labels: Sequence[str], results: Sequence[RunResult]
+    key: Key, names: Sequence[str], results: Sequence[RunResult]
 ) -> tuple[Row | None, list[NotCompared]]:
     """One model, precision and shape over all stacks."""
     refused: list[NotCompared] = []
     lines: list[Line] = []
-    reference: _Entry | None = None
-    for number, (label, run) in enumerate(zip(labels, results, strict=True)):
+    reference: Entry | None = None
+    for number, (label, run) in enumerate(zip(names, results, strict=True)):
         found = [case for case in run.cases if _key(case.case) == key]
         if not found:
             refused.append(_not_compared(key, label, "", _absent(key, run)))
-        entries: list[_Entry] = []
+        entries: list[Entry] = []
         for result in found:
-            entry = _entry(label, result, run.environment)
-            if isinstance(entry, _Entry):
+            entry = request_entry(label, result, run.environment)
+            if isinstance(entry, Entry):
                 entries.append(entry)
             else:
                 refused.append(_not_compared(key, label, result.case.id, entry))
@@ -89,12 +89,12 @@ def _compare(
         if number == 0:
             reference = entries[0] if entries else None
         for entry in entries:
-            reason = _mismatch(reference, entry, labels[0])
+            reason = _mismatch(reference, entry, names[0])
             if reference is None or reason:
                 refused.append(_not_compared(key, label, entry.result.case.id, reason))
             else:
                 lines.append(_line(reference, entry))
-    if reference is None or not any(line.stack != labels[0] for line in lines):
+    if reference is None or not any(line.stack != names[0] for line in lines):
         alone = "no other stack has a comparable case"
         refused += [_not_compared(key, line.stack, line.case_id, alone) for line in lines]
         return None, refused
@@ -105,7 +105,7 @@ def _compare(
     return row, refused
 
 
-def _entry(stack: str, result: CaseResult, environment: Environment) -> _Entry | str:
+def request_entry(stack: str, result: CaseResult, environment: Environment) -> Entry | str:
     """The case with its numbers, or why it has none that stand for a request's latency."""
     outcome = result.outcome
     if isinstance(outcome, NotRun):
@@ -122,7 +122,7 @@ def _entry(stack: str, result: CaseResult, environment: Environment) -> _Entry |
     columns = _columns(result)
     if not columns:
         return _no_numbers(outcome)
-    return _Entry(
+    return Entry(
         stack=stack,
         result=result,
         environment=environment,
@@ -171,7 +171,7 @@ def _columns(result: CaseResult) -> MetricColumns:
     return judged.base if whole else {}
 
 
-def _mismatch(original: _Entry | None, entry: _Entry, label: str) -> str:
+def _mismatch(original: Entry | None, entry: Entry, label: str) -> str:
     """Why two cases are not the same work on the same device, or nothing."""
     if original is None:
         return f"{label}, the original, has no comparable case"
@@ -186,10 +186,10 @@ def _mismatch(original: _Entry | None, entry: _Entry, label: str) -> str:
         names = ours.case.inputs.keys() | theirs.case.inputs.keys()
         other = [n for n in sorted(names) if ours.case.inputs.get(n) != theirs.case.inputs.get(n)]
         return f"other input data than {label}: {', '.join(other)}"
-    return _other_device(original.environment, entry.environment, label)
+    return other_device(original.environment, entry.environment, label)
 
 
-def _other_device(original: Environment, environment: Environment, label: str) -> str:
+def other_device(original: Environment, environment: Environment, label: str) -> str:
     base, head = original.key, environment.key
     if ("gpu" in base) != ("gpu" in head):
         return f"another device: {environment.device}, and {label} ran on {original.device}"
@@ -203,7 +203,7 @@ def _other_device(original: Environment, environment: Environment, label: str) -
     return ""
 
 
-def _line(original: _Entry, entry: _Entry) -> Line:
+def _line(original: Entry, entry: Entry) -> Line:
     columns, base = entry.columns, original.columns["latency_ns"]
     latency = _range(columns["latency_ns"])
     qps = statistics.median(columns["throughput_qps"])
@@ -264,12 +264,12 @@ def _not_compared(key: Key, stack: str, case_id: str, reason: str) -> NotCompare
     return NotCompared(**fields, stack=stack, case_id=case_id, reason=reason)  # type: ignore[arg-type]
 
 
-def _labels(results: Sequence[RunResult]) -> list[str]:
+def labels(results: Sequence[RunResult]) -> list[str]:
     """A name for each stack: backend and version; the run's id behind it where two would be alike."""
-    labels = [_label(run) for run in results]
+    plain = [_label(run) for run in results]
     named: list[str] = []
-    for number, (label, run) in enumerate(zip(labels, results, strict=True), start=1):
-        unique = label if labels.count(label) == 1 else f"{label} ({run.run_id})"
+    for number, (label, run) in enumerate(zip(plain, results, strict=True), start=1):
+        unique = label if plain.count(label) == 1 else f"{label} ({run.run_id})"
         named.append(f"{unique} #{number}" if unique in named else unique)
     return named
 

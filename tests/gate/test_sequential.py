@@ -300,3 +300,11 @@ def test_codes_of_arrays_are_those_of_verdicts() -> None:
         REGRESSION,
         PASS,
     )
+
+
+@pytest.mark.parametrize("history", [[], [[1e6]], [[1e6], [1.01e6, 1e6, 1.002e6]]])
+def test_power_needs_no_history_worth_the_name(history: list[list[float]]) -> None:
+    found = power(history, TOLERANCE, "gpu")
+    assert not found.screened
+    assert found.false_alarm_rate == 0
+    assert found.power_at_catch > 0.9

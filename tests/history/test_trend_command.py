@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from perfgate.cli import report
 from perfgate.cli_trend import site, trend
 from perfgate.errors import PerfgateError, UsageError
+from perfgate.files import record_json
 from perfgate.history.store import open_history
 from perfgate.records import (
     Case,
@@ -76,6 +78,18 @@ def test_the_site_is_written(database: str, tmp_path: Path) -> None:
     done = CliRunner().invoke(site, arguments, catch_exceptions=False)
     assert done.exit_code == 0 and "wrote 5 files" in done.output
     assert "4.0 % slower" in (tmp_path / "site/index.html").read_text()
+
+
+def test_the_report_of_a_run_shows_how_its_cases_moved(database: str, tmp_path: Path) -> None:
+    results = tmp_path / "results.json"
+    results.write_text(record_json(run(41, 104_000, "590")), encoding="utf-8")
+    flags = [str(results), "--format", "html", "--lang", "en"]
+    done = CliRunner().invoke(report, [*flags, "--history", database], catch_exceptions=False)
+    assert done.exit_code == 0 and "40 runs from 2026-01-01 to 2026-02-09" in done.output
+    assert "4.0 % slower" in done.output and "after 140000000000, up to 150000000000" in done.output
+    assert "40 runs" not in CliRunner().invoke(report, flags).output
+    done = CliRunner().invoke(report, [str(results), "--history", database])
+    assert isinstance(done.exception, UsageError) and "HTML" in str(done.exception)
 
 
 def test_an_unknown_case_and_a_missing_history_are_told(database: str, tmp_path: Path) -> None:

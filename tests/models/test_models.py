@@ -185,8 +185,10 @@ def test_repeat_multiplies_the_middle(load: Any, tmp_path: Path) -> None:
 
 def test_specs_fit_their_graphs(written: list[Path]) -> None:
     specs = read_specs([MODELS])
-    assert {spec.name for spec in specs} == set(ARGS)
+    assert {spec.name for spec in specs} == {*ARGS, "ocr"}  # the trained one has tests of its own
     for spec in specs:
+        if spec.name == "ocr":
+            continue
         check_against_graph(spec, read_graph(written[0] / f"{spec.name}.onnx"))
 
 

@@ -8,26 +8,37 @@ import pytest
 
 from perfgate.records import (
     RESULTS_SCHEMA,
+    Accuracy,
+    Agreement,
     Case,
     CaseResult,
     Commit,
+    Confirmation,
     Difference,
     Dimension,
     EngineFacts,
     Environment,
+    Explanation,
     Failed,
+    GraphChange,
     Interval,
     Judgement,
     Launch,
+    LayerChange,
     Measured,
+    MetricJudgement,
     Mode,
     NotRun,
     Outcome,
+    OutputAccuracy,
+    PolicyChange,
     Protocol,
     Recipe,
     RunResult,
     Slo,
     Summary,
+    TaskMetric,
+    Telemetry,
     Tolerance,
     Unchanged,
     Verdict,
@@ -46,7 +57,116 @@ def launch(median_ns: int, number: int, samples: int = 21, invalid: str = "") ->
         load_ns=250_000_000 + number,
         first_inference_ns=3 * center,
         peak_memory_bytes=512 << 20,
+        telemetry=telemetry(number),
         invalid=invalid,
+    )
+
+
+def telemetry(number: int) -> Telemetry:
+    return Telemetry(
+        sm_clock_mhz=(1980, 1965 - 15 * number, 1980),
+        memory_clock_mhz=(2619, 2619, 2619),
+        power_mw=(312_000, 405_000 + 1_000 * number, 398_000),
+        temperature_c=(41, 46, 47),
+        energy_mj=402_000,
+        slowdowns=("sw_power_cap",) if number == 4 else (),
+        violations_ns={"power": 12_000_000 if number == 4 else 0},
+        peak_used_bytes=1_900 << 20,
+        unavailable={"ecc_corrected": "not supported by this device"},
+    )
+
+
+def explanation() -> Explanation:
+    """A convolution that lost its activation, with the graph's change behind it."""
+    return Explanation(
+        kind="un-fused",
+        cause="conv1 + relu came apart into conv1 and a Pow, which takes 83 % of the slowdown.",
+        state_ratio=1.002,
+        profiled_base_ns=2_150_000.0,
+        profiled_head_ns=2_410_000.0,
+        gated_base_ns=2_064_000.0,
+        gated_head_ns=2_319_000.0,
+        unexplained_ns=21_000.0,
+        matched_share=0.97,
+        layers=(
+            LayerChange(
+                kind="slower", base_layers=("fc",), head_layers=("fc",), base_ns=8e4, head_ns=9e4, share=0.04
+            ),
+            LayerChange(
+                kind="un-fused",
+                base_layers=("conv1 + relu",),
+                head_layers=("conv1", "PWN(pow)"),
+                onnx_nodes=("/stem/conv1", "/stem/Pow"),
+                base_ns=310_000.0,
+                head_ns=526_000.0,
+                spread_ns=2_000.0,
+                share=0.83,
+                detail="a Pow after the convolution keeps it from taking the activation in",
+            ),
+            LayerChange(
+                kind="appeared", head_layers=("Reformatting CopyNode",), head_ns=24_000.0, share=0.09
+            ),
+        ),
+        graph=(GraphChange(kind="added", node="/stem/Pow", what="Pow between /stem/conv1 and /stem/relu"),),
+        differences=(Difference(field="driver", base="535.161.08", head="535.183.01"),),
+        unseen=("the launch gaps between layers",),
+    )
+
+
+def accuracy() -> Accuracy:
+    return Accuracy(
+        reference="ONNX Runtime 1.23.2, fp32, 64 inputs",
+        outputs=(
+            OutputAccuracy(
+                output="logits",
+                max_abs_error=0.0312,
+                max_rel_error=0.0021,
+                cosine=0.999993,
+                sqnr_db=41.7,
+                top1=Agreement(right=63, total=64),
+                top5=Agreement(right=64, total=64),
+            ),
+            OutputAccuracy(output="features", nonfinite=2, first_nonfinite="[0, 17]", sqnr_db=12.0),
+        ),
+        task=TaskMetric(name="top-1 accuracy", reference=0.761, head=0.7607, samples=10_000),
+        failures=("features has 2 numbers that are not finite",),
+        notes=("inputs are the spec's own, seed 1",),
+    )
+
+
+def further_metrics() -> tuple[MetricJudgement, ...]:
+    return (
+        MetricJudgement(
+            metric="throughput_qps",
+            verdict=Verdict.REGRESSION,
+            reason="10.9 % less, beyond the 2 % to catch",
+            ratio=Interval(estimate=0.891, low=0.88, high=0.902, confidence=0.95),
+            base=484.2,
+            head=431.4,
+        ),
+        MetricJudgement(
+            metric="engine_bytes", verdict=Verdict.PASS, reason="", base=51_200_000.0, head=51_300_000.0
+        ),
+        MetricJudgement(
+            metric="build_ns",
+            verdict=Verdict.PASS,
+            reason="never fails a build",
+            base=11.0e9,
+            head=45.2e9,
+            advisory=True,
+        ),
+    )
+
+
+def confirmation() -> Confirmation:
+    return Confirmation(
+        base_launches=12,
+        head_launches=12,
+        decided=True,
+        log_likelihood=9.31,
+        gpu_ns=96_000_000_000,
+        base_commit="89abcdef0123",
+        notes=("6 blocks, ABBA and BAAB drawn at random",),
     )
 
 
@@ -99,7 +219,9 @@ def judged(verdict: Verdict, reason: str, base_ns: int, head_ns: int, **more: An
     )
 
 
-def result(model: str, outcome: Outcome, judgement: Judgement | None, batch: int = 8) -> CaseResult:
+def result(
+    model: str, outcome: Outcome, judgement: Judgement | None, batch: int = 8, **more: Any
+) -> CaseResult:
     recipe = Recipe(
         backend="tensorrt",
         onnx_digest=DIGEST,
@@ -113,6 +235,7 @@ def result(model: str, outcome: Outcome, judgement: Judgement | None, batch: int
         case_digest=DIGEST,
         recipe=recipe,
         judgement=judgement,
+        **more,
     )
 
 
@@ -135,7 +258,11 @@ def every_verdict() -> tuple[CaseResult, ...]:
                 2_054_000,
                 2_307_000,
                 differences=differences,
+                metrics=further_metrics(),
+                confirmation=confirmation(),
             ),
+            explanation=explanation(),
+            accuracy=accuracy(),
         ),
         result(
             "unet",
@@ -199,10 +326,21 @@ def make_run(cases: tuple[CaseResult, ...], *, judge: bool = True) -> RunResult:
         created="2026-11-14T10:15:00+00:00",
         perfgate="0.1.0",
         commit=Commit(sha="0123456789abcdef0123456789abcdef01234567", dirty=True, subject="Fuse the stem"),
+        base=Commit(sha="89abcdef0123456789abcdef0123456789abcdef", subject="Pin the toolchain"),
+        policy_changes=(
+            PolicyChange(where="models/resnet50.toml: catch", base="0.02", head="0.2"),
+            PolicyChange(where="models/vit.toml: slo.engine_p99_ms", base="", head="5.0"),
+        ),
         environment=Environment(
             device="NVIDIA-H200",
             toolchain="trt8.5.3-cuda11.8",
-            key={"driver": "535.161.08", "cuda": "11.8", "cpu": "Xeon 8480+", "python": "3.10.12"},
+            key={
+                "driver": "535.161.08",
+                "cuda": "11.8",
+                "cpu": "Xeon 8480+",
+                "python": "3.10.12",
+                "image": "sha256:7d1c",
+            },
             noted={"gpu_uuid": "GPU-7d1c", "host": "bench-3"},
         ),
         protocol=Protocol(),

@@ -193,9 +193,9 @@ def test_series_of_any_length_can_be_drawn(count: int) -> None:
 
 def test_two_hundred_cases_of_a_year_are_built_in_seconds_and_pages_stay_small() -> None:
     trends = [trend(f"model{number % 20}/fp16/b{number}", count=365) for number in range(200)]
-    started = time.monotonic()
+    started = time.process_time()  # not of a machine that others keep busy
     files = built(trends)
-    assert time.monotonic() - started < 20
+    assert time.process_time() - started < 20
     assert max(len(text.encode()) for name, text in files.items() if name.endswith(".html")) < 500_000
 
 

@@ -22,10 +22,17 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 @pytest.mark.parametrize(
-    ("format_", "name"), [("markdown", "run.md"), ("json", "run.json"), ("terminal", "run.txt")]
+    ("format_", "name", "language"),
+    [
+        ("markdown", "run.md", "en"),
+        ("markdown", "run.zh-CN.md", "zh-CN"),
+        ("json", "run.json", "zh-CN"),
+        ("terminal", "run.txt", "en"),
+        ("terminal", "run.zh-CN.txt", "zh-CN"),
+    ],
 )
-def test_the_report_is_as_stored(run: RunResult, format_: str, name: str) -> None:
-    text = render(run, format_)
+def test_the_report_is_as_stored(run: RunResult, format_: str, name: str, language: str) -> None:
+    text = render(run, format_, language)
     if os.environ.get("PERFGATE_GOLDEN") == "write":
         (GOLDEN / name).write_text(text, encoding="utf-8")
     assert text == (GOLDEN / name).read_text(encoding="utf-8")
@@ -111,6 +118,14 @@ def test_an_ascii_terminal_gets_ascii(run: RunResult) -> None:
     sink.flush()
     text = raw.getvalue().decode("ascii")
     assert "x REGRESSION" in text and "41.20 us" in text
+
+
+def test_a_terminal_that_cannot_write_chinese_gets_english(run: RunResult) -> None:
+    raw = io.BytesIO()
+    sink = io.TextIOWrapper(raw, encoding="latin-1")
+    print_result(run, Console(file=sink, width=130, color_system=None), "zh-CN")
+    sink.flush()
+    assert "x REGRESSION" in raw.getvalue().decode("latin-1")
 
 
 def test_a_long_run_folds_its_quiet_cases(many: RunResult) -> None:

@@ -8,14 +8,16 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from business_runs import DATA
 from value_runs import CPU, case, launch, measured, result, run
 
+from perfgate import value as value_package
 from perfgate.children import package_environment
 from perfgate.files import record_json
 from perfgate.records import Measured, RunResult
 from perfgate.report import value_markdown, value_terminal
+from perfgate.value.business import BusinessCase
 from perfgate.value.stacks import compare_stacks
-from perfgate.value.table import StackTable
 
 TORCH = run(result(case(), measured(3_000_000, 3_100_000, 2_900_000)))
 TRT = run(result(case(backend="tensorrt"), measured(1_000_000, 1_000_000)), number=2)
@@ -46,11 +48,12 @@ def test_the_table(tmp_path: Path) -> None:
     assert "no confidence interval" in out
 
 
-def test_json_is_a_stack_table(tmp_path: Path) -> None:
+def test_json_is_a_versioned_record_that_holds_the_stacks(tmp_path: Path) -> None:
     code, out, _ = value(tmp_path, TORCH, TRT, more=("--format", "json"))
     assert code == 0
-    table = msgspec.json.decode(out, type=StackTable)
-    assert table == compare_stacks([TORCH, TRT])
+    case = msgspec.json.decode(out, type=BusinessCase)
+    assert case.schema == "perfgate-trt/business/v1"
+    assert case.stacks == compare_stacks([TORCH, TRT])
 
 
 def test_markdown(tmp_path: Path) -> None:
@@ -63,13 +66,67 @@ def test_nothing_to_compare(tmp_path: Path) -> None:
     code, out, err = value(tmp_path, TORCH, run(result(case(backend="tensorrt")), key=CPU, number=2))
     assert code == 2
     assert "another device: cpu-epyc, and torch 2.11.0 eager ran on nvidia-h200" in out
-    assert "nothing in these files can be compared" in err and "fix:" in err
+    assert "no model of theirs can be set beside the original's" in err and "fix:" in err
 
 
 def test_one_file_is_a_usage_error(tmp_path: Path) -> None:
     code, out, err = value(tmp_path, TORCH)
     assert (code, out) == (2, "")
     assert "needs two results files" in err
+
+
+def test_given_numbers_need_no_results(tmp_path: Path) -> None:
+    given = ("--inputs", str(DATA / "example.toml"))
+    code, out, err = value(tmp_path, more=(*given, "--format", "csv"))
+    assert (code, err) == (0, "")
+    assert "instances,42,11," in out and "deploy_hours,24,4," in out
+
+
+@pytest.mark.parametrize(("language", "word"), [("en", "Average latency"), ("zh-CN", "平均延迟")])
+def test_a_page_in_a_file(tmp_path: Path, language: str, word: str) -> None:
+    page = tmp_path / "out" / "value.html"
+    more = ("--inputs", str(DATA / "demo.toml"), "--format", "html", "-o", str(page), "--lang", language)
+    code, out, err = value(tmp_path, TORCH, TRT, more=more)
+    assert (code, out) == (0, "")
+    assert f"wrote {page}" in err and word in page.read_text()
+
+
+def test_the_shipped_demonstration_and_flags_over_its_inputs(tmp_path: Path) -> None:
+    more = ("--inputs", str(DATA / "demo.toml"), "--peak", "1000", "--spare", "0", "--format", "json")
+    code, out, _ = value(tmp_path, TORCH, TRT, more=more)
+    assert code == 0
+    case = msgspec.json.decode(out, type=BusinessCase)
+    assert case.peak_per_s == 1000 and case.terms.inputs.fleet.spare == 0
+    assert case.terms.inputs.limit.p99_ms == 20 and case.tensorrt.fleet is not None
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (("--peak", "-5"), "$.load.peak_per_s"),
+        (("--peak", "nan"), "$.load.peak_per_s"),
+        (("--p99-ms", "0"), "$.limit.p99_ms"),
+        (("--instance", "mine"), "no price for 'mine'"),
+        (("--model", "bert"), "as 'bert'"),
+        (("--inputs", "absent.toml"), "absent.toml"),
+        (("--prices", "absent.toml"), "absent.toml"),
+    ],
+)
+def test_mistakes_are_usage_errors(tmp_path: Path, more: tuple[str, ...], told: str) -> None:
+    code, _, err = value(tmp_path, TORCH, TRT, more=more)
+    assert code == 2
+    assert told in err and "Traceback" not in err
+
+
+def test_prices_of_one_s_own(tmp_path: Path) -> None:
+    shipped = (Path(value_package.__file__).parent / "prices.toml").read_text()
+    mine = tmp_path / "prices.toml"
+    mine.write_text(shipped.replace("63.296", "80.0"))
+    more = ("--prices", str(mine), "--peak", "10", "--p99-ms", "50", "--format", "json")
+    code, out, _ = value(tmp_path, TORCH, TRT, more=more)
+    assert code == 0
+    case = msgspec.json.decode(out, type=BusinessCase)
+    assert case.tensorrt.instance_month == pytest.approx(80 * 730)
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:

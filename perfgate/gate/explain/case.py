@@ -173,8 +173,9 @@ def _change(group: Group, timed: Timed | None, times: Times | None) -> LayerChan
 
 
 def _unexplained(times: Times, same_engine: bool) -> float:
-    named = 0.0 if same_engine else sum(t.difference_ns for t in times.groups if t.named)
-    return times.slowdown_ns - named
+    if same_engine:
+        return times.slowdown_ns
+    return times.slowdown_ns - sum(times.explained_ns(kind) for kind in ("same", *times.kinds))
 
 
 def _rounded(value: float | None, digits: int = 1) -> float | None:

@@ -72,11 +72,9 @@ def cause_of(evidence: Evidence) -> tuple[Cause, str]:
 
 
 def _of_a_slowdown(evidence: Evidence, times: Times) -> tuple[Cause, str]:
-    named = [timed for timed in times.groups if timed.named]
     sums: dict[Cause, float] = defaultdict(float)
-    for timed in named:
-        if timed.group.kind != "same":
-            sums[_family(timed, evidence)] += timed.difference_ns
+    for kind, together in times.kinds.items():
+        sums[_family(together, evidence)] += times.explained_ns(kind)
     reformat = sums.get("reformat", 0.0)
     leading = max((f for f in _LEADING if sums.get(f, 0.0) > 0), key=lambda f: sums[f], default=None)
     if leading and reformat > 0:
@@ -86,9 +84,12 @@ def _of_a_slowdown(evidence: Evidence, times: Times) -> tuple[Cause, str]:
         if evidence.clock:
             return "clock/power", f"clock: {evidence.clock}"
         return "not-explained", _unexplained(evidence, times)
-    members = [t for t in named if t.group.kind != "same" and _family(t, evidence) == best]
+    changed = [t for t in times.groups if t.group.kind != "same"]
+    members = [t for t in changed if _family(t, evidence) == best]
+    # Those that are plain by themselves, where any is; otherwise the sum speaks for all of them.
+    members = [t for t in members if t.named] or members
     explains = f"explains {_ms(sums[best])} of {_ms(times.slowdown_ns)} ms"
-    reformats = [t for t in named if t.group.kind == "reformat" and not t.group.base]
+    reformats = [t for t in changed if t.group.kind == "reformat" and not t.group.base]
     beside = f", with {_count(len(reformats), 'new reformat layer')}" if leading == best and reformats else ""
     return best, f"{_phrase(best, members)}, {explains}{beside}{_graph(best, evidence.graph)}"
 

@@ -174,7 +174,8 @@ def _torn(before: list[frozenset[str]], after: list[frozenset[str]]) -> bool:
 
 
 def _one_to_one(old: Layer, new: Layer) -> tuple[Kind, str]:
-    if old.precision != new.precision and old.precision and new.precision and not is_reformat(new):
+    computing = old.computes and new.computes and not is_reformat(new)
+    if computing and old.precision and new.precision and old.precision != new.precision:
         return "precision", f"{old.precision} → {new.precision}"
     if old.shapes != new.shapes and old.shapes and new.shapes:
         return "resized", f"{_shapes(old)} → {_shapes(new)}"

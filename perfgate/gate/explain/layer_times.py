@@ -23,6 +23,8 @@ LEAST_LAYERS = 3
 LEAST_TIME_SHARE = 0.2
 
 Loads = Sequence[Mapping[str, float]]
+# A group's time in each load of base, and of head (ns).
+Row = tuple[list[float], list[float]]
 
 
 class Timed(NamedTuple):
@@ -41,9 +43,11 @@ class Timed(NamedTuple):
 
 class Times(NamedTuple):
     """`slowdown_ns` is head's total minus base's, the state removed; `slower` says whether it is beyond its
-    own spread. `state_ratio` is head's common factor by base's, None where it could not be told."""
+    own spread. `kinds` weighs all groups of one kind together: many small differences may be plain only in
+    their sum. `state_ratio` is head's common factor by base's, None where it could not be told."""
 
     groups: list[Timed]
+    kinds: dict[str, Timed]
     profiled_base_ns: float
     profiled_head_ns: float
     slowdown_ns: float
@@ -51,6 +55,14 @@ class Times(NamedTuple):
     state_ratio: float | None
     matched_share: float
     strangers: list[str]
+
+    def explained_ns(self, kind: str) -> float:
+        """What groups of a kind add to the total: their sum where it is beyond its spread, otherwise those of
+        them that are."""
+        together = self.kinds.get(kind)
+        if together is not None and together.named:
+            return together.difference_ns
+        return math.fsum(t.difference_ns for t in self.groups if t.named and t.group.kind == kind)
 
 
 def weigh(groups: Sequence[Group], base: Loads, head: Loads) -> Times:
@@ -77,12 +89,15 @@ def weigh(groups: Sequence[Group], base: Loads, head: Loads) -> Times:
         clean = totals
     cv = _shared_cv(groups, rows)
     whole = statistics.fmean(clean[0])
-    timed = [_weighed(group, row, cv, len(groups), whole) for group, row in zip(groups, rows, strict=True)]
-    slowdown, border = _difference(clean[0], clean[1], cv, 1)
+    kinds = _by_kind(groups, rows)
+    tests = len(groups) + len(kinds)
+    timed = [_weighed(group, [row], cv, tests, whole) for group, row in zip(groups, rows, strict=True)]
+    slowdown, border = _difference((clean[0], clean[1]), _prior_ns(rows, cv), 1)
     known = {layer.name for group in groups for layer in (*group.base, *group.head)}
     matched = math.fsum(t.base_ns for t in timed if t.group.base and t.group.head)
     return Times(
         groups=timed,
+        kinds={kind: _weighed(one, found, cv, tests, whole) for kind, (one, found) in kinds.items()},
         profiled_base_ns=statistics.fmean(totals[0]),
         profiled_head_ns=statistics.fmean(totals[1]),
         slowdown_ns=slowdown,
@@ -99,7 +114,7 @@ def _time(layers: Sequence[object], load: Mapping[str, float]) -> float:
 
 
 def _states(
-    groups: Sequence[Group], rows: Sequence[tuple[list[float], list[float]]], total_ns: float
+    groups: Sequence[Group], rows: Sequence[Row], total_ns: float
 ) -> tuple[list[float], list[float]] | None:
     """The logarithm of each load's common factor, a side each; None where too little is unchanged."""
     calm = [
@@ -125,6 +140,15 @@ def _states(
     return found[0], found[1]
 
 
+def _by_kind(groups: Sequence[Group], rows: Sequence[Row]) -> dict[str, tuple[Group, list[Row]]]:
+    """The times of all groups of each kind that differs, and one of those groups for its name."""
+    found: dict[str, tuple[Group, list[Row]]] = {}
+    for group, row in zip(groups, rows, strict=True):
+        if group.kind != "same":
+            found.setdefault(group.kind, (group, []))[1].append(row)
+    return found
+
+
 def _weighted_median(values: Sequence[float], weights: Sequence[float]) -> float:
     half, passed = math.fsum(weights) / 2, 0.0
     for value, weight in sorted(zip(values, weights, strict=True)):
@@ -134,7 +158,7 @@ def _weighted_median(values: Sequence[float], weights: Sequence[float]) -> float
     return max(values)
 
 
-def _shared_cv(groups: Sequence[Group], rows: Sequence[tuple[list[float], list[float]]]) -> float:
+def _shared_cv(groups: Sequence[Group], rows: Sequence[Row]) -> float:
     """The coefficient of variation between loads that the middle one of the unchanged groups has."""
     found = [
         math.sqrt(_pooled(row)[0]) / mean
@@ -144,28 +168,36 @@ def _shared_cv(groups: Sequence[Group], rows: Sequence[tuple[list[float], list[f
     return max(LEAST_CV, statistics.median(found)) if found else LEAST_CV
 
 
-def _pooled(row: tuple[Sequence[float], Sequence[float]]) -> tuple[float, int]:
+def _pooled(row: Row) -> tuple[float, int]:
     """The variance within sides, and its degrees of freedom."""
     dof = sum(len(side) - 1 for side in row if any(side))
     squares = math.fsum((t - statistics.fmean(side)) ** 2 for side in row for t in side)
     return (squares / dof, dof) if dof else (0.0, 0)
 
 
-def _difference(base: Sequence[float], head: Sequence[float], cv: float, groups: int) -> tuple[float, float]:
+def _prior_ns(rows: Sequence[Row], cv: float) -> float:
+    """The standard deviation between loads that a sum of groups is expected to have: of each group alone, and
+    of what they may still share once the state is removed."""
+    means = [max(statistics.fmean(row[0]), statistics.fmean(row[1])) for row in rows]
+    alone = math.fsum((cv * mean) ** 2 for mean in means)
+    return math.sqrt(alone + (LEAST_CV * math.fsum(means)) ** 2 + CLOCK_NS**2)
+
+
+def _difference(row: Row, prior_ns: float, tests: int) -> tuple[float, float]:
     """Head's mean minus base's (ns), and how far from zero it must be to be believed."""
     from scipy.special import stdtrit
 
-    means = statistics.fmean(base), statistics.fmean(head)
-    variance, dof = _pooled((base, head))
-    prior = (cv * max(means)) ** 2 + CLOCK_NS**2
-    shrunk = (PRIOR_DOF * prior + dof * variance) / (PRIOR_DOF + dof)
-    quantile = float(stdtrit(PRIOR_DOF + dof, 1 - ALPHA / (2 * groups)))
-    return means[1] - means[0], quantile * math.sqrt(shrunk * (1 / len(base) + 1 / len(head)))
+    base, head = row
+    variance, dof = _pooled(row)
+    shrunk = (PRIOR_DOF * prior_ns**2 + dof * variance) / (PRIOR_DOF + dof)
+    quantile = float(stdtrit(PRIOR_DOF + dof, 1 - ALPHA / (2 * tests)))
+    border = quantile * math.sqrt(shrunk * (1 / len(base) + 1 / len(head)))
+    return statistics.fmean(head) - statistics.fmean(base), border
 
 
-def _weighed(
-    group: Group, row: tuple[list[float], list[float]], cv: float, groups: int, whole_ns: float
-) -> Timed:
-    difference, border = _difference(row[0], row[1], cv, groups)
+def _weighed(group: Group, rows: Sequence[Row], cv: float, tests: int, whole_ns: float) -> Timed:
+    """A group, or all of a kind, with their times summed load by load."""
+    base, head = ([math.fsum(load) for load in zip(*side, strict=True)] for side in zip(*rows, strict=True))
+    difference, border = _difference((base, head), _prior_ns(rows, cv), tests)
     enough = max(border, LEAST_SHARE_OF_TOTAL * whole_ns)
-    return Timed(group, statistics.fmean(row[0]), statistics.fmean(row[1]), border, abs(difference) > enough)
+    return Timed(group, statistics.fmean(base), statistics.fmean(head), border, abs(difference) > enough)

@@ -72,6 +72,7 @@ def test_a_build_with_other_tactics_is_a_build_difference() -> None:
     assert "unchanged layers (build difference)" in found.cause
     kernels = [change for change in found.layers if change.kind == "kernel"]
     assert len(kernels) >= 20
+    assert not [change for change in found.layers if change.kind == "precision"]
     assert all(" → " in change.detail for change in kernels)
 
 
@@ -119,6 +120,18 @@ def test_a_broken_fusion_is_named() -> None:
     assert (change.kind, change.base_layers) == ("un-fused", ("n16 + n17 + n18",))
     assert change.head_layers == ("n16 + n17", "PWN(n18)")
     assert change.share == pytest.approx(1.0, abs=0.2)
+
+
+def test_many_small_differences_are_plain_in_their_sum() -> None:
+    x0, rebuilt = engine("x0"), engine("x0_rebuilt_without_cache")
+    old = {layer.name: layer.tactic_value for layer in x0}
+    others = {layer.name for layer in rebuilt if old.get(layer.name) != layer.tactic_value}
+    found = explain(x0, rebuilt, factor=dict.fromkeys(others, 1.02))
+    assert found.kind == "build"
+    assert "explains" in found.cause
+    alone = [change for change in found.layers if change.kind == "kernel" and change.share is not None]
+    assert len(alone) <= 2  # one reformat goes by another name there, and names decide the made-up times
+    assert found.unexplained_ns == pytest.approx(0, abs=600)
 
 
 def test_the_other_way_round_it_is_fused_and_nothing_is_slower() -> None:

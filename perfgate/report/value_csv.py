@@ -1,0 +1,41 @@
+"""The table of a business case as CSV, raw numbers with their units in the metric's name."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING
+
+from perfgate.report import format as fmt
+
+if TYPE_CHECKING:
+    from perfgate.value.business import BusinessCase
+
+HEAD = ("metric", "original", "tensorrt", "ratio", "outcome", "original_source", "tensorrt_source")
+
+
+def render(case: BusinessCase) -> str:
+    """A line a metric; money in the case's currency, which the line `currency` names."""
+    sink = io.StringIO()
+    writer = csv.writer(sink, lineterminator="\n")
+    writer.writerow(HEAD)
+    sources = (case.original.source, case.tensorrt.source)
+    labels = (_cell(case.original.label), _cell(case.tensorrt.label))
+    writer.writerow(("stack", *labels, "", "", *sources))
+    writer.writerow(("currency", case.terms.currency, case.terms.currency, "", "", "", ""))
+    for line in case.lines:
+        numbers = (_number(line.original), _number(line.tensorrt), _number(line.ratio))
+        writer.writerow((line.metric, *numbers, line.outcome, *sources))
+    for name in ("saving_month", "saving_year", "payback_months"):
+        writer.writerow((name, "", _number(getattr(case, name)), "", "", "", ""))
+    return sink.getvalue()
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.10g}"
+
+
+def _cell(text: str) -> str:
+    """Foreign text that a spreadsheet does not take for a formula."""
+    flat = fmt.line(text)
+    return f"'{flat}" if flat[:1] in ("=", "+", "-", "@") else flat

@@ -1,0 +1,188 @@
+"""Results files as services: one stack's model in one precision, with the batch sizes that were measured.
+
+What can stand for a request's time is decided in `perfgate.value.stacks`; here it is gathered by batch size.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from perfgate.records import Environment, Measured, Mode, RunResult
+from perfgate.value.queueing import Service
+from perfgate.value.stacks import Entry, labels, other_device, request_entry
+
+STAGES = ("build", "build with timing cache", "load", "first inference")
+_BATCH = ("b", "batch")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage on the way to a running service, in seconds; `given` by a person or timed by perfgate."""
+
+    name: str
+    seconds: float
+    given: bool = False
+
+
+@dataclass(frozen=True)
+class Served:
+    """A service: what was measured of it, smallest batch first. Seconds, bytes, items a second."""
+
+    stack: str
+    model: str
+    precision: str
+    other: tuple[tuple[str, int], ...]
+    mode: Mode
+    environment: Environment
+    entries: tuple[Entry, ...]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return tuple(entry.result.case.items for entry in self.entries)
+
+    @property
+    def stored(self) -> bool:
+        """Whether some numbers are a baseline's medians, which hold no samples to replay."""
+        return any(entry.stored for entry in self.entries)
+
+    @property
+    def best(self) -> Entry:
+        """The batch size with the most items a second."""
+        return max(self.entries, key=items_per_s)
+
+    @property
+    def average_s(self) -> float:
+        """The mean of the smallest batch's samples, a launch's mean each; of stored numbers the median."""
+        return statistics.fmean(float(np.mean(launch)) for launch in _samples(self.entries[0]))
+
+    @property
+    def p99_s(self) -> float:
+        return statistics.median(self.entries[0].columns["p99_ns"]) / 1e9
+
+    @property
+    def memory_bytes(self) -> float | None:
+        """At the batch size with the most items a second."""
+        known = [value for value in self.best.columns.get("peak_memory_bytes", ()) if value]
+        return statistics.median(known) if known else None
+
+    @property
+    def limit_ms(self) -> float | None:
+        """The strictest promise of its cases on the P99 of a request."""
+        promised = [entry.result.case.slo.service_p99_ms for entry in self.entries]
+        return min((value for value in promised if value is not None), default=None)
+
+    @property
+    def asked_per_s(self) -> float | None:
+        """The greatest load that its cases' promises name."""
+        asked = [entry.result.case.slo.service_qps for entry in self.entries]
+        return max((value for value in asked if value is not None), default=None)
+
+    def service(self) -> Service:
+        """What the simulation replays."""
+        times = zip(self.sizes, map(_samples, self.entries), strict=True)
+        return Service(dict(times))
+
+    def stages(self) -> tuple[Stage, ...]:
+        """What perfgate timed: the build with and without a timing cache, load, first inference."""
+        seconds: dict[str, list[float]] = defaultdict(list)
+        for entry in self.entries:
+            outcome, recipe = entry.result.outcome, entry.result.recipe
+            if not isinstance(outcome, Measured):
+                continue
+            if outcome.engine is not None and outcome.engine.build_ns:
+                warm = recipe is not None and recipe.timing_cache_digest
+                seconds["build with timing cache" if warm else "build"].append(outcome.engine.build_ns / 1e9)
+            for launch in outcome.launches:
+                if not launch.invalid:
+                    seconds["load"].append(launch.load_ns / 1e9)
+                    seconds["first inference"].append(launch.first_inference_ns / 1e9)
+        return tuple(Stage(name, statistics.median(seconds[name])) for name in STAGES if name in seconds)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The same model on both stacks; `precisions_differ` where the original has not the same precision."""
+
+    original: Served
+    tensorrt: Served
+
+    @property
+    def precisions_differ(self) -> bool:
+        return self.original.precision != self.tensorrt.precision
+
+
+def items_per_s(entry: Entry) -> float:
+    """Measured throughput in items."""
+    return statistics.median(entry.columns["throughput_qps"]) * entry.result.case.items
+
+
+def services(results: Sequence[RunResult]) -> list[list[Served]]:
+    """The services of every file, in the file's order."""
+    return [_services(label, run) for label, run in zip(labels(results), results, strict=True)]
+
+
+def _services(label: str, run: RunResult) -> list[Served]:
+    groups: dict[tuple[str, str, tuple[tuple[str, int], ...]], dict[str, list[Entry]]] = {}
+    for result in run.cases:
+        entry = request_entry(label, result, run.environment)
+        if isinstance(entry, Entry):
+            case = result.case
+            other = tuple(sorted((k, v) for k, v in case.shape.items() if k not in _BATCH))
+            modes = groups.setdefault((case.model, case.precision, other), defaultdict(list))
+            modes[str(entry.mode)].append(entry)
+    found = []
+    for (model, precision, other), by_mode in groups.items():
+        # The mode with the most batch sizes, and of those the fastest, so that no stack is flattered.
+        entries = min(by_mode.values(), key=lambda one: (-len(one), sum(entry.latency for entry in one)))
+        ordered = tuple(sorted(entries, key=lambda entry: entry.result.case.items))
+        found.append(Served(label, model, precision, other, ordered[0].mode, run.environment, ordered))
+    return found
+
+
+def pairs(results: Sequence[RunResult], wanted: str = "") -> list[Pair]:
+    """Every model of the other stacks beside the first file's, fastest precision of a model first.
+
+    `wanted` is a model, or model/precision. The original is taken in the same precision, else in the one that
+    it runs: fp32 before all others.
+    """
+    first, *others = services(results) or [[]]
+    found = []
+    for served in (one for stack in others for one in stack):
+        if wanted and wanted not in (served.model, f"{served.model}/{served.precision}"):
+            continue
+        fit = [one for one in first if _same_work(one, served)]
+        fit.sort(key=lambda one: (one.precision != served.precision, one.precision != "fp32"))
+        if fit:
+            found.append(Pair(fit[0], served))
+    order = list(dict.fromkeys(pair.tensorrt.model for pair in found))
+    found.sort(key=lambda pair: (order.index(pair.tensorrt.model), -items_per_s(pair.tensorrt.best)))
+    return found
+
+
+def _same_work(original: Served, served: Served) -> bool:
+    if (original.model, original.other) != (served.model, served.other):
+        return False
+    if other_device(original.environment, served.environment, original.stack):
+        return False
+    one, two = original.entries[0].result, served.entries[0].result
+    if one.case.inputs != two.case.inputs or one.recipe is None or two.recipe is None:
+        return False
+    # Another precision is another ONNX file where it lives in the graph: then the source must be the same.
+    same_source = bool(one.source_digest) and one.source_digest == two.source_digest
+    return one.recipe.onnx_digest == two.recipe.onnx_digest or (
+        original.precision != served.precision and same_source
+    )
+
+
+def _samples(entry: Entry) -> list[np.ndarray[tuple[int], np.dtype[np.float64]]]:
+    """Seconds, an array a launch."""
+    outcome: object = entry.result.outcome
+    if isinstance(outcome, Measured):
+        valid = [launch for launch in outcome.launches if not launch.invalid]
+        return [np.asarray(launch.samples_ns, dtype=np.float64) / 1e9 for launch in valid]
+    return [np.asarray([value], dtype=np.float64) / 1e9 for value in entry.columns["latency_ns"]]

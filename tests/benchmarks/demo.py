@@ -1,0 +1,103 @@
+"""The reports of the stored H200 results, on any machine: no GPU, and nothing is measured.
+
+    python tests/benchmarks/demo.py --out perfgate-out/demo
+
+Makes `results.json` from the baselines in `baselines/nvidia-h200`: what a run on that machine writes where no
+model changed. Every number in it is a stored one, every case is UNCHANGED by the gate's own judgement. Beside
+it, `report.html` and `report.zh-CN.html`, and `comment.md` as a pull request would show it.
+`make demo` runs this.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import common
+
+from perfgate.errors import DataError
+from perfgate.files import record_json, write_text
+from perfgate.gate.baselines import load_baselines
+from perfgate.gate.judge import judge
+from perfgate.gate.summary import summarise
+from perfgate.outputs import RESULTS_NAME
+from perfgate.records import (
+    RESULTS_SCHEMA,
+    CaseResult,
+    Commit,
+    Environment,
+    Mode,
+    RunResult,
+    Unchanged,
+)
+from perfgate.report import render
+from perfgate.settings import Settings
+from perfgate.spec.cases import expand
+from perfgate.spec.model import read_specs
+
+DEVICE, TOOLCHAIN = "nvidia-h200", "tensorrt-8.5.3.1"
+
+
+def stored_run(root: Path = common.ROOT) -> RunResult:
+    """What a run on the baselines' own machine says where nothing changed."""
+    stored = load_baselines(root / "baselines", Environment(device=DEVICE, toolchain=TOOLCHAIN, key={}))
+    if not stored.cases:
+        raise DataError("holds no baseline", where=root / "baselines" / DEVICE / TOOLCHAIN)
+    newest = max(stored.cases.values(), key=lambda one: one.case.promoted)
+    settings = Settings(root=str(root))
+    protocol = settings.protocol("gpu")
+    specs = read_specs([root / "models"])
+    cases = [
+        case
+        for spec in specs
+        for case in expand(
+            spec,
+            backend="tensorrt",
+            default_mode=Mode(drive="graph", wait="spin"),
+            tolerance=settings.tolerance("gpu"),
+            source=f"models/{spec.name}.toml",
+        )
+        if case.id in stored.cases
+    ]
+    results = tuple(
+        CaseResult(
+            case=case,
+            outcome=Unchanged(),
+            case_digest=stored.cases[case.id].case.case_digest,
+            source_digest=stored.cases[case.id].case.source_digest,
+            judgement=judge(case, Unchanged(), stored, stored.cases[case.id].environment, protocol),
+        )
+        for case in cases
+    )
+    return RunResult(
+        schema=RESULTS_SCHEMA,
+        run_id=f"stored-{newest.case.promoted[:10]}",
+        created=newest.case.promoted,
+        perfgate=newest.environment.noted.get("perfgate", "unknown"),
+        commit=Commit(sha=newest.case.commit),
+        environment=newest.environment,
+        protocol=protocol,
+        cases=results,
+        summary=summarise(results, results=RESULTS_NAME),
+    )
+
+
+def main() -> None:
+    """Write the files, and say where they are."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--out", type=Path, default=Path("perfgate-out/demo"))
+    out: Path = parser.parse_args().out
+    run = stored_run()
+    files = {
+        RESULTS_NAME: record_json(run),
+        "report.html": render(run, "html"),
+        "report.zh-CN.html": render(run, "html", "zh-CN"),
+        "comment.md": render(run, "markdown"),
+    }
+    for name, text in files.items():
+        write_text(out / name, text)
+        print(f"wrote {out / name}")
+
+
+if __name__ == "__main__":
+    main()
