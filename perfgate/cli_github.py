@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,19 +12,17 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import rich_click as click
 from click.exceptions import Exit
 
-from perfgate.errors import DataError, InfrastructureError, PerfgateError, UsageError
+from perfgate.errors import InfrastructureError, PerfgateError, UsageError
 
 if TYPE_CHECKING:
-    from perfgate.publish.github.client import GitHubClient
     from perfgate.publish.github.events import Event
     from perfgate.publish.github.resolve import Target
     from perfgate.publish.github.verdict import Decision
-    from perfgate.records import Leg, RunResult
+    from perfgate.records import Leg
 
 T = TypeVar("T")
 
 GATE = ".github/workflows/gate.yml"
-LEGS_VARIABLE = "PERFGATE_LEGS"
 
 
 @click.group()
@@ -44,28 +41,29 @@ def plan() -> None:
     Outputs: `measure` (false for a fork's pull request), `ref` and `base` (full SHAs), `legs` (a JSON list),
     `image` (the container's image, pinned by digest).
     """
+    from perfgate.publish.github import environment
     from perfgate.publish.github.resolve import check_dispatch
     from perfgate.publish.github.runner import set_outputs
 
-    event = _event()
+    event = environment.event()
     ref = os.environ.get("GITHUB_SHA", "")
     base = event.base_sha
     if event.dispatch:
-        target = check_dispatch(_client(), event.dispatch)
+        target = check_dispatch(environment.client(), event.dispatch)
         ref, base = target.sha, target.base_sha
     if event.name == "merge_group":
         ref = event.head_sha
     measure = not (event.name == "pull_request" and event.fork)
     values = {"measure": str(measure).lower(), "ref": ref, "base": base}
     if measure:
-        values |= {"legs": json.dumps(_legs_asked(required=True)), "image": _image()}
+        values |= {"legs": json.dumps(environment.legs_asked(required=True)), "image": _image()}
     else:
         values |= {"legs": "[]", "image": ""}
         click.echo(
             "::notice title=perfgate::a fork's pull request is measured when a maintainer asks for it: "
             f"Actions, gate, Run workflow, #{event.number} and {event.head_sha}"
         )
-    set_outputs(_runner_file("GITHUB_OUTPUT"), values)
+    set_outputs(environment.runner_file("GITHUB_OUTPUT"), values)
     for name, value in values.items():
         click.echo(f"{name}={value}")
 
@@ -74,20 +72,22 @@ def plan() -> None:
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
 def annotate(results: tuple[Path, ...]) -> None:
     """Show RESULTS in this job: summary, annotations, outputs. Needs no token; ends as the results do."""
+    from perfgate import merge as merging
     from perfgate.merge import exit_code
+    from perfgate.publish.github import environment
     from perfgate.publish.github.checks import annotate as annotations
     from perfgate.publish.github.checks import commands
     from perfgate.publish.github.runner import add_summary, set_outputs
     from perfgate.report.legs import headline, markdown
 
-    legs = _merged(list(results), expected=[])
+    legs = merging.read_legs(list(results), expected=[])
     code = exit_code(legs)
-    add_summary(_runner_file("GITHUB_STEP_SUMMARY"), markdown(legs, code))
+    add_summary(environment.runner_file("GITHUB_STEP_SUMMARY"), markdown(legs, code))
     found = [one for leg in legs if leg.result for one in annotations(leg.result)]
     for line in commands(found):
         click.echo(line)
     said = headline(legs, code)
-    set_outputs(_runner_file("GITHUB_OUTPUT"), {"exit-code": str(code), "headline": said})
+    set_outputs(environment.runner_file("GITHUB_OUTPUT"), {"exit-code": str(code), "headline": said})
     click.echo(said)
     raise Exit(code)
 
@@ -112,18 +112,21 @@ class _Publishing:
     """One event from its run to the pull request; each step's fault is told, none hides another."""
 
     def __init__(self, workflow: str, key: str, author: str, new_comment: bool, check: bool) -> None:
+        from perfgate.publish.github import environment
+
         self._workflow, self._key, self._author = workflow, key, author
         self._new_comment, self._check = new_comment, check
-        self._client = _client()
+        self._client = environment.client()
         self._faults: list[PerfgateError] = []
 
     def run(self) -> None:
         from perfgate.merge import exit_code
+        from perfgate.publish.github import environment
         from perfgate.publish.github.resolve import resolve
         from perfgate.publish.github.verdict import decide
         from perfgate.report.legs import headline
 
-        event = _event()
+        event = environment.event()
         if event.run is None:
             raise UsageError(f"is {event.name}, not workflow_run", where="GITHUB_EVENT_NAME")
         target = resolve(self._client, event, workflow=self._workflow)
@@ -144,7 +147,9 @@ class _Publishing:
             raise Exit(InfrastructureError.exit_code)
 
     def _fetch(self, event: Event) -> tuple[Leg, ...] | None:
+        from perfgate import merge as merging
         from perfgate.files import write_bytes
+        from perfgate.publish.github import environment
         from perfgate.publish.github.artifacts import fetch_results
 
         shards = fetch_results(self._client, event.run.id if event.run else 0)
@@ -155,7 +160,7 @@ class _Publishing:
             for number, shard in enumerate(shards):
                 paths.append(Path(folder) / str(number) / "results.json")
                 write_bytes(paths[-1], shard.data)
-            return _merged(paths, expected=_legs_asked(required=True))
+            return merging.read_legs(paths, expected=environment.legs_asked(required=True))
 
     def _fits(self, legs: tuple[Leg, ...], target: Target) -> bool:
         from perfgate.publish.github.resolve import measured_commit_fits
@@ -228,12 +233,16 @@ class _Publishing:
 @click.option("--author", default="github-actions[bot]", show_default=True, help="Who our issues are by.")
 def issues(results: tuple[Path, ...], author: str) -> None:
     """One issue a regression in RESULTS (files, or folders): opened, kept up to date, closed on recovery."""
+    from perfgate import merge as merging
+    from perfgate.publish.github import environment
     from perfgate.publish.github.issues import Regression, issue_key, recovered, sync
     from perfgate.publish.github.owners import owners_of, read_owners
     from perfgate.records import Verdict
     from perfgate.report.legs import issue_text
 
-    legs = _merged(_found(list(results)), expected=_legs_asked(required=False))
+    legs = merging.read_legs(
+        merging.find_results(list(results)), expected=environment.legs_asked(required=False)
+    )
     rules = read_owners(Path.cwd())
     found = {}
     for leg in legs:
@@ -245,11 +254,11 @@ def issues(results: tuple[Path, ...], author: str) -> None:
                 case,
                 commit=leg.result.commit.sha if leg.result else "",
                 owners=owners_of(case.case.source, rules),
-                url=_run_url(),
+                url=environment.run_url(),
             )
             title = f"perfgate: {case.case.id} regressed on {leg.name}"
             found[issue_key(leg.name, case.case.id)] = Regression(title=title, text=text)
-    changes = sync(_client(), found, recovered(legs), author=author)
+    changes = sync(environment.client(), found, recovered(legs), author=author)
     for word, numbers in (
         ("opened", changes.opened),
         ("updated", changes.updated),
@@ -272,6 +281,7 @@ def promote(results: tuple[Path, ...], reason: str, branch: str, onto: str) -> N
     from perfgate.gate.promote import Terms
     from perfgate.gate.promote import promote as promote_results
     from perfgate.outputs import read_results
+    from perfgate.publish.github import environment
     from perfgate.publish.github.proposal import WAITING_NOTE, Proposal, propose
     from perfgate.report.legs import moves_text
     from perfgate.settings import load_settings
@@ -293,18 +303,17 @@ def promote(results: tuple[Path, ...], reason: str, branch: str, onto: str) -> N
         return
     root = Path(settings.root).resolve()
     files = {str((folder.resolve() / name).relative_to(root)): data for name, data in changed.items()}
-    app = _app_client()
+    app = environment.app_client()
     note = WAITING_NOTE if app is None else ""
     proposal = Proposal(
         branch=branch,
         base=onto,
         title=f"Promote {len(moves)} baselines",
-        body=moves_text(moves, reason, note=note, url=_run_url()),
+        body=moves_text(moves, reason, note=note, url=environment.run_url()),
         files=files,
     )
-    click.echo(
-        f"pull request #{propose(app or _client(), proposal)}: {len(moves)} cases in {len(files)} files"
-    )
+    number = propose(app or environment.client(), proposal)
+    click.echo(f"pull request #{number}: {len(moves)} cases in {len(files)} files")
 
 
 @click.command()
@@ -317,17 +326,19 @@ def merge(shards: tuple[Path, ...], expect: tuple[str, ...], out: Path) -> None:
     Writes OUT/<leg>/results.json and report.html, OUT/index.html and OUT/comment.md. A shard or an expected
     leg that did not arrive, a case that none or two measured: exit 3, and 1 where a case is red.
     """
+    from perfgate import merge as merging
     from perfgate.files import write_text
     from perfgate.merge import exit_code
     from perfgate.outputs import write_outputs
+    from perfgate.publish.github import environment
     from perfgate.report.legs import headline, index, markdown
 
-    paths = _found(list(shards))
-    legs = _merged(paths, expected=list(expect) or _legs_asked(required=False))
+    paths = merging.find_results(list(shards))
+    legs = merging.read_legs(paths, expected=list(expect) or environment.legs_asked(required=False))
     for leg in legs:
         if leg.result:
             write_outputs(leg.result, out / leg.name)
-            _copy_timing(leg.result, paths, out / leg.name)
+            merging.copy_timing(leg.result, paths, out / leg.name)
         for fault in leg.faults:
             click.echo(f"perfgate: {leg.name}: {fault}", err=True)
     code = exit_code(legs)
@@ -337,110 +348,11 @@ def merge(shards: tuple[Path, ...], expect: tuple[str, ...], out: Path) -> None:
     raise Exit(code)
 
 
-def _copy_timing(result: RunResult, paths: list[Path], out: Path) -> None:
-    """The timing caches that the results name, whichever shard brought them; checked by digest."""
-    from perfgate.files import TIMING_LIMIT_BYTES, file_digest, read_bytes, write_bytes
-    from perfgate.records import Measured
-
-    engines = [case.outcome.engine for case in result.cases if isinstance(case.outcome, Measured)]
-    for digest in {engine.timing_cache_digest for engine in engines if engine and engine.timing_cache_digest}:
-        for path in paths:
-            source = path.parent / "timing" / f"{digest}.timing"
-            if re.fullmatch(r"[0-9a-f]{64}", digest) and source.is_file() and file_digest(source) == digest:
-                data = read_bytes(source, limit_bytes=TIMING_LIMIT_BYTES)
-                write_bytes(out / "timing" / source.name, data)
-                break
-
-
-def _found(shards: list[Path]) -> list[Path]:
-    paths: list[Path] = []
-    for shard in shards:
-        paths += sorted(shard.rglob("results.json")) if shard.is_dir() else [shard]
-    if not paths:
-        raise DataError("hold no results.json", where=", ".join(map(str, shards)))
-    return paths
-
-
-def _merged(paths: list[Path], *, expected: list[str]) -> tuple[Leg, ...]:
-    from perfgate.merge import merge as merge_parts
-    from perfgate.outputs import read_results
-
-    return merge_parts([read_results(path) for path in paths], expected=expected)
-
-
-def _client(token: str | None = None) -> GitHubClient:
-    from perfgate.publish.github.client import GitHubClient
-
-    return GitHubClient(
-        os.environ.get("GITHUB_REPOSITORY", ""),
-        os.environ.get("GITHUB_TOKEN", "") if token is None else token,
-        api_url=_api_url(),
-    )
-
-
-def _app_client() -> GitHubClient | None:
-    """A client with a GitHub App's token, where an App is configured."""
-    from perfgate.publish.github.app import app_token
-
-    app_id, key = (os.environ.get(name, "").strip() for name in ("PERFGATE_APP_ID", "PERFGATE_APP_KEY"))
-    if not app_id and not key:
-        return None
-    return _client(app_token(os.environ.get("GITHUB_REPOSITORY", ""), app_id, key, api_url=_api_url()))
-
-
-def _api_url() -> str:
-    return os.environ.get("GITHUB_API_URL") or "https://api.github.com"
-
-
-def _event() -> Event:
-    from perfgate.publish.github.events import read_event
-
-    return read_event(
-        _runner_file("GITHUB_EVENT_PATH"),
-        os.environ.get("GITHUB_EVENT_NAME", ""),
-        repository=os.environ.get("GITHUB_REPOSITORY", ""),
-        sha=os.environ.get("GITHUB_SHA", ""),
-    )
-
-
-def _runner_file(variable: str) -> Path:
-    name = os.environ.get(variable, "")
-    if not name:
-        raise UsageError("is not set", where=variable, fix="run this in a GitHub Actions job")
-    return Path(name)
-
-
-def _legs_asked(*, required: bool) -> list[str]:
-    """The legs of the matrix: a JSON list of runner labels in the variable PERFGATE_LEGS."""
-    text = os.environ.get(LEGS_VARIABLE, "")
-    if not text and not required:
-        return []
-    try:
-        legs = json.loads(text)
-    except ValueError:
-        legs = None
-    label = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}")
-    ours = isinstance(legs, list) and all(isinstance(leg, str) and label.fullmatch(leg) for leg in legs)
-    if not ours or not legs or len(set(legs)) != len(legs) or len(legs) > 64:
-        raise UsageError(
-            "is not a JSON list of runner labels",
-            where=LEGS_VARIABLE,
-            fix='a repository variable such as ["gpu-h200"]: Settings, Variables, Actions',
-        )
-    return list(legs)
-
-
 def _image() -> str:
     """The container's image: by digest, or nothing is measured in it."""
     from perfgate.image.reference import parse_reference
 
     return str(parse_reference(os.environ.get("PERFGATE_IMAGE", ""), where="PERFGATE_IMAGE"))
-
-
-def _run_url() -> str:
-    names = ("GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "GITHUB_RUN_ID")
-    server, repository, run = (os.environ.get(name, "") for name in names)
-    return f"{server}/{repository}/actions/runs/{run}" if server and repository and run else ""
 
 
 def _tree(folder: Path) -> dict[str, bytes]:

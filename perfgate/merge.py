@@ -6,13 +6,45 @@ of its leg, not an exception: the rest is still worth showing, and a leg with a 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 
+from perfgate.errors import DataError
+from perfgate.files import TIMING_LIMIT_BYTES, file_digest, read_bytes, write_bytes
 from perfgate.gate.summary import summarise
-from perfgate.records import CaseResult, Leg, RunResult, Scope, Verdict
+from perfgate.outputs import read_results
+from perfgate.records import CaseResult, Leg, Measured, RunResult, Scope, Verdict
+
+
+def find_results(shards: Sequence[Path]) -> list[Path]:
+    """The results files that are named, and those in the folders that are. Raises `DataError`."""
+    paths: list[Path] = []
+    for shard in shards:
+        paths += sorted(shard.rglob("results.json")) if shard.is_dir() else [shard]
+    if not paths:
+        raise DataError("hold no results.json", where=", ".join(map(str, shards)))
+    return paths
+
+
+def read_legs(paths: Sequence[Path], *, expected: Sequence[str]) -> tuple[Leg, ...]:
+    """Read results files, and merge them. Raises `DataError`."""
+    return merge([read_results(path) for path in paths], expected=expected)
+
+
+def copy_timing(result: RunResult, paths: list[Path], out: Path) -> None:
+    """The timing caches that the results name, whichever shard brought them; checked by digest."""
+    engines = [case.outcome.engine for case in result.cases if isinstance(case.outcome, Measured)]
+    for digest in {engine.timing_cache_digest for engine in engines if engine and engine.timing_cache_digest}:
+        for path in paths:
+            source = path.parent / "timing" / f"{digest}.timing"
+            if re.fullmatch(r"[0-9a-f]{64}", digest) and source.is_file() and file_digest(source) == digest:
+                data = read_bytes(source, limit_bytes=TIMING_LIMIT_BYTES)
+                write_bytes(out / "timing" / source.name, data)
+                break
 
 
 def merge(parts: Sequence[RunResult], *, expected: Sequence[str] = ()) -> tuple[Leg, ...]:
