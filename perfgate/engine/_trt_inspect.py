@@ -204,7 +204,9 @@ def realised(precision: Precision, share: Mapping[str, float], *, least: float =
         what = f"{precision.upper()} was asked for and the engine does not say what it computes in"
         return None if precision == "fp32" else what
     said = ", ".join(f"{kind} {part:.0%}" for kind, part in sorted(share.items()))
-    missing = [kind for kind in _WANTED[precision] if not share.get(kind)]
+    # FP16 beside INT8 is for what is not quantised: where nothing is left there need be none.
+    needed = ("int8",) if precision == "int8+fp16" else _WANTED[precision]
+    missing = [kind for kind in needed if not share.get(kind)]
     if missing:
         return f"{precision.upper()} was asked for and no layer computes in {' or '.join(missing)} ({said})"
     lower = [kind for kind in ("fp16", "bf16", "int8", "fp8") if share.get(kind)]
