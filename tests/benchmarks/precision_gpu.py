@@ -133,12 +133,12 @@ def steps(root: Path, kit: Path | None) -> Iterator[tuple[str, Path, str]]:
 
 
 def save_hot(path: Path) -> None:
-    """A convolution whose output passes FP16's end, and is scaled back behind a ReLU."""
+    """A convolution whose output passes FP16's end, though no weight does; it is scaled back behind a ReLU."""
     random = np.random.default_rng(0)
     weights = {
-        "w": random.normal(0, 3e4, (16, 8, 3, 3)).astype(np.float32),
-        "v": random.normal(0, 1e-6, (16, 16, 1, 1)).astype(np.float32),
-        "u": random.normal(0, 0.1, (16, 16, 3, 3)).astype(np.float32),
+        "w": random.normal(0, 1e4, (64, 64, 3, 3)).astype(np.float32),
+        "v": random.normal(0, 1e-6, (64, 64, 1, 1)).astype(np.float32),
+        "u": random.normal(0, 0.04, (64, 64, 3, 3)).astype(np.float32),
     }
     nodes = [
         helper.make_node("Conv", ["x", "w"], ["c"], "hot_conv", pads=[1] * 4),
@@ -149,8 +149,8 @@ def save_hot(path: Path) -> None:
     graph = helper.make_graph(
         nodes,
         "hot",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [4, 8, 32, 32])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [4, 16, 32, 32])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [16, 64, 64, 64])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [16, 64, 64, 64])],
         [numpy_helper.from_array(array, name) for name, array in weights.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
