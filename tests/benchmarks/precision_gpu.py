@@ -133,7 +133,7 @@ def steps(root: Path, kit: Path | None) -> Iterator[tuple[str, Path, str]]:
 
 
 def save_hot(path: Path) -> None:
-    """A convolution whose output passes FP16's end, though no weight does; it is scaled back behind a ReLU."""
+    """A convolution whose output passes FP16's end, though no weight does; a later one scales it back."""
     random = np.random.default_rng(0)
     weights = {
         "w": random.normal(0, 1e4, (64, 64, 3, 3)).astype(np.float32),

@@ -27,8 +27,10 @@ def _needs_tensorrt() -> None:
 
 
 def save(path: Path, spread: float) -> None:
-    """Four convolutions; the first one's output is `spread` wide and the third one scales it back. They are
-    wide enough that a weakly typed TensorRT finds FP16 kernels faster, and no weight is beyond FP16 itself."""
+    """Four convolutions; the first one's output is `spread` wide and the third one scales it back.
+
+    They are wide enough that a weakly typed TensorRT finds FP16 kernels faster; no weight is beyond FP16.
+    """
     random = np.random.default_rng(0)
     weights = {
         "w1": random.normal(0, spread / 24, (64, 64, 3, 3)),
