@@ -17,7 +17,7 @@ from perfgate.gate.spread import Spread
 from perfgate.measure.blocks import Blocks, Sides, repeat
 from perfgate.measure.launch import LaunchRequest
 from perfgate.measure.schedule import Job
-from perfgate.records import Confirmation, Failed, Launch, Measured, Outcome, Record, Tolerance
+from perfgate.records import Confirmation, EngineFacts, Failed, Launch, Measured, Outcome, Record, Tolerance
 
 _SIDES = ("base", "head")
 
@@ -92,6 +92,11 @@ class Trial:
             return seconds + 2 * seconds / launches > self._seconds
         return self._launches is not None and launches + 2 > self._launches
 
+    @property
+    def base_engine(self) -> EngineFacts | None:
+        """What is known of the engine on base's side."""
+        return self._base.job.engine
+
     def record(self, sides: Sides, decision: Decision) -> Confirmation:
         notes = list(self._notes)
         if self.shown:
@@ -135,4 +140,6 @@ def hold(
         shown=shown,
     )
     record = trial.record(sides, decision)
-    return outcome, Fresh(base=sides.base, decision=decision, confirmation=record, shown=shown)
+    return outcome, Fresh(
+        base=sides.base, decision=decision, confirmation=record, shown=shown, engine=trial.base_engine
+    )

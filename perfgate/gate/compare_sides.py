@@ -12,7 +12,17 @@ from perfgate.gate.metrics import ENGINE_COLUMNS, columns
 from perfgate.gate.screen import clear
 from perfgate.gate.sequential import LEAST_LAUNCHES, LOWER
 from perfgate.gate.statistics import PRIOR_CV, ratio_interval
-from perfgate.records import Case, Interval, Judgement, Launch, Measured, MetricColumns, Tolerance, Verdict
+from perfgate.records import (
+    Case,
+    EngineFacts,
+    Interval,
+    Judgement,
+    Launch,
+    Measured,
+    MetricColumns,
+    Tolerance,
+    Verdict,
+)
 from perfgate.words import change
 
 
@@ -41,7 +51,7 @@ def compare_fresh(case: Case, stored: Stored, outcome: Measured, fresh: Fresh, k
     """Fresh launches of base and head, taken in turn: only base to head can be this commit's fault."""
     decision, tolerance, sides = fresh.decision, case.tolerance, (fresh.base, outcome.launches)
     base_valid, head_valid = ([one for one in side if not one.invalid] for side in sides)
-    base, head = _with_engine(stored, base_valid), columns(head_valid, outcome.engine)
+    base, head = _base_columns(stored, base_valid, fresh.engine), columns(head_valid, outcome.engine)
     if not base:
         why = next((one.invalid for one in fresh.base), "none was taken")
         reason = f"no launch of base is valid: {why}; run again"
@@ -70,10 +80,12 @@ def compare_fresh(case: Case, stored: Stored, outcome: Measured, fresh: Fresh, k
     )
 
 
-def _with_engine(stored: Stored, launches: Sequence[Launch]) -> MetricColumns:
-    """Base's columns; what its engine weighs is known from the baseline, where that was promoted with it."""
+def _base_columns(stored: Stored, launches: Sequence[Launch], engine: EngineFacts | None) -> MetricColumns:
+    """Base's columns; what its engine weighs is that of the engine launched, else of the one promoted."""
     if not launches:
         return {}
+    if engine is not None:
+        return columns(launches, engine)
     known = {name: stored.case.metrics[name][0] for name in ENGINE_COLUMNS if name in stored.case.metrics}
     return {**columns(launches), **{name: (value,) * len(launches) for name, value in known.items()}}
 

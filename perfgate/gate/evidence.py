@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from perfgate.gate.sequential import Decision
 from perfgate.gate.spread import Spread
-from perfgate.records import Confirmation, Interval, Launch, MetricColumns, Record
+from perfgate.records import Confirmation, EngineFacts, Interval, Launch, MetricColumns, Record
 
 
 class Fresh(Record):
     """A confirmation: base's fresh launches (head's are the outcome's), in the order taken, and what the
     sequential test made of both. A decision without a verdict is one that ran out of budget.
 
-    `shown` are launches that were measured again because they lay far out, and did not recur.
+    `shown` are launches that were measured again because they lay far out, and did not recur. `engine` is
+    base's, where it was built here: what it weighs is base's own and not the baseline's.
     """
 
     base: tuple[Launch, ...]
     decision: Decision
     confirmation: Confirmation
     shown: tuple[Launch, ...] = ()
+    engine: EngineFacts | None = None
 
 
 class Evidence(Record):

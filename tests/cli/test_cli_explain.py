@@ -69,7 +69,8 @@ def test_explain_shows_it(slower: Path) -> None:
     done = Cli(slower)("explain", "perfgate-out/results.json", CASE)
     assert done.returncode == 0
     assert done.stdout.startswith(f"{CASE}: ")
-    assert "middle2.relu_nchwc" in done.stdout
+    # Which of the new layers come first depends on their times.
+    assert ".relu_nchwc" in done.stdout
     assert "more in the results file" in done.stdout
     assert Cli(slower)("explain", "perfgate-out/results.json", "nothing").returncode == 2
 

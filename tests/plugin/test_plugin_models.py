@@ -206,10 +206,10 @@ def test_a_damaged_baseline_is_one_clear_error(
 def test_a_mistake_in_a_spec_is_one_clear_line(
     project: Project, gate: Gate, workers: tuple[str, ...]
 ) -> None:
-    project.change("models/tinyconv.toml", "precisions =", "precision =")
+    project.change("models/tinyconv.toml", "precisions =", "precisons =")
     result = gate(*workers)
     assert result.ret == 2
-    result.stdout.fnmatch_lines(["perfgate: *tinyconv.toml: precision: unknown key", "*fix: did you mean*"])
+    result.stdout.fnmatch_lines(["perfgate: *tinyconv.toml: precisons: unknown key", "*fix: did you mean*"])
     assert project.started("perfgate.") == 0
 
 
