@@ -37,6 +37,18 @@ _INVISIBLE = re.compile(r'<path [^>]*(?:display="none"|d="M0,0h0v0h0Z")[^>]*/>')
 _VALUE = re.compile(r'="[^"]*"')
 _LONG = re.compile(r"(\d\.\d\d)\d+")
 
+# Every chart's axes follow the page's colours, in the dark and in print too.
+AXIS = {
+    "labelColor": "var(--soft)",
+    "titleColor": "var(--soft)",
+    "domainColor": "var(--line)",
+    "tickColor": "var(--line)",
+    "gridColor": "var(--line)",
+    "titleFontWeight": "normal",
+    "labelFontSize": 11,
+    "titleFontSize": 11,
+}
+
 
 @dataclass(frozen=True)
 class Drawing:
@@ -179,15 +191,6 @@ def _plan(
         "config": {
             "aria": False,
             "view": {"stroke": None},
-            "axis": {
-                "labelColor": "var(--soft)",
-                "titleColor": "var(--soft)",
-                "domainColor": "var(--line)",
-                "tickColor": "var(--line)",
-                "gridColor": "var(--line)",
-                "titleFontWeight": "normal",
-                "labelFontSize": 11,
-                "titleFontSize": 11,
-            },
+            "axis": AXIS,
         },
     }

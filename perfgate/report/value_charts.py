@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from perfgate.report import charts
 from perfgate.report import format as fmt
 from perfgate.report import value_words as words
+from perfgate.report.charts import AXIS
 from perfgate.report.i18n import gettext as _
 from perfgate.report.value_case import SmallTable, curve_table, swing_table
 
@@ -18,16 +19,6 @@ if TYPE_CHECKING:
     from perfgate.value.business import BusinessCase
 
 _SIZE = (420, 170)
-_AXIS = {
-    "labelColor": "var(--soft)",
-    "titleColor": "var(--soft)",
-    "domainColor": "var(--line)",
-    "tickColor": "var(--line)",
-    "gridColor": "var(--line)",
-    "titleFontWeight": "normal",
-    "labelFontSize": 11,
-    "titleFontSize": 11,
-}
 
 
 @dataclass(frozen=True)
@@ -179,6 +170,6 @@ def _draw(layers: list[dict[str, Any]]) -> tuple[str, str]:
             "background": None,
             "padding": 4,
             "layer": layers,
-            "config": {"aria": False, "view": {"stroke": None}, "axis": _AXIS},
+            "config": {"aria": False, "view": {"stroke": None}, "axis": AXIS},
         }
     )
