@@ -11,7 +11,7 @@ import msgspec
 
 from perfgate.authority import OF_BASELINE
 from perfgate.engine.cache import EngineCache
-from perfgate.engine.interface import Backend
+from perfgate.engine.interface import Backend, BuildRequest
 from perfgate.errors import PerfgateError
 from perfgate.gate.baselines import Baselines, Stored
 from perfgate.measure.commit import Base, find_base, resolve, worktree
@@ -26,7 +26,6 @@ from perfgate.records import (
     Environment,
     Mode,
     Protocol,
-    Recipe,
     Record,
 )
 from perfgate.settings import Settings
@@ -34,14 +33,12 @@ from perfgate.spec.model import ModelSpec, read_spec
 
 
 class BaseEngine(Record):
-    """What to launch on base's side, the commit that it is from, and what is to be said of it. The ONNX file
-    is there while `Bases` is open; it and the recipe are not known of an engine that was only kept."""
+    """What to launch on base's side, the commit that it is from, and what is to be said of it. The ONNX
+    file of the job's request is there while `Bases` is open."""
 
     job: Job
     commit: Commit = Commit()
     notes: tuple[str, ...] = ()
-    onnx: str = ""
-    recipe: Recipe | None = None
 
 
 class Workshop(Record):
@@ -166,16 +163,22 @@ class Bases:
             settings, self._backend, self._shop.environment, self._shop.baselines, self._say
         )
         described, request = preparation.one_case(spec, case)
-        built = self._engines.get(request, timeout_s=settings.build_timeout_s)
+        built = self.build(request)
         job = self._job(case, mode, built, str(spec.folder.resolve()))
         stored = self._shop.baselines.cases.get(result.case.id)
         return BaseEngine(
-            job=job,
+            job=msgspec.structs.replace(job, request=request),
             commit=base,
             notes=_notes(result, described, stored, built[1]),
-            onnx=request.onnx,
-            recipe=described.recipe,
         )
+
+    def build(self, request: BuildRequest) -> tuple[Path, EngineFacts]:
+        """An engine on base's side, from the cache or built. Raises `CaseError`."""
+        return self._engines.get(request, timeout_s=self._shop.settings.build_timeout_s)
+
+    def prefer(self, result: CaseResult, mode: Mode, base: BaseEngine) -> None:
+        """From now on this is base's engine of the case: the best of several builds."""
+        self._found[result.case.id, mode] = base
 
     def _place(self, sha: str) -> Path:
         if sha not in self._places:

@@ -89,7 +89,7 @@ class Workbench:
         )
         spec, case = self._case(settings)
         preparation = Preparation(settings, self.backend, self._environment, self._baselines, self._say)
-        described, request = preparation.one_case(spec, case)
+        _, request = preparation.one_case(spec, case)
         path, facts = self._engines.get(request, timeout_s=settings.build_timeout_s)
         inside = spec.folder.resolve().relative_to(settings.path("models").resolve())
         target = EngineTarget(
@@ -99,8 +99,8 @@ class Workbench:
             folder=str(self._settings.path("models").resolve() / inside),
             device=settings.device,
         )
-        job = Job(case_id=case.id, target=target, protocol=self._protocol, engine=facts)
-        return BaseEngine(job=job, commit=commit, onnx=request.onnx, recipe=described.recipe)
+        job = Job(case_id=case.id, target=target, protocol=self._protocol, engine=facts, request=request)
+        return BaseEngine(job=job, commit=commit)
 
     def _case(self, settings: Settings) -> tuple[ModelSpec, Case]:
         for spec in read_specs([settings.path("models")]):

@@ -10,10 +10,11 @@ import msgspec
 
 from perfgate.bases import BaseEngine, Bases
 from perfgate.gate.baselines import Baselines, Stored, days_of, runs_of
-from perfgate.gate.evidence import NONE, Evidence
+from perfgate.gate.evidence import NONE, Evidence, Fresh
 from perfgate.gate.judge import judge, kind_of
 from perfgate.gate.screen import screen, worth_screening
 from perfgate.gate.spread import Spread, spread_of
+from perfgate.luck import Build, Held, Luck
 from perfgate.measure.environment import differences
 from perfgate.measure.launch import CallableTarget, EngineTarget, LaunchRequest, launch
 from perfgate.measure.schedule import Job, Progress, measure
@@ -48,16 +49,28 @@ class Court(Record):
 
 
 class Found(Record):
-    """Outcomes by case id, what the gate is to know of each, and, where no base could be launched, why."""
+    """Outcomes by case id, what the gate is to know of each, where no base could be launched, why, and where
+    another build than the first is gated, that one."""
 
     outcomes: dict[str, Outcome] = {}
     evidence: dict[str, Evidence] = {}
     without_base: dict[str, str] = {}
+    builds: dict[str, Job] = {}
     interrupted: bool = False
 
 
+class _Confirmed(Record):
+    """A confirmation: without an outcome base could not be launched, and `why` says why."""
+
+    outcome: Outcome | None = None
+    evidence: Evidence = NONE
+    build: Job | None = None
+    why: str = ""
+
+
 class Measuring:
-    """Measures the jobs of one run, under the device's lock. `one` makes a launch."""
+    """Measures the jobs of one run, under the device's lock. `build` makes another engine of head by its
+    request, `one` a launch."""
 
     def __init__(
         self,
@@ -65,11 +78,13 @@ class Measuring:
         bases: Bases,
         progress: Progress,
         say: Callable[[str], None],
+        build: Build,
         one: Callable[[LaunchRequest], Launch] | None = None,
     ) -> None:
         self._court, self._bases, self._progress, self._say = court, bases, progress, say
         # Looked up now, not when this file was read, so that a launch can be stood in for.
         self._one = one or launch
+        self._luck = Luck(build, bases.build, self._one, say)
         self._spread: dict[str, Spread] = {}
 
     def run(
@@ -110,17 +125,18 @@ class Measuring:
                 job = _in_measured_mode(job, first)
                 base = self._bases.engine(case, _mode(job))
                 if isinstance(base, BaseEngine):
-                    outcome, known = self._confirm(job, case, base, first)
+                    confirmed = self._confirm(job, case, base, first)
+                    outcome = confirmed.outcome
                     if outcome is not None and _needs_enqueue(outcome, job, self._court.default_mode):
                         uncaptured.append(job)
                         left.remove(job.case_id)
                         continue
                     if outcome is not None:
-                        found = _with(found, job.case_id, outcome, known)
+                        found = _with(found, job.case_id, outcome, confirmed.evidence, confirmed.build)
                         left.remove(job.case_id)
                         checkpoint({job.case_id: outcome})
                         continue
-                    base = f"base's launch failed: {known}"
+                    base = f"base's launch failed: {confirmed.why}"
                 alone[job.case_id] = job
                 found = msgspec.structs.replace(
                     found, without_base={**found.without_base, job.case_id: str(base)}
@@ -228,10 +244,8 @@ class Measuring:
 
     # The confirmation
 
-    def _confirm(
-        self, job: Job, case: CaseResult, base: BaseEngine, first: Outcome | None
-    ) -> tuple[Outcome | None, Evidence | str]:
-        """The outcome with both sides' launches. None, with the reason, where base cannot be launched."""
+    def _confirm(self, job: Job, case: CaseResult, base: BaseEngine, first: Outcome | None) -> _Confirmed:
+        """Both sides' launches, over several builds of head where its luck may have decided."""
         earlier = first.launches if isinstance(first, Measured) else ()
         stored = self._court.baselines.cases[case.case.id].case
         also = [[one.median_ns for one in earlier if not one.invalid]]
@@ -239,13 +253,26 @@ class Measuring:
         self._say(f"{job.case_id}: confirming, base and head in turn")
         seed = zlib.crc32(f"{self._court.run_id} {job.case_id}".encode())
         terms = Terms(tolerance=case.case.tolerance, spread=spread, budget=self._court.budget, seed=seed)
-        trial = Trial(job, base, terms, self._one)
-        outcome, fresh = hold(trial, job, earlier, lambda note: self._progress.step(job.case_id, note))
+
+        def held(head: Job, against: BaseEngine) -> tuple[Outcome, Fresh | str | None]:
+            trial = Trial(head, against, terms, self._one)
+            return hold(trial, head, earlier, lambda note: self._progress.step(head.case_id, note))
+
+        outcome, fresh = held(job, base)
         if isinstance(fresh, str):
-            return None, fresh
+            return _Confirmed(why=fresh)
+        build = None
+        if fresh is not None:
+            tried = Held(head=job, base=base, outcome=outcome, fresh=fresh)
+            chosen = self._luck.settle(tried, case.case.draws, held)
+            outcome, fresh = chosen.outcome, chosen.fresh
+            if chosen is not tried:
+                build = chosen.head
+                self._bases.prefer(case, _mode(job), chosen.base)
         if isinstance(outcome, Measured) and isinstance(first, Measured):
             outcome = msgspec.structs.replace(outcome, mode=first.mode)
-        return outcome, Evidence(spread=spread, fresh=fresh) if fresh else NONE
+        known = Evidence(spread=spread, fresh=fresh) if fresh else NONE
+        return _Confirmed(outcome=outcome, evidence=known, build=build)
 
 
 def without_base(judgement: Judgement, outcome: Outcome, why: str) -> Judgement:
@@ -262,12 +289,12 @@ def without_base(judgement: Judgement, outcome: Outcome, why: str) -> Judgement:
     return msgspec.structs.replace(judgement, reason=reason, confirmation=confirmation)
 
 
-def _with(found: Found, case_id: str, outcome: Outcome, known: Evidence | str) -> Found:
-    evidence = known if isinstance(known, Evidence) else NONE
+def _with(found: Found, case_id: str, outcome: Outcome, known: Evidence, build: Job | None = None) -> Found:
     return msgspec.structs.replace(
         found,
         outcomes={**found.outcomes, case_id: outcome},
-        evidence={**found.evidence, case_id: evidence},
+        evidence={**found.evidence, case_id: known},
+        builds={**found.builds, case_id: build} if build else found.builds,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from perfgate.bases import BaseEngine, Bases
 from perfgate.engine.interface import LayerTimes
@@ -21,9 +21,7 @@ class Explaining:
     def __init__(self, bases: Bases, environment: Environment, say: Callable[[str], None]) -> None:
         self._bases, self._environment, self._say = bases, environment, say
 
-    def all(
-        self, slower: Sequence[CaseResult], jobs: Sequence[Job], onnx: Mapping[str, str]
-    ) -> dict[str, Explanation]:
+    def all(self, slower: Sequence[CaseResult], jobs: Sequence[Job]) -> dict[str, Explanation]:
         """By case id; a regression whose explanation fails stays one, and it is said why."""
         found: dict[str, Explanation] = {}
         by_case = {job.case_id: job for job in jobs}
@@ -32,7 +30,7 @@ class Explaining:
                 job = by_case.get(case.case.id)
                 if job is None or not isinstance(job.target, EngineTarget):
                     continue
-                explained = self._guarded(case, job, job.target, onnx.get(case.case.id, ""))
+                explained = self._guarded(case, job, job.target)
                 if explained is not None:
                     found[case.case.id] = explained
         except KeyboardInterrupt:
@@ -40,10 +38,10 @@ class Explaining:
             self._say("interrupted: the explanations that are missing can be had by running again")
         return found
 
-    def _guarded(self, case: CaseResult, job: Job, target: EngineTarget, onnx: str) -> Explanation | None:
+    def _guarded(self, case: CaseResult, job: Job, target: EngineTarget) -> Explanation | None:
         self._say(f"{case.case.id}: explaining, with profiled loads")
         try:
-            explained = self._one(case, job, target, onnx)
+            explained = self._one(case, job, target)
         except (PerfgateError, OSError, ValueError) as error:
             self._say(f"{case.case.id}: not explained: {error}")
             return None
@@ -51,7 +49,7 @@ class Explaining:
             self._say(f"{case.case.id}: {explained.cause}")
         return explained
 
-    def _one(self, case: CaseResult, job: Job, target: EngineTarget, onnx: str) -> Explanation | None:
+    def _one(self, case: CaseResult, job: Job, target: EngineTarget) -> Explanation | None:
         outcome = case.outcome
         assert isinstance(outcome, Measured)
         mode: Mode = outcome.mode or target.case.mode
@@ -59,20 +57,21 @@ class Explaining:
         if not isinstance(base, BaseEngine) or not isinstance(base.job.target, EngineTarget):
             self._say(f"{case.case.id}: not explained: {base}")
             return None
+        ours, theirs = job.request, base.job.request
         take = functools.partial(take_loads, base.job.target, target, LOADS)
         return explain_case(
             case.case,
             Side(
                 engine=base.job.target.engine,
-                onnx=base.onnx,
+                onnx=theirs.onnx if theirs else "",
                 facts=base.job.engine,
-                recipe=base.recipe,
+                recipe=theirs.recipe if theirs else None,
                 environment=self._environment,
                 launches=outcome.base_launches,
             ),
             Side(
                 engine=target.engine,
-                onnx=onnx,
+                onnx=ours.onnx if ours else "",
                 facts=job.engine,
                 recipe=case.recipe,
                 environment=self._environment,

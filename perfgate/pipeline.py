@@ -19,7 +19,7 @@ from perfgate.confirmation import Court, Found, Measuring, without_base
 from perfgate.engine import get_backend
 from perfgate.engine.cache import EngineCache
 from perfgate.engine.gpu import device_uuid
-from perfgate.engine.interface import Backend
+from perfgate.engine.interface import Backend, BuildRequest
 from perfgate.errors import CaseError, InfrastructureError
 from perfgate.explaining import Explaining
 from perfgate.files import file_digest, write_bytes
@@ -102,7 +102,6 @@ class Pipeline:
         )
         self._bases = Bases(shop, self.backend, self._engines, self.cases, progress.say)
         self._found = Found()
-        self._onnx: dict[str, str] = {}
         self._explained: dict[str, Explanation] = {}
 
     def plan(self, paths: Sequence[Path]) -> list[tuple[ModelSpec, Case]]:
@@ -307,13 +306,11 @@ class Pipeline:
         known: dict[str, Outcome] = {}
         for item in pending:
             case = item.result.case
-            self._onnx[case.id] = item.request.onnx
             self.progress.say(f"{case.id}: building the engine, or taking it from the cache")
+            request = item.request if prebuilt is None else None
             try:
                 engine, facts = (
-                    self._engines.get(item.request, timeout_s=self.settings.build_timeout_s)
-                    if prebuilt is None
-                    else (prebuilt, _prebuilt_facts(prebuilt))
+                    (prebuilt, _prebuilt_facts(prebuilt)) if prebuilt else self._engine(item.request)
                 )
             except CaseError as error:
                 known[case.id] = Failed(stage="build", reason=error.what, stderr_tail=error.stderr_tail)
@@ -325,8 +322,13 @@ class Pipeline:
             target = EngineTarget(
                 engine=str(engine.resolve()), case=case, folder=item.folder, device=self.settings.device
             )
-            jobs.append(Job(case_id=case.id, target=target, protocol=self.protocol, engine=facts))
+            jobs.append(
+                Job(case_id=case.id, target=target, protocol=self.protocol, engine=facts, request=request)
+            )
         return jobs, known
+
+    def _engine(self, request: BuildRequest) -> tuple[Path, EngineFacts]:
+        return self._engines.get(request, timeout_s=self.settings.build_timeout_s)
 
     def _checked(self, result: RunResult, pending: Sequence[Pending], jobs: Sequence[Job]) -> RunResult:
         """The result with every case's accuracy, found out before its speed is measured."""
@@ -358,15 +360,23 @@ class Pipeline:
         cases = {case.case.id: case for case in result.cases}
         with self.lock(), self._bases as bases:
             checkpoint = Checkpoint(result, self.settings.path("out") / RESULTS_NAME)
-            measuring = Measuring(court, bases, self.progress, self.progress.say)
+            measuring = Measuring(court, bases, self.progress, self.progress.say, self._engine)
             self._found = measuring.run(jobs, cases, checkpoint)
+            jobs = [self._gated(job) for job in jobs]
             measured = with_outcomes(result, self._found.outcomes).cases
             slower = [case for case in measured if self.judge_case(case).verdict is Verdict.REGRESSION]
             if not self._found.interrupted:
                 explaining = Explaining(bases, self.environment, self.progress.say)
-                self._explained = explaining.all(slower, jobs, self._onnx)
+                self._explained = explaining.all(slower, jobs)
         self.interrupted = self._found.interrupted
         return self._found.outcomes
+
+    def _gated(self, job: Job) -> Job:
+        """The job of the build that is gated, its timing cache kept for promote."""
+        build = self._found.builds.get(job.case_id, job)
+        if build is not job and build.engine and isinstance(build.target, EngineTarget):
+            self._keep_timing(Path(build.target.engine).parent / "timing", build.engine)
+        return build
 
     def measure_modes(self, selected: tuple[ModelSpec, Case], modes: Sequence[Mode]) -> list[Outcome]:
         """One case's engine measured in several modes, judged in none. Raises `CaseError` from the build."""

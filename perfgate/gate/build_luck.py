@@ -4,63 +4,77 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Final
 
-import msgspec
+from msgspec.structs import replace
 
-from perfgate.gate.sequential import Decision, decide_next
-from perfgate.gate.spread import Spread
-from perfgate.records import Tolerance, Verdict
+from perfgate.gate.sequential import Decision
+from perfgate.records import Draws, EngineFacts, Verdict
 
-# Fixed beforehand. One fresh build of five ran 17 % slower on an H200, so six slow ones in a row are bad luck
-# once in 15,600 times (0.2^6), under the one in 5,000 (ALPHA) that the gate allows itself; five are not.
-BUILDS = 6
+_GOOD: Final = (Verdict.PASS, Verdict.IMPROVEMENT)
 
 
-def decide_builds(
-    base_builds: Sequence[Sequence[float]],
-    head_builds: Sequence[Sequence[float]],
-    tolerance: Tolerance,
-    spread: Spread,
-    pick: Literal["best", "any"] = "best",
-) -> Decision:
-    """The decision over several builds of each side, given one list of launch medians (ns) a build.
+def built_anew(facts: EngineFacts | None, loaded_bytes: int) -> bool:
+    """Whether some tactic was timed for this very build, so that another build may choose otherwise.
 
-    `best` holds the fastest build of base against the fastest of head, on both sides alike: the engine that
-    is gated is the one that is exported. `any` is for those who build again at deployment: every build of
-    head must then fare alike against every build of base, or the verdict depends on the build drawn and is
-    INCONCLUSIVE, code `build`. The spread of either side's builds is in `note`.
+    `loaded_bytes` is the size of the timing cache that it was built with, 0 without one: what TensorRT 8.5
+    tells of hits and misses is only whether the cache grew. An engine without a timing cache has no luck.
     """
-    note = _spread_of_builds(base_builds, head_builds)
-    base_best, head_best = (min(side, key=_centre) for side in (base_builds, head_builds))
-    best = _decide(base_best, head_best, tolerance, spread)
-    drawn = [_decide(base, head, tolerance, spread) for base in base_builds for head in head_builds]
-    verdicts = {decision.verdict for decision in drawn}
-    if None in verdicts or len({_harsh(verdict) for verdict in verdicts}) == 1:
-        undecided = next((decision for decision in drawn if decision.verdict is None), None)
-        chosen = best if pick == "best" or undecided is None else undecided
-        return msgspec.structs.replace(chosen, note=note)
-    if pick == "best":
-        return msgspec.structs.replace(best, code="build", note=note)
-    return msgspec.structs.replace(best, verdict=Verdict.INCONCLUSIVE, code="build", note=note)
+    return facts is not None and facts.timing_cache_bytes not in (None, loaded_bytes)
 
 
-def _decide(base: Sequence[float], head: Sequence[float], tolerance: Tolerance, spread: Spread) -> Decision:
-    return decide_next(base, head, tolerance, spread)
+def draw_again(decisions: Sequence[Decision], draws: Draws) -> bool:
+    """Whether head is to be built once more, after the decisions on its builds until now.
+
+    `best` draws where the first build is a regression, and is content with the first that passes. `any` is
+    for those who build again at deployment, and looks at all of them.
+    """
+    if len(decisions) >= draws.builds:
+        return False
+    if draws.pick == "any":
+        return True
+    return decisions[0].verdict is Verdict.REGRESSION and decisions[-1].verdict not in _GOOD
 
 
-def _harsh(verdict: Verdict | None) -> bool:
-    return verdict is Verdict.REGRESSION
+def over_builds(decisions: Sequence[Decision], draws: Draws) -> tuple[int, Decision]:
+    """Which build of head is gated, and the decision over all of them, each held against the same base.
+
+    `best`: the build that passes, else the fastest; the engine that is gated is the one that is exported.
+    `any`: all builds must fare alike, or the verdict depends on the build drawn and is INCONCLUSIVE. The code
+    is `build` where builds fared differently, and the spread of the builds is in `note`.
+    """
+    if len(decisions) == 1:
+        return 0, decisions[0]
+    order = sorted(range(len(decisions)), key=lambda index: decisions[index].ratio.estimate)
+    code = "build" if len({_kind(one) for one in decisions}) > 1 else ""
+    note = _spread(decisions)
+    if draws.pick == "any":
+        slowest = order[-1]
+        verdict = Verdict.INCONCLUSIVE if code else decisions[slowest].verdict
+        return slowest, replace(decisions[slowest], verdict=verdict, code=code, note=note)
+    for kind in ("good", "open", "red"):
+        for index in order:
+            if _kind(decisions[index]) == kind:
+                return index, replace(decisions[index], code=code, note=note)
+    raise AssertionError("every decision is of a kind")
+
+
+def fastest(builds: Sequence[Sequence[float]]) -> int:
+    """The build with the least mean log of launch medians (ns); one without launches comes last."""
+    return min(range(len(builds)), key=lambda index: _centre(builds[index]))
+
+
+def _kind(decision: Decision) -> str:
+    if decision.verdict is None:
+        return "open"
+    return "good" if decision.verdict in _GOOD else "red"
 
 
 def _centre(values: Sequence[float]) -> float:
-    return math.fsum(math.log(value) for value in values) / len(values)
+    return math.fsum(math.log(value) for value in values) / len(values) if values else math.inf
 
 
-def _spread_of_builds(*sides: Sequence[Sequence[float]]) -> str:
-    parts = []
-    for name, builds in zip(("base", "head"), sides, strict=True):
-        centres = [math.exp(_centre(build)) for build in builds]
-        share = (max(centres) / min(centres) - 1) * 100
-        parts.append(f"{len(builds)} builds of {name} lie {share:.1f} % apart")
-    return "; ".join(parts)
+def _spread(decisions: Sequence[Decision]) -> str:
+    estimates = [one.ratio.estimate for one in decisions]
+    apart = (max(estimates) / min(estimates) - 1) * 100
+    return f"{len(decisions)} builds of head lie {apart:.1f} % apart"

@@ -20,11 +20,7 @@ MOST_CHANGES: Final = 1_000
 _TEXT: Final = 2_000
 ANCHORS: Final = "anchors"
 # Of a spec: what decides whether it passes or is run at all. The rest describes the model.
-SPEC_FIELDS: Final = tuple(
-    name
-    for name in ("ignore", "catch", "slo", "floors", "skip", "accuracy")
-    if name in ModelSpec.__struct_fields__
-)
+SPEC_FIELDS: Final = ("ignore", "catch", "floors", "rule", "slo", "builds", "pick", "skip", "accuracy")
 
 
 def under(spec: ModelSpec, judge: ModelSpec | None) -> ModelSpec:

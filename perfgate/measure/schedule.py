@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 from typing import Protocol as Shape
 
+from perfgate.engine.interface import BuildRequest
 from perfgate.errors import CaseError
 from perfgate.measure.launch import CallableTarget, EngineTarget, LaunchRequest, launch
 from perfgate.records import EngineFacts, Failed, Launch, Measured, Name, Outcome, Protocol, Record
@@ -16,12 +17,14 @@ RETRIES = 3
 
 
 class Job(Record, kw_only=True):
-    """One case to measure: what to launch, and the engine's facts to report beside the launches."""
+    """One case to measure: what to launch, the engine's facts to report beside the launches, and how it was
+    built (None where it was given, or only kept). The request's ONNX file lasts as long as the run."""
 
     case_id: Name
     target: EngineTarget | CallableTarget
     protocol: Protocol
     engine: EngineFacts | None = None
+    request: BuildRequest | None = None
 
 
 class Progress(Shape):

@@ -32,6 +32,7 @@ from perfgate.records.base import (
 from perfgate.records.case import (
     Case,
     Dimension,
+    Draws,
     Floor,
     InputData,
     Mode,
@@ -106,6 +107,7 @@ __all__ = [
     "Difference",
     "Dimension",
     "Direction",
+    "Draws",
     "EngineFacts",
     "Environment",
     "Explanation",

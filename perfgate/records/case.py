@@ -79,7 +79,8 @@ class Recipe(Record):
 
     `versions` are the libraries that build, `device` the machine built on. `timing_cache_digest` is
     part of the address but not of a case's identity: see `model_digest`. `onnx_digest` is the FP32 graph's;
-    `precision_digest` is of everything that turns it into the case's precision.
+    `precision_digest` is of everything that turns it into the case's precision; `draw` numbers builds of one
+    recipe, which may choose other tactics each time.
     """
 
     backend: Name
@@ -93,10 +94,11 @@ class Recipe(Record):
     versions: Facts = {}
     device: Text = ""
     timing_cache_digest: str = ""
+    draw: Count = 0
 
     def model_digest(self) -> str:
-        """The digest without the timing cache: a promoted cache does not make another model."""
-        return digest(msgspec.structs.replace(self, timing_cache_digest=""))
+        """The digest without the timing cache and the draw: they do not make another model."""
+        return digest(msgspec.structs.replace(self, timing_cache_digest="", draw=0))
 
 
 class Tolerance(Record):
@@ -127,6 +129,19 @@ class Slo(Record):
     service_qps: Annotated[float, Meta(gt=0)] | None = None
 
 
+class Draws(Record):
+    """How build luck is dealt with, where an engine was built without a timing cache that knew it all.
+
+    `builds` independent builds a side at most, a number fixed beforehand: one fresh build of five ran 17 %
+    slower on an H200, so six slow ones in a row are bad luck once in 15,600 times (0.2^6), under the one in
+    5,000 that the gate allows itself; five are not. `pick` is `best` where the engine that is gated is the
+    one that is deployed, and `any` where the deployment builds its own.
+    """
+
+    builds: Annotated[int, Meta(ge=1, le=20)] = 6
+    pick: Literal["best", "any"] = "best"
+
+
 class Case(Record, kw_only=True):
     """One model x backend x precision x inputs x measured shape x mode."""
 
@@ -141,6 +156,7 @@ class Case(Record, kw_only=True):
     floors: dict[Name, Floor] = {}
     slo: Slo = Slo()
     accuracy: AccuracyLimits = AccuracyLimits()
+    draws: Draws = Draws()
     source: Text = ""
 
     @property

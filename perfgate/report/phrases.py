@@ -74,6 +74,7 @@ PHRASES = (
         "by %(times)s to 1 only"
     ),
     N_("%(said)s; it would take about %(count)s more launches a side"),
+    N_("%(said)s; %(count)s builds of head lie %(share)s apart"),
     N_("a suspect that was not confirmed: %(said)s"),
     N_("%(said)s; base itself is %(how)s than its baseline, so head is not to blame"),
     N_("%(said)s; head alone clocks lower, %(number)s MHz where base has %(base)s: it draws more power"),

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterator
 
 from perfgate.errors import SpecError
-from perfgate.records import Case, Dimension, Floor, Mode, Precision, Tolerance
+from perfgate.records import Case, Dimension, Draws, Floor, Mode, Precision, Tolerance
 from perfgate.spec.inputs import input_digest
 from perfgate.spec.model import CaseRule, ModelSpec, parse_mode
 
@@ -34,6 +34,7 @@ def expand(
             floors=_floors(spec, "/".join(parts)),
             slo=spec.slo,
             accuracy=spec.accuracy.limits(),
+            draws=Draws(builds=spec.builds, pick=spec.pick),
             source=source,
         )
         for precision, shape, mode, parts in _combinations(spec, default_mode)

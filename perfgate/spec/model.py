@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from perfgate.errors import SpecError
 from perfgate.files import TEXT_LIMIT_BYTES, read_bytes
-from perfgate.records import Floor, InputData, Mode, Name, Positive, Precision, Record, Slo, Text
+from perfgate.records import Draws, Floor, InputData, Mode, Name, Positive, Precision, Record, Slo, Text
 from perfgate.spec.policy import AccuracyPolicy, Calibration, PrecisionPolicy
 
 if sys.version_info >= (3, 11):
@@ -94,6 +94,8 @@ class ModelSpec(Record, kw_only=True):
     floors: dict[Name, Floor] = {}
     rule: tuple[CaseRule, ...] = ()
     slo: Slo = Slo()
+    builds: Annotated[int, Meta(ge=1, le=20)] = Draws().builds
+    pick: Literal["best", "any"] = Draws().pick
     precision: PrecisionPolicy = PrecisionPolicy()
     calibration: Calibration = Calibration()
     accuracy: AccuracyPolicy = AccuracyPolicy()

@@ -31,8 +31,8 @@ import gate_model as gm
 import numpy as np
 import peers_rules as rules
 
-from perfgate.gate.build_luck import BUILDS
 from perfgate.gate.simulate import REGRESSION
+from perfgate.records import Draws
 
 SCENARIOS = ("same engine", "built anew", "2 % slower", "3 % slower", "5 % slower")
 SLOWDOWN = {"2 % slower": 0.02, "3 % slower": 0.03, "5 % slower": 0.05}
@@ -133,7 +133,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                         }
                     )
             found = (
-                gm.hold_rebuilt(model, 20_000, BUILDS, draw)
+                gm.hold_rebuilt(model, 20_000, Draws().builds, draw)
                 if scenario == "built anew"
                 else gm.hold(model, gm.HISTORIES[0], 20_000, SLOWDOWN.get(scenario, 0.0), draw)
             )

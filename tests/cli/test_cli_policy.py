@@ -42,6 +42,11 @@ def waive_itself(repository: Repository) -> None:
     (repository.root / "baselines/waivers.toml").write_text(WAIVER.format(expires="2999-01-01"))
 
 
+def loosen_the_case(repository: Repository) -> None:
+    with (repository.root / "models/tinyconv.toml").open("a") as spec:
+        spec.write('\n[[rule]]\ncases = "*"\nignore = 8.0\ncatch = 9.0\n')
+
+
 def skip_it(repository: Repository) -> None:
     with (repository.root / "models/tinyconv.toml").open("a") as spec:
         spec.write('\n[[skip]]\nreason = "of no interest any more"\n')
@@ -68,12 +73,20 @@ def strict(repository: Repository) -> Repository:
 
 def loosen_all(repository: Repository) -> None:
     """Each of these alone would let the regression through, were it believed."""
-    for loosen in (loosen_the_spec, loosen_the_settings, edit_the_baseline, waive_itself, skip_it):
+    for loosen in (
+        loosen_the_spec,
+        loosen_the_case,
+        loosen_the_settings,
+        edit_the_baseline,
+        waive_itself,
+        skip_it,
+    ):
         loosen(repository)
 
 
 LOOSENED = (
     "models/tinyconv.toml: catch",
+    "models/tinyconv.toml: rule",
     "models/tinyconv.toml: skip",
     "pyproject.toml: tool.perfgate.catch",
     "tinyconv.json: tinyconv/fp32/b1",

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perfgate.gate.build_luck import decide_builds
 from perfgate.gate.outliers import settle, to_repeat
 from perfgate.gate.power import power, upper_bound
 from perfgate.gate.screen import clear, screen, worth_screening
@@ -210,40 +209,6 @@ def test_a_screen_passes_what_a_known_machine_repeats_and_nothing_else() -> None
         assert clear(screen(base, head, TOLERANCE, spread), TOLERANCE) is expected
     assert worth_screening([5] * 5, 5, TOLERANCE, spread)
     assert not worth_screening([5], 5, TOLERANCE, spread_of("gpu", base[:1], 1))
-
-
-SLOW_BUILD = [1.17, 1.171, 1.169, 1.17]
-GOOD_BUILD = [1.0, 1.001, 0.999, 1.0]
-
-
-@pytest.mark.parametrize(
-    ("head", "pick", "verdict"),
-    [
-        ([GOOD_BUILD, GOOD_BUILD], "best", Verdict.PASS),
-        ([SLOW_BUILD, GOOD_BUILD], "best", Verdict.PASS),
-        ([SLOW_BUILD, SLOW_BUILD], "best", Verdict.REGRESSION),
-        ([GOOD_BUILD, GOOD_BUILD], "any", Verdict.PASS),
-        ([SLOW_BUILD, GOOD_BUILD], "any", Verdict.INCONCLUSIVE),
-        ([SLOW_BUILD, SLOW_BUILD], "any", Verdict.REGRESSION),
-    ],
-)
-def test_build_luck(head: list[list[float]], pick: str, verdict: Verdict) -> None:
-    decision = decide_builds([GOOD_BUILD], head, TOLERANCE, SPREAD, pick)  # type: ignore[arg-type]
-    assert decision.verdict is verdict
-    mixed = SLOW_BUILD in head and GOOD_BUILD in head
-    assert decision.code == ("build" if mixed else "")
-    if mixed:
-        assert "2 builds of head lie 17.0 % apart" in decision.note
-
-
-def test_a_slow_build_of_base_does_not_excuse_head_where_the_best_is_picked() -> None:
-    decision = decide_builds([SLOW_BUILD, GOOD_BUILD], [SLOW_BUILD], TOLERANCE, SPREAD)
-    assert decision.verdict is Verdict.REGRESSION
-
-
-def test_builds_that_are_not_decided_yet_take_more() -> None:
-    half = [[1.012, 1.013, 1.012, 1.013]]
-    assert decide_builds([GOOD_BUILD], half, TOLERANCE, SPREAD, "any").verdict is None
 
 
 @settings(deadline=None)

@@ -1,0 +1,107 @@
+"""Which builds are drawn, which of them is gated, and what is said of their spread."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perfgate.gate.build_luck import built_anew, draw_again, fastest, over_builds
+from perfgate.gate.sequential import Decision
+from perfgate.records import Draws, EngineFacts, Interval, Verdict
+
+Pick = Literal["best", "any"]
+PASS, RED, BETTER = Verdict.PASS, Verdict.REGRESSION, Verdict.IMPROVEMENT
+
+
+def decision(verdict: Verdict | None, ratio: float = 1.0) -> Decision:
+    return Decision(
+        verdict=verdict,
+        ratio=Interval(estimate=ratio, low=ratio, high=ratio, confidence=0.95),
+        log_likelihood=0.0,
+        needed=0,
+    )
+
+
+SLOW, GOOD, OPEN = decision(RED, 1.17), decision(PASS, 1.0), decision(None, 1.012)
+
+
+@pytest.mark.parametrize(
+    ("drawn", "pick", "index", "verdict", "code"),
+    [
+        ([SLOW, GOOD], "best", 1, PASS, "build"),
+        ([SLOW, OPEN, GOOD], "best", 2, PASS, "build"),
+        ([SLOW, SLOW], "best", 0, RED, ""),
+        ([SLOW, OPEN], "best", 1, None, "build"),
+        ([SLOW, decision(BETTER, 0.9)], "best", 1, BETTER, "build"),
+        ([GOOD, GOOD], "any", 0, PASS, ""),
+        ([GOOD, SLOW], "any", 1, Verdict.INCONCLUSIVE, "build"),
+        ([SLOW, decision(RED, 1.05)], "any", 0, RED, ""),
+    ],
+)
+def test_which_build_is_gated(
+    drawn: list[Decision], pick: Pick, index: int, verdict: Verdict | None, code: str
+) -> None:
+    found = over_builds(drawn, Draws(pick=pick))
+    if (drawn, pick) != ([GOOD, GOOD], "any"):
+        assert found[0] == index
+    assert (found[1].verdict, found[1].code) == (verdict, code)
+    estimates = [one.ratio.estimate for one in drawn]
+    apart = (max(estimates) / min(estimates) - 1) * 100
+    assert found[1].note == f"{len(drawn)} builds of head lie {apart:.1f} % apart"
+
+
+def test_one_build_is_what_it_is() -> None:
+    assert over_builds([SLOW], Draws()) == (0, SLOW)
+
+
+@pytest.mark.parametrize(
+    ("drawn", "pick", "more"),
+    [
+        ([SLOW], "best", True),
+        ([SLOW, GOOD], "best", False),
+        ([SLOW, OPEN], "best", True),
+        ([GOOD], "best", False),
+        ([OPEN], "best", False),
+        ([GOOD], "any", True),
+        ([GOOD, SLOW], "any", True),
+        ([SLOW] * 6, "best", False),
+        ([GOOD] * 6, "any", False),
+    ],
+)
+def test_when_another_build_is_drawn(drawn: list[Decision], pick: Pick, more: bool) -> None:
+    assert draw_again(drawn, Draws(pick=pick)) is more
+
+
+@given(st.lists(st.sampled_from([SLOW, GOOD, OPEN]), min_size=1, max_size=8), st.integers(1, 8))
+def test_no_more_builds_are_drawn_than_were_fixed(drawn: list[Decision], builds: int) -> None:
+    for pick in ("best", "any"):
+        more = draw_again(drawn, Draws(builds=builds, pick=pick))
+        assert not (more and len(drawn) >= builds)
+
+
+@given(st.lists(st.sampled_from([SLOW, GOOD, OPEN]), min_size=1, max_size=8))
+def test_best_is_red_only_where_every_build_is_and_any_never_passes_a_red_one(drawn: list[Decision]) -> None:
+    best, every = (over_builds(drawn, Draws(pick=pick))[1].verdict for pick in ("best", "any"))
+    assert (best is RED) == all(one.verdict is RED for one in drawn)
+    if any(one.verdict is RED for one in drawn):
+        assert every is not PASS
+
+
+@pytest.mark.parametrize(
+    ("cache_bytes", "loaded", "anew"), [(None, 0, False), (10, 10, False), (12, 10, True), (10, 0, True)]
+)
+def test_a_build_that_the_timing_cache_told_has_no_luck(
+    cache_bytes: int | None, loaded: int, anew: bool
+) -> None:
+    facts = EngineFacts(digest="ab" * 32, engine_bytes=1, timing_cache_bytes=cache_bytes)
+    assert built_anew(facts, loaded) is anew
+    assert not built_anew(None, loaded)
+
+
+def test_the_fastest_build_by_the_mean_of_logs() -> None:
+    assert fastest([[1.0, 4.0], [1.9, 1.9], [math.e]]) == 1
+    assert fastest([[], [5.0]]) == 1
