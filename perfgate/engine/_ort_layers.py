@@ -25,7 +25,7 @@ _DECORATION = re.compile(r"^fused |_nchwc$|_nhwc$|/?_?(?:FusedMatMul|Fused[A-Z]\
 _KERNEL = "_kernel_time"
 _PROFILE_LIMIT_BYTES = 1 << 30
 _LEAST_QUERIES = 10
-_LONGEST_NS = 2_000_000_000
+_LONGEST_NS = 300_000_000
 
 
 def read_ort_layers(engine: Path, source: Path) -> Layers:
