@@ -29,6 +29,7 @@ from perfgate.gate.evidence import NONE
 from perfgate.gate.judge import judge
 from perfgate.gate.summary import summarise
 from perfgate.gate.waivers import reminders, waive
+from perfgate.load import service_p99_ms
 from perfgate.measure.accuracy import CheckRequest
 from perfgate.measure.clocks import clocks_of
 from perfgate.measure.commit import read_commit
@@ -247,6 +248,8 @@ class Pipeline:
     def judge_case(self, case: CaseResult) -> Judgement:
         """What the gate says of one case, with what was found while measuring it."""
         evidence = self._found.evidence.get(case.case.id, NONE)
+        tail_ms = service_p99_ms(case.case, case.outcome)
+        evidence = msgspec.structs.replace(evidence, service_p99_ms=tail_ms)
         judgement = judge(
             case.case, case.outcome, self.baselines, self.environment, self.protocol, evidence=evidence
         )

@@ -25,7 +25,7 @@ class Fresh(Record):
 class Evidence(Record):
     """All optional. `relied_on` are the numbers that an `Unchanged` stands for where they are not the
     baseline's own; `screened` is the screen's interval; `fresh` the confirmation of a suspect; `spread` that
-    of the case's history; `service_p99_ms` a measured tail at the load that the SLO names."""
+    of the case's history; `service_p99_ms` the tail with queueing at the load that the SLO names."""
 
     relied_on: MetricColumns = {}
     screened: Interval | None = None

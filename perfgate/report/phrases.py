@@ -82,7 +82,10 @@ PHRASES = (
     N_("%(said)s; fresh launches of head against the stored ones, because %(why)s"),
     N_("%(signed)s; lower-is-better, floor %(share)s"),
     N_("%(signed)s; higher-is-better, floor %(share)s"),
-    N_("p99 with queueing at %(load)s queries/s is %(number)s ms, promised are service_p99_ms = %(limit)s"),
+    N_(
+        "simulated p99 with queueing at %(load)s queries/s is %(number)s ms, "
+        "promised are service_p99_ms = %(limit)s"
+    ),
     N_("interrupted before it was confirmed"),
     N_("%(moved)s (%(low)s to %(high)s)"),
     N_("same model, recipe, inputs and environment as the baseline: nothing to time"),

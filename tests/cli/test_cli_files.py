@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,28 +37,20 @@ def test_help_of_every_command(cli: Cli, command: tuple[str, ...]) -> None:
         assert all(f" {name} " in done.stdout for name in COMMANDS)
 
 
-def test_help_is_quick() -> None:
-    seconds = []
-    for _ in range(5):
-        started = time.monotonic()
-        subprocess.run(
-            [sys.executable, "-c", "from perfgate.cli import main; main()", "--help"],
-            check=True,
-            capture_output=True,
-        )
-        seconds.append(time.monotonic() - started)
-    assert min(seconds) < 0.3
-
-
-def test_help_imports_no_numerical_package() -> None:
+def test_help_imports_nothing_that_it_does_not_show() -> None:
+    """What makes `--help` slow is imports; how long it takes is `tests/benchmarks/help_speed.py`'s to say."""
     code = (
         "import sys; from perfgate.cli import main\n"
         "try:\n    main()\n"
         "finally:\n    print(*sorted({name.split('.')[0] for name in sys.modules}), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=True)
-    heavy = {"numpy", "scipy", "onnx", "onnxruntime", "torch", "tensorrt", "pynvml", "jinja2"}
-    assert heavy.isdisjoint(done.stderr.split())
+    needed = {"perfgate", "click", "rich", "rich_click", "msgspec", "typing_extensions"}
+    ours = set(done.stderr.split()) - set(sys.stdlib_module_names)
+    started_with = subprocess.run(
+        [sys.executable, "-c", "import sys; print(*sys.modules)"], capture_output=True, text=True, check=True
+    )
+    assert ours - {name.split(".")[0] for name in started_with.stdout.split()} <= needed
 
 
 @pytest.mark.parametrize(

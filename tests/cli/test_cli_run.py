@@ -56,6 +56,18 @@ def test_remeasure_measures_an_unchanged_tree(cli: Cli) -> None:
     assert "[3/3, 0 s left]" in done.stderr
 
 
+def test_a_promise_under_load_is_judged_by_simulation_and_a_broken_one_exits_1(cli: Cli) -> None:
+    spec = cli.root / "models/tinyconv.toml"
+    spec.write_text(spec.read_text() + "\n[slo]\nservice_p99_ms = 0.000001\nservice_qps = 1\n")
+    done = cli("run", "--remeasure", "--ignore", "1.0", "--catch", "3.0")
+    assert done.returncode == 1
+    assert "simulated p99 with queueing at 1 queries/s" in done.stdout
+    unchanged = cli("run")
+    assert unchanged.returncode == 0
+    table = json.loads(cli.results.read_text())
+    assert "service_p99_ms not judged" in table["cases"][0]["judgement"]["reason"]
+
+
 def test_another_machine_is_incomparable_and_exits_3(cli: Cli) -> None:
     cli.edit_baseline(lambda table: [one["key"].update(cpus="999") for one in table["environments"].values()])
     done = cli("run", "--launches", "1")
