@@ -9,7 +9,8 @@ SYSTEM := $(shell $(PYTHON) -c "import tensorrt" 2>/dev/null && echo --system-si
 # ONNX Runtime converts graphs and gives the reference answers, also where TensorRT runs them.
 HAS_ORT := $(if $(SYSTEM),$(shell $(PYTHON) -c "import onnxruntime" 2>/dev/null && echo yes))
 EXTRAS := charts$(if $(HAS_ORT),,$(,)cpu)
-PYTEST ?= $(BIN)/python -m pytest
+# Two processes, each on processors of its own (tests/conftest.py).
+PYTEST ?= $(BIN)/python -m pytest -n 2 --dist worksteal
 
 # The accessibility rules that the report is tested with. `make axe` fetches them; without npm that test is skipped.
 AXE := 4.14.1

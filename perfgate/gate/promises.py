@@ -43,7 +43,9 @@ def _service_p99(case: Case, judgement: Judgement, seen_ms: float | None) -> Jud
     if seen_ms is None or qps is None:
         return _noted(judgement, f"service_p99_ms not judged: no launches to simulate {load}")
     verdict = Verdict.PASS if seen_ms <= limit_ms else Verdict.REGRESSION
-    text = f"simulated p99 with queueing {load} is {seen_ms:.4g} ms, promised are service_p99_ms = {limit_ms:g}"
+    text = (
+        f"simulated p99 with queueing {load} is {seen_ms:.4g} ms, promised are service_p99_ms = {limit_ms:g}"
+    )
     found = MetricJudgement(metric="service_p99_ms", verdict=verdict, reason=text, head=seen_ms)
     judgement = msgspec.structs.replace(judgement, metrics=(*judgement.metrics, found))
     if verdict is Verdict.PASS or judgement.verdict.exit_code:

@@ -87,7 +87,12 @@ def run_pytest_benchmark(trials: Sequence[tuple[list[Any], list[Any]]], launches
         done = subprocess.run(
             [sys.executable, "-m", "pytest", common.HERE / "peers_replay.py", *options, *more],
             cwd=folder,
-            env={**os.environ, "PEERS_SAMPLES": str(folder / "samples.json"), "PYTHONPATH": str(common.HERE)},
+            env={
+                # A test worker's child is no worker: pytest-benchmark would measure nothing in one.
+                **{key: text for key, text in os.environ.items() if not key.startswith("PYTEST_XDIST")},
+                "PEERS_SAMPLES": str(folder / "samples.json"),
+                "PYTHONPATH": str(common.HERE),
+            },
             capture_output=True,
             text=True,
             timeout=300,
