@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -18,6 +18,7 @@ from perfgate.gate.judge import kind_of
 from perfgate.gate.metrics import columns
 from perfgate.gate.spread import spread_of
 from perfgate.interpreter import HERE, Interpreter, another_python
+from perfgate.luck import Held, Luck
 from perfgate.measure.commit import read_commit, resolve, worktree
 from perfgate.measure.describe import Elsewhere, environment_differences
 from perfgate.measure.launch import EngineTarget, LaunchRequest, launch
@@ -77,7 +78,7 @@ def run_paired(pipeline: Pipeline, selected: Sequence[tuple[ModelSpec, Case]], o
             protocol=pipeline.protocol,
         )
         engines = EngineCache(
-            pipeline.settings.path("store") / "engines",
+            _base_engines(pipeline, python),
             cap_bytes=pipeline.settings.engine_cache_mib << 20,
             say=pipeline.progress.say,
             python=python,
@@ -85,6 +86,13 @@ def run_paired(pipeline: Pipeline, selected: Sequence[tuple[ModelSpec, Case]], o
         with Bases(shop, backend, engines, pipeline.cases, pipeline.progress.say) as bases:
             found = [_Pair(pipeline, bases, python).case(one, commit, place) for one in selected]
         return _judged(pipeline, found, commit, backend.environment)
+
+
+def _base_engines(pipeline: Pipeline, python: Interpreter) -> Path:
+    """Where base's engines are kept: those that another interpreter built are never taken for ours, though
+    their recipes may be equal."""
+    folder = "engines" if python == HERE else "engines-elsewhere"
+    return pipeline.settings.path("store").resolve() / folder
 
 
 @contextlib.contextmanager
@@ -126,7 +134,8 @@ class _Pair:
         if reason := pipeline.backend.refuses(case) or ("" if pipeline.settings.all_cases else skipped):
             return _Tried(result=CaseResult(case=case, outcome=NotRun(reason=reason)))
         try:
-            engine, facts, result = pipeline.build(one)
+            result, request = pipeline.asked(one)
+            engine, facts = pipeline.engine(request)
         except CaseError as error:
             return _failed(CaseResult(case=case, outcome=_build_failed(error, "head")))
         try:
@@ -141,8 +150,14 @@ class _Pair:
             folder=str(spec.folder.resolve()),
             device=pipeline.settings.device,
         )
-        job = Job(case_id=case.id, target=target, protocol=pipeline.protocol, engine=facts)
+        job = Job(case_id=case.id, target=target, protocol=pipeline.protocol, engine=facts, request=request)
         return self._launched(job, base, result)
+
+    def _one(self, request: LaunchRequest) -> Launch:
+        """A launch in the interpreter that built the engine."""
+        assert isinstance(request.target, EngineTarget)
+        of_base = Path(request.target.engine).is_relative_to(_base_engines(self._pipeline, self._python))
+        return launch(request, self._python if of_base else HERE)
 
     def _launched(self, job: Job, base: BaseEngine, result: CaseResult) -> _Tried:
         pipeline = self._pipeline
@@ -152,22 +167,24 @@ class _Pair:
             budget=pipeline.settings.budget(),
             seed=int(result.case_digest[:8], 16),
         )
-        trial = Trial(job, base, terms, _in_its_own(base, self._python))
         pipeline.progress.say(f"{job.case_id}: base and head in turn")
+
+        def held(head: Job, against: BaseEngine) -> tuple[Outcome, Fresh | str | None]:
+            trial = Trial(head, against, terms, self._one)
+            return hold(trial, head, (), lambda note: pipeline.progress.step(head.case_id, note))
+
         with pipeline.lock():
-            outcome, fresh = hold(trial, job, (), lambda note: pipeline.progress.step(job.case_id, note))
+            outcome, fresh = held(job, base)
+            if isinstance(fresh, Fresh):
+                luck = Luck(pipeline.engine, self._bases.build, self._one, pipeline.progress.say)
+                tried = Held(head=job, base=base, outcome=outcome, fresh=fresh)
+                chosen = luck.settle(tried, result.case.draws, held)
+                outcome, fresh, base = chosen.outcome, chosen.fresh, chosen.base
         if isinstance(fresh, str):
             return _failed(
                 msgspec.structs.replace(result, outcome=Failed(stage="launch", reason=f"base: {fresh}"))
             )
         return _Tried(result=msgspec.structs.replace(result, outcome=outcome), base=base, fresh=fresh)
-
-
-def _in_its_own(base: BaseEngine, python: Interpreter) -> Callable[[LaunchRequest], Launch]:
-    def one(request: LaunchRequest) -> Launch:
-        return launch(request, python if request.target == base.job.target else HERE)
-
-    return one
 
 
 def _build_failed(error: CaseError, side: str) -> Outcome:

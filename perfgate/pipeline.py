@@ -283,9 +283,17 @@ class Pipeline:
         self, selected: tuple[ModelSpec, Case], engines: EngineCache | None = None
     ) -> tuple[Path, EngineFacts, CaseResult]:
         """The engine of one case, from the cache or built now, without measuring. Raises `CaseError`."""
-        result, request = self._preparation.one_case(*selected)
+        result, request = self.asked(selected)
         engine, facts = (engines or self._engines).get(request, timeout_s=self.settings.build_timeout_s)
         return engine, facts, result
+
+    def asked(self, selected: tuple[ModelSpec, Case]) -> tuple[CaseResult, BuildRequest]:
+        """One case with the request for its engine, whatever the baseline says. Raises `CaseError`."""
+        return self._preparation.one_case(*selected)
+
+    def engine(self, request: BuildRequest) -> tuple[Path, EngineFacts]:
+        """The engine of a request, from the cache or built now. Raises `CaseError`."""
+        return self._engines.get(request, timeout_s=self.settings.build_timeout_s)
 
     def graphs(self, spec: ModelSpec, case: Case) -> CheckRequest | None:
         """The FP32 graph, the case's own and the data to judge on; None without ONNX Runtime."""
@@ -313,7 +321,7 @@ class Pipeline:
             request = item.request if prebuilt is None else None
             try:
                 engine, facts = (
-                    (prebuilt, _prebuilt_facts(prebuilt)) if prebuilt else self._engine(item.request)
+                    (prebuilt, _prebuilt_facts(prebuilt)) if prebuilt else self.engine(item.request)
                 )
             except CaseError as error:
                 known[case.id] = Failed(stage="build", reason=error.what, stderr_tail=error.stderr_tail)
@@ -329,9 +337,6 @@ class Pipeline:
                 Job(case_id=case.id, target=target, protocol=self.protocol, engine=facts, request=request)
             )
         return jobs, known
-
-    def _engine(self, request: BuildRequest) -> tuple[Path, EngineFacts]:
-        return self._engines.get(request, timeout_s=self.settings.build_timeout_s)
 
     def _checked(self, result: RunResult, pending: Sequence[Pending], jobs: Sequence[Job]) -> RunResult:
         """The result with every case's accuracy, found out before its speed is measured."""
@@ -363,7 +368,7 @@ class Pipeline:
         cases = {case.case.id: case for case in result.cases}
         with self.lock(), self._bases as bases:
             checkpoint = Checkpoint(result, self.settings.path("out") / RESULTS_NAME)
-            measuring = Measuring(court, bases, self.progress, self.progress.say, self._engine)
+            measuring = Measuring(court, bases, self.progress, self.progress.say, self.engine)
             self._found = measuring.run(jobs, cases, checkpoint)
             jobs = [self._gated(job) for job in jobs]
             measured = with_outcomes(result, self._found.outcomes).cases

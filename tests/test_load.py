@@ -50,7 +50,7 @@ def test_at_next_to_no_load_it_is_the_service_time() -> None:
 def test_it_grows_with_the_load_and_without_end_beyond_capacity() -> None:
     tails = [tail(measured(1.0), qps) for qps in (100.0, 500.0, 900.0, 1200.0)]
     assert tails == sorted(tails)
-    # M/D/1 at a load of 0.9 waits about rho / (2 (1 - rho)) = 4.5 services in the mean, its P99 several times that.
+    # M/D/1 at a load of 0.9 waits rho / (2 (1 - rho)) = 4.5 services in the mean, its P99 several times that.
     assert 10 < tails[2] < 40
     assert tails[3] > 40 or math.isinf(tails[3])
 
