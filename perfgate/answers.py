@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -22,22 +22,24 @@ _NO_RUNTIME = (
 
 def check_answers(
     pending: Sequence[Pending], jobs: Sequence[Job], store: Path, say: Callable[[str], None]
-) -> dict[str, Accuracy]:
-    """The accuracy of every job's engine by case id; one that cannot be found out is a failure of its own."""
+) -> Iterator[tuple[str, Accuracy]]:
+    """Each job's case id with its engine's accuracy; one that cannot be found out is a failure of its own.
+
+    They come one by one, so that an interrupt keeps those that were found.
+    """
     asked = {item.result.case.id: item for item in pending}
-    found = {}
     for job in jobs:
         if not isinstance(job.target, EngineTarget):
             continue
         item, case = asked[job.case_id], job.target.case
         if item.answers is None:
-            found[job.case_id] = Accuracy(reference="none", notes=(_NO_RUNTIME,))
+            yield job.case_id, Accuracy(reference="none", notes=(_NO_RUNTIME,))
             continue
         say(f"{job.case_id}: checking the answers")
         request = msgspec.structs.replace(item.answers, target=job.target)
         try:
-            found[job.case_id] = judged(check(request, store), case.accuracy, case.precision)
+            accuracy = judged(check(request, store), case.accuracy, case.precision)
         except CaseError as error:
             said = f"they cannot be checked: {error.what}"
-            found[job.case_id] = Accuracy(reference="none", failures=(said,), notes=item.answers.notes)
-    return found
+            accuracy = Accuracy(reference="none", failures=(said,), notes=item.answers.notes)
+        yield job.case_id, accuracy

@@ -39,10 +39,11 @@ from perfgate.measure.launch import CallableTarget, EngineTarget
 from perfgate.measure.lock import device_lock
 from perfgate.measure.schedule import Job, measure
 from perfgate.outputs import RESULTS_NAME, TIMING_NAME, Checkpoint, with_outcomes
-from perfgate.preparation import Pending, Preparation
+from perfgate.preparation import NOT_MEASURED, Pending, Preparation
 from perfgate.progress import PlainProgress
 from perfgate.records import (
     RESULTS_SCHEMA,
+    Accuracy,
     Case,
     CaseResult,
     EngineFacts,
@@ -155,6 +156,7 @@ class Pipeline:
     ) -> RunResult:
         """Prepare, build, measure and judge the selected cases; a checkpoint is written while measuring.
 
+        An interrupt ends the step that it meets and skips those after it; what is known by then is judged.
         `engine` is a prebuilt engine file to gate in place of building one.
         """
         self._bases.check()
@@ -165,12 +167,34 @@ class Pipeline:
                 f"{self._authority.commit.sha[:12]}"
             )
         prebuilt = None if engine is None else file_digest(engine)
-        prepared, pending = self._preparation.all_cases(selected, prebuilt=prebuilt)
+        prepared, pending = self._prepare(selected, prebuilt)
         result = self.result_of([*prepared, *missing])
         jobs, known = self._build(pending, prebuilt=engine)
         result = self._checked(result, pending, jobs)
         outcomes = self._measure(jobs, with_outcomes(result, known))
         return self.judged(with_outcomes(result, {**known, **outcomes}))
+
+    @contextlib.contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Ctrl-C ends the step inside and not the run."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.interrupted = True
+
+    def _prepare(
+        self, selected: Sequence[tuple[ModelSpec, Case]], prebuilt: str | None
+    ) -> tuple[list[CaseResult], list[Pending]]:
+        """Every selected case, and those of them to build and measure."""
+        results: list[CaseResult] = []
+        pending: list[Pending] = []
+        with self._interruptible():
+            for result, item in self._preparation.all_cases(selected, prebuilt=prebuilt):
+                results.append(result)
+                pending += [] if item is None else [item]
+        met = {result.case.id for result in results}
+        results += [CaseResult(case=case, outcome=NOT_MEASURED) for _, case in selected if case.id not in met]
+        return results, pending
 
     def run_benchmarks(self, nodes: Sequence[str], *, root: Path) -> list[CaseResult]:
         """Launch pytest-benchmark's tests in fresh processes; one unjudged result a test."""
@@ -315,35 +339,41 @@ class Pipeline:
         """
         jobs: list[Job] = []
         known: dict[str, Outcome] = {}
-        for item in pending:
-            case = item.result.case
-            self.progress.say(f"{case.id}: building the engine, or taking it from the cache")
-            request = item.request if prebuilt is None else None
-            try:
-                engine, facts = (
-                    (prebuilt, _prebuilt_facts(prebuilt)) if prebuilt else self.engine(item.request)
-                )
-            except CaseError as error:
-                known[case.id] = Failed(stage="build", reason=error.what, stderr_tail=error.stderr_tail)
-                continue
-            self._keep_timing(engine.parent / "timing", facts)
-            if self._preparation.same_engine(item.result, facts):
-                known[case.id] = Unchanged(evidence="engine")
-                continue
-            target = EngineTarget(
-                engine=str(engine.resolve()), case=case, folder=item.folder, device=self.settings.device
-            )
-            jobs.append(
-                Job(case_id=case.id, target=target, protocol=self.protocol, engine=facts, request=request)
-            )
+        with self._interruptible():
+            for item in () if self.interrupted else pending:
+                built = self._build_one(item, prebuilt)
+                if isinstance(built, Job):
+                    jobs.append(built)
+                else:
+                    known[item.result.case.id] = built
         return jobs, known
+
+    def _build_one(self, item: Pending, prebuilt: Path | None) -> Job | Outcome:
+        """The job that measures a pending case's engine, or what is known of it without."""
+        case = item.result.case
+        self.progress.say(f"{case.id}: building the engine, or taking it from the cache")
+        request = item.request if prebuilt is None else None
+        try:
+            engine, facts = (prebuilt, _prebuilt_facts(prebuilt)) if prebuilt else self.engine(item.request)
+        except CaseError as error:
+            return Failed(stage="build", reason=error.what, stderr_tail=error.stderr_tail)
+        self._keep_timing(engine.parent / "timing", facts)
+        if self._preparation.same_engine(item.result, facts):
+            return Unchanged(evidence="engine")
+        target = EngineTarget(
+            engine=str(engine.resolve()), case=case, folder=item.folder, device=self.settings.device
+        )
+        return Job(case_id=case.id, target=target, protocol=self.protocol, engine=facts, request=request)
 
     def _checked(self, result: RunResult, pending: Sequence[Pending], jobs: Sequence[Job]) -> RunResult:
         """The result with every case's accuracy, found out before its speed is measured."""
-        if not jobs:
+        if not jobs or self.interrupted:
             return result
-        with self.lock():
-            found = check_answers(pending, jobs, self.settings.path("store") / "accuracy", self.progress.say)
+        found: dict[str, Accuracy] = {}
+        store = self.settings.path("store") / "accuracy"
+        with self._interruptible(), self.lock():
+            # Each goes in as it comes: an interrupt loses only the one that is being found.
+            found.update(check_answers(pending, jobs, store, self.progress.say))
         cases = (msgspec.structs.replace(c, accuracy=found.get(c.case.id, c.accuracy)) for c in result.cases)
         return msgspec.structs.replace(result, cases=tuple(cases))
 
@@ -355,7 +385,7 @@ class Pipeline:
 
     def _measure(self, jobs: Sequence[Job], result: RunResult) -> dict[str, Outcome]:
         """Measure under the device's lock; suspects are confirmed by fresh launches only."""
-        if not jobs:
+        if not jobs or self.interrupted:
             return {}
         court = Court(
             baselines=self.baselines,
@@ -366,7 +396,7 @@ class Pipeline:
             run_id=result.run_id,
         )
         cases = {case.case.id: case for case in result.cases}
-        with self.lock(), self._bases as bases:
+        with self._interruptible(), self.lock(), self._bases as bases:
             checkpoint = Checkpoint(result, self.settings.path("out") / RESULTS_NAME)
             measuring = Measuring(court, bases, self.progress, self.progress.say, self.engine)
             self._found = measuring.run(jobs, cases, checkpoint)
@@ -376,7 +406,7 @@ class Pipeline:
             if not self._found.interrupted:
                 explaining = Explaining(bases, self.environment, self.progress.say)
                 self._explained = explaining.all(slower, jobs)
-        self.interrupted = self._found.interrupted
+        self.interrupted = self.interrupted or self._found.interrupted
         return self._found.outcomes
 
     def _gated(self, job: Job) -> Job:

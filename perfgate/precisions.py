@@ -38,6 +38,8 @@ def compare_precisions(
     spec = msgspec.structs.replace(spec, precisions=wanted)
     selected = [(spec, case) for case in _one_shape(pipeline.cases(spec), shape)]
     result = pipeline.run(selected)
+    if pipeline.interrupted:
+        raise KeyboardInterrupt
     rows = []
     for (_, case), outcome in zip(selected, result.cases, strict=True):
         layers = _layers(pipeline, spec, case, outcome, most) if case.precision != "fp32" else ()

@@ -89,30 +89,29 @@ class Preparation:
 
     def all_cases(
         self, selected: Sequence[tuple[ModelSpec, Case]], *, prebuilt: str | None = None
-    ) -> tuple[list[CaseResult], list[Pending]]:
-        """Every selected case with its digest; those that need measuring also as pending. `prebuilt` is the
-        digest of an engine that is gated in place of one built here: it is then the cases' identity.
+    ) -> Iterator[tuple[CaseResult, Pending | None]]:
+        """Every selected case with its digest, model by model; one that needs measuring also as pending.
+        `prebuilt` is the digest of an engine that is gated in place of one built here: it is then the cases'
+        identity.
 
         Raises `SpecError` for a spec that does not fit its graph; a failing model script is its cases' own.
         """
-        results: list[CaseResult] = []
-        pending: list[Pending] = []
         by_spec: dict[str, tuple[ModelSpec, list[Case]]] = {}
         for spec, case in selected:
             by_spec.setdefault(spec.path, (spec, []))[1].append(case)
         for spec, cases in by_spec.values():
             for result, model in self._model(spec, cases, prebuilt):
+                pending: Pending | None = None
                 if prebuilt and model is not None:
                     result = _of_engine(result, prebuilt)
                 if model is not None:
                     try:
-                        pending.append(self._pending(spec, result, model))
+                        pending = self._pending(spec, result, model)
                     except CaseError as error:
                         reason = f"{error.what}; {error.fix}" if error.fix else error.what
                         failed = Failed(stage="model", reason=reason, stderr_tail=error.stderr_tail)
                         result = msgspec.structs.replace(result, outcome=failed)
-                results.append(result)
-        return results, pending
+                yield result, pending
 
     def _model(
         self, spec: ModelSpec, cases: list[Case], prebuilt: str | None

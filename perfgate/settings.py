@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -129,8 +130,20 @@ def _layer(under: dict[str, Any], over: Mapping[str, Any], *, where: str, strict
     try:
         layer = msgspec.convert(dict(over), Settings, strict=strict)
     except msgspec.ValidationError as error:
-        raise UsageError(str(error), where=where, fix="see README, Settings") from error
+        raise _unfit(str(error), where) from error
     return under | {name: getattr(layer, name) for name in over}
+
+
+def _unfit(said: str, where: str) -> UsageError:
+    """A setting that does not fit; for a name that is none, the one that was probably meant."""
+    import difflib
+
+    unknown = re.search(r"unknown field `(.*)`", said)
+    if unknown is None:
+        return UsageError(said, where=where, fix="see README, Settings")
+    close = difflib.get_close_matches(unknown[1], set(Settings.__struct_fields__) - {"root"}, n=1)
+    fix = f"did you mean {close[0]!r}?" if close else "remove it, or see README, Settings"
+    return UsageError("unknown key", where=f"{where}: {unknown[1]}", fix=fix)
 
 
 def _project_table(start: Path) -> tuple[Path, dict[str, Any]]:

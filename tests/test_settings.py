@@ -101,6 +101,11 @@ def test_a_mistake_in_the_environment_is_named(tmp_path: Path, name: str, value:
     assert key in str(caught.value)
 
 
+def test_an_unknown_setting_is_answered_with_the_one_that_was_meant(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="lanches: unknown key\n  fix: did you mean 'launches'"):
+        load(project(tmp_path, "[tool.perfgate]\nlanches = 3\n"))
+
+
 def test_an_unknown_flag_and_a_bad_one_are_named(tmp_path: Path) -> None:
     for flags, key in (({"lanches": 3}, "lanches"), ({"launches": 0}, "launches")):
         with pytest.raises(UsageError, match=key) as caught:

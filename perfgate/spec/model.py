@@ -14,6 +14,7 @@ from msgspec import Meta
 from perfgate.errors import SpecError
 from perfgate.files import TEXT_LIMIT_BYTES, read_bytes
 from perfgate.records import Draws, Floor, InputData, Mode, Name, Positive, Precision, Record, Slo, Text
+from perfgate.spec.mistakes import explained
 from perfgate.spec.policy import AccuracyPolicy, Calibration, PrecisionPolicy
 
 if sys.version_info >= (3, 11):
@@ -173,9 +174,18 @@ def _convert(path: Path, table: dict[str, Any]) -> ModelSpec:
         if unknown:
             key = f"{key}.{unknown[1]}".removeprefix("top level.")
             raise SpecError("unknown key", where=f"{path}: {key}", fix=_near(unknown[1])) from error
-        about_schema = key == "schema" or "`schema`" in what
-        fix = f'add schema = "{MODEL_SCHEMA}"' if about_schema else "see README, Model specs"
-        raise SpecError(what[0].lower() + what[1:], where=f"{path}: {key}", fix=fix) from error
+        what, key, fix = explained(what[0].lower() + what[1:], key, _value_at(key, table))
+        if key == "schema" or what.startswith("schema"):
+            fix = f'add schema = "{MODEL_SCHEMA}"'
+        raise SpecError(what, where=f"{path}: {key}", fix=fix) from error
+
+
+def _value_at(key: str, table: dict[str, Any]) -> Any:
+    """The value at a dotted key; None where a part of it is no table."""
+    value: Any = table
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
 
 
 _TABLES = (

@@ -102,11 +102,11 @@ def plan(
         case, id=f"{spec.name}/{precision}/{label}", shape=sizes, mode=mode or case.mode
     )
     preparation = Preparation(settings, chosen, fingerprint(chosen, device), Baselines(root=""), say)
-    results, pending = preparation.all_cases([(spec, case)])
-    if not pending:
-        outcome = results[0].outcome
+    ((result, pending),) = preparation.all_cases([(spec, case)])
+    if pending is None:
+        outcome = result.outcome
         raise CaseError(outcome.reason if isinstance(outcome, NotRun | Failed) else "nothing to build")
-    return Plan(case=case, request=pending[0].request, folder=pending[0].folder)
+    return Plan(case=case, request=pending.request, folder=pending.folder)
 
 
 def with_profile(planned: Plan, profile: Mapping[str, Dimension]) -> Plan:

@@ -6,9 +6,10 @@ import json
 import signal
 import subprocess
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from filelock import FileLock
 
 if TYPE_CHECKING:
     from cli_project import Cli
@@ -201,6 +202,54 @@ def test_an_interrupted_confirmation_keeps_the_first_launches(cli: Cli) -> None:
     result = json.loads(cli.results.read_text())
     outcome = next(one for one in result["cases"] if "fp32" in one["case"]["id"])["outcome"]
     assert len(outcome["launches"]) == 2
+
+
+def _interrupted_beside(cli: Cli, text: str) -> dict[str, Any]:
+    """tinyconv and a second model `wide` are run until `text` is said; the cases of what is then written."""
+    cli.results.unlink()
+    process = cli.start("run", "--remeasure")
+    _wait_for(cli, process, text)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 3, cli.log.read_text()
+    _wait_until_alone(cli)
+    assert "Traceback" not in cli.log.read_text()
+    result = json.loads(cli.results.read_text())
+    assert result["summary"]["exit_code"] == 3
+    cases = {one["case"]["id"]: one for one in result["cases"]}
+    for name in ("tinyconv/fp32/b1", "wide/fp32/b1"):
+        assert cases[name]["outcome"]["stage"] == "interrupted"
+        assert cases[name]["judgement"]["verdict"] == "INVALID"
+    return cases
+
+
+def test_an_interrupt_while_answers_are_checked_keeps_those_that_were_found(cli: Cli) -> None:
+    cli.add_model("wide")
+    with (cli.root / "models/wide.toml").open("a") as spec:
+        spec.write('\n[accuracy]\ndata = "slow.py"\n')
+    blocked = "import signal\ndef samples(count, seed):\n    signal.pause()\n    yield {}\n"
+    (cli.root / "models/slow.py").write_text(blocked)
+    cases = _interrupted_beside(cli, "wide/fp32/b1: checking the answers")
+    assert cases["tinyconv/fp32/b1"]["accuracy"]["outputs"]
+    assert "accuracy" not in cases["wide/fp32/b1"]
+
+
+def test_an_interrupt_while_engines_are_built_keeps_what_was_prepared(cli: Cli) -> None:
+    cli.add_model("wide")
+    cli.change("models/wide.toml", "seed = 0", "seed = 0\nargs = { repeat = 2 }")
+    assert cli("run", "-k", "wide", "--launches", "1").returncode == 0
+    (home,) = (path.parent for path in (cli.root / ".perfgate/engines").glob("*/facts.json"))
+    with FileLock(home / "lock"):  # as another run of this very recipe would hold it
+        cases = _interrupted_beside(cli, "wide/fp32/b1: building the engine")
+    assert all(cases[name]["case_digest"] for name in ("tinyconv/fp32/b1", "wide/fp32/b1"))
+
+
+def test_an_interrupt_while_models_are_made_names_every_case(cli: Cli) -> None:
+    cli.add_model("wide")
+    cli.change("models/wide.toml", 'script = "tinyconv.py"', 'script = "slow.py"')
+    (cli.root / "models/slow.py").write_text("import signal\ndef write_onnx(path, seed): signal.pause()\n")
+    cases = _interrupted_beside(cli, "wide: preparing the ONNX file")
+    assert cases["tinyconv/fp32/b1"]["case_digest"]
+    assert "case_digest" not in cases["wide/fp32/b1"]
 
 
 def test_a_killed_run_leaves_a_readable_checkpoint_and_no_child(cli: Cli) -> None:

@@ -76,32 +76,50 @@ def gated(root: Path, precisions: list[str], *, spread: float, more: str = "") -
     )
     assert (root / "perfgate-out/results.json").is_file(), done.stderr
     cases = json.loads((root / "perfgate-out/results.json").read_text())["cases"]
-    return {case["case"]["precision"]: case for case in cases} | {"code": done.returncode}
+    return {case["case"]["precision"]: case for case in cases} | {
+        "code": done.returncode,
+        "told": "\n".join([*map(told, cases), done.stderr[-2000:]]),
+    }
+
+
+def told(case: dict[str, Any]) -> str:
+    """What a failed test must show of a case: verdict and reason, each output, what was realised, notes."""
+    engine = case["outcome"].get("engine") or {}
+    accuracy = case.get("accuracy") or {}
+    lines = [
+        f"{case['case']['id']}: {case['judgement']['verdict']}: {case['judgement']['reason']}",
+        f"  layers by precision: {engine.get('precision_share')}, unmet: {engine.get('unmet', 'nothing')}",
+        *(f"  {output}" for output in accuracy.get("outputs", [])),
+        *(f"  {note}" for note in [*accuracy.get("notes", []), *engine.get("notes", [])]),
+    ]
+    if case["outcome"]["type"] == "failed":
+        lines.append(f"  {case['outcome']['reason']}\n{case['outcome'].get('stderr_tail', '')[-2000:]}")
+    return "\n".join(lines)
 
 
 def test_int8_layers_are_realised_and_answers_are_right(tmp_path: Path) -> None:
     found = gated(tmp_path, ["fp16", "int8", "int8+fp16"], spread=1.0)
-    assert found["code"] == 0, found
+    assert found["code"] == 0, found["told"]
     for precision in ("int8", "int8+fp16"):
         engine = found[precision]["outcome"]["engine"]
-        assert engine["precision_share"].get("int8", 0) > 0
-        assert not engine.get("unmet")
-        assert found[precision]["accuracy"]["outputs"][0]["sqnr_db"] > 25
-    assert found["fp16"]["outcome"]["engine"]["precision_share"].get("fp16", 0) > 0
-    assert found["fp16"]["accuracy"]["outputs"][0]["sqnr_db"] > 45
+        assert engine["precision_share"].get("int8", 0) > 0, found["told"]
+        assert not engine.get("unmet"), found["told"]
+        assert found[precision]["accuracy"]["outputs"][0]["sqnr_db"] > 25, found["told"]
+    assert found["fp16"]["outcome"]["engine"]["precision_share"].get("fp16", 0) > 0, found["told"]
+    assert found["fp16"]["accuracy"]["outputs"][0]["sqnr_db"] > 45, found["told"]
 
 
 def test_an_overflow_is_caught_and_its_layer_named(tmp_path: Path) -> None:
     found = gated(tmp_path, ["fp16"], spread=3e5, more="[precision]\nislands = false\n")
     judgement = found["fp16"]["judgement"]
-    assert (found["code"], judgement["verdict"]) == (1, "ERROR")
+    assert (found["code"], judgement["verdict"]) == (1, "ERROR"), found["told"]
     assert "NaN or infinite" in judgement["reason"]
     assert "first (Conv)" in judgement["reason"]
 
 
 def test_islands_are_kept_in_fp32_and_answers_are_right(tmp_path: Path) -> None:
     found = gated(tmp_path, ["fp16"], spread=3e5)
-    assert found["code"] == 0, found
+    assert found["code"] == 0, found["told"]
     assert found["fp16"]["judgement"]["verdict"] == "NEW"
     assert any("kept in FP32" in note for note in found["fp16"]["accuracy"]["notes"])
     share = found["fp16"]["outcome"]["engine"]["precision_share"]

@@ -116,12 +116,53 @@ def test_int8_is_symmetric_per_channel_and_leaves_bias_alone(tmp_path: Path, met
         assert list(stored[makers[node.input[1]].input[1]].dims) == [channels]
         if len(node.input) > 2:
             assert stored[node.input[2]].data_type == TensorProto.FLOAT
-    residual = next(node for node in model.graph.node if node.name == "residual")
-    assert {makers[name].op_type for name in residual.input} == {"DequantizeLinear"}
     shift = next(node for node in model.graph.node if node.name == "shift")
     assert "half" in shift.input  # the addition of a constant is left alone
     assert max(one.version for one in model.opset_import) == 17
     assert sqnr_db(answers(source), answers(emission.path)) > 20
+
+
+def makers_of(model: Any, name: str) -> list[str]:
+    """The operators behind the inputs of a node."""
+    makers = {output: node.op_type for node in model.graph.node for output in node.output}
+    (node,) = (node for node in model.graph.node if node.name == name)
+    return [makers.get(tensor, "") for tensor in node.input]
+
+
+def test_a_residual_sum_takes_the_convolutions_result_unrounded(tmp_path: Path) -> None:
+    source = network(tmp_path / "net.onnx")
+    emission = made(spec_of(tmp_path), "int8")
+    model = onnx.load(emission.path)
+    assert makers_of(model, "residual") == ["Conv", "DequantizeLinear"]
+    assert {name for node in model.graph.node for name in node.input} >= initialisers(model).keys()
+    assert sqnr_db(answers(source), answers(emission.path)) > 25
+
+
+def test_of_two_convolutions_that_are_added_one_is_rounded(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    weights = {name: random.normal(0, 0.3, (4, 3, 3, 3)).astype(np.float32) for name in ("w1", "w2")}
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["c1"], "long"),
+        helper.make_node("Conv", ["x", "w2"], ["c2"], "short"),
+        helper.make_node("Add", ["c1", "c2"], ["a"], "sum"),
+        helper.make_node("Relu", ["a"], ["y"], "relu"),
+    ]
+    save(tmp_path / "net.onnx", nodes, weights)
+    model = onnx.load(made(spec_of(tmp_path), "int8").path)
+    assert makers_of(model, "sum") == ["Conv", "DequantizeLinear"]
+
+
+def test_a_result_that_something_else_reads_too_stays_quantised(tmp_path: Path) -> None:
+    weights = {"w1": np.random.default_rng(0).normal(0, 0.3, (3, 3, 1, 1)).astype(np.float32)}
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["c1"], "conv"),
+        helper.make_node("Add", ["c1", "x"], ["a"], "sum"),
+        helper.make_node("MaxPool", ["c1"], ["p"], "pool", kernel_shape=[1, 1]),
+        helper.make_node("Concat", ["a", "p"], ["y"], "both", axis=1),
+    ]
+    save(tmp_path / "net.onnx", nodes, weights)
+    model = onnx.load(made(spec_of(tmp_path), "int8").path)
+    assert makers_of(model, "sum") == ["DequantizeLinear", "DequantizeLinear"]
 
 
 def test_a_weight_that_is_not_int8_per_channel_is_an_error(tmp_path: Path) -> None:

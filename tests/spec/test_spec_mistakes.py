@@ -81,6 +81,47 @@ MISTAKES = {
     "too many streams": (spec_text(dims=BATCH, top='modes = ["graph+x65"]'), "modes", "'graph+x65'"),
     "mode twice": (spec_text(dims=BATCH, top='modes = ["call", "call"]'), "modes", "repeated"),
     "bad precision": (spec_text().replace('"fp32"', '"fp8"'), "precisions", "fp8"),
+    "a precision in capitals": (
+        spec_text().replace('"fp32"', '"FP16"'),
+        "precisions[0]",
+        "did you mean 'fp16'",
+    ),
+    "precision for precisions": (
+        spec_text().replace("precisions =", "precision ="),
+        "precision: expected a table, got a list",
+        'precisions = ["fp32"]',
+    ),
+    "a word for a list": (spec_text().replace('["fp32"]', '"fp32"'), "precisions", 'precisions = ["fp32"]'),
+    "no precisions": (
+        spec_text().replace('precisions = ["fp32"]', ""),
+        "precisions is missing",
+        "add precisions =",
+    ),
+    "one bracket for two": (
+        spec_text(dims=BATCH, rest='[skip]\ncases = "x"\nreason = "y"\n'),
+        "skip",
+        "write [[skip]]",
+    ),
+    "a number for a table": (
+        spec_text(dims=BATCH, rest="[accuracy]\nsqnr_db = 40\n"),
+        "sqnr_db",
+        "fp16 = 45",
+    ),
+    "a file for a table": (
+        spec_text(dims=BATCH, top='calibration = "a.npz"'),
+        "calibration",
+        "[calibration]",
+    ),
+    "no such method": (
+        spec_text(dims=BATCH, rest='[calibration]\nmethod = "min-max"\n'),
+        "calibration.method",
+        "did you mean 'minmax'",
+    ),
+    "no such precision in a table": (
+        spec_text(dims=BATCH, rest="[accuracy.sqnr_db]\nfp61 = 40\n"),
+        "accuracy.sqnr_db: there is no 'fp61'",
+        "'fp16'",
+    ),
     "no precision": (spec_text().replace('"fp32"', ""), "precisions", "length >= 1"),
     "precision twice": (spec_text().replace('"fp32"', '"fp32", "fp32"'), "precisions", "repeated"),
     "ignore above catch": (

@@ -28,6 +28,7 @@ from perfgate.spec.source import SourceModel, file_identity, installed_version
 
 # Raised when the same sources would make another graph; what was made before is then made anew.
 EMISSION_VERSION = 1
+INT8_EMISSION_VERSION = 2  # of what is quantised; 2: residual sums add a convolution's result unrounded
 RANGE_SAMPLES = 4
 _FACTS_LIMIT_BYTES = 4 << 20
 Typing = Literal["weak", "strong"]
@@ -104,7 +105,7 @@ def precision_digest(spec: ModelSpec, precision: Precision, typing: Typing) -> s
     )
     method = spec.calibration if quantised else unused
     identity = _Identity(
-        version=EMISSION_VERSION,
+        version=INT8_EMISSION_VERSION if quantised else EMISSION_VERSION,
         precision=precision,
         typing=typing if precision == "int8+fp16" else "strong",
         policy=policy,

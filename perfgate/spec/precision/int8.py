@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from perfgate.errors import CaseError
 from perfgate.spec.policy import Calibration, PrecisionPolicy
 from perfgate.spec.precision.prepare import matching
+from perfgate.spec.precision.sums import free_sums
 
 if TYPE_CHECKING:
     from perfgate.spec.precision.data import Arrays, DataSet
@@ -109,7 +110,10 @@ def quantise(
         raise
     except Exception as error:
         raise CaseError(f"ONNX Runtime cannot quantise the graph: {str(error)[:500]}") from error
-    check_weights(onnx.load(str(target)), wanted)
+    model = onnx.load(str(target))
+    check_weights(model, wanted)
+    if free_sums(model):
+        onnx.save_model(model, str(target))
 
 
 def _constant_additions(model: Any) -> list[str]:
