@@ -16,11 +16,15 @@ import github_events as payloads
 import pytest
 from click.testing import CliRunner
 from fake_github import HEAD, REPOSITORY, TOKEN, FakeGitHub, Fault, fake_github
+from publish_runs import result, run
 from team_repository import ROOT, Repository
 
 from perfgate.cli import cli
 from perfgate.errors import PerfgateError
+from perfgate.files import record_json
+from perfgate.gate.summary import summarise
 from perfgate.history.store import open_history
+from perfgate.records import RunResult, Scope, Verdict
 
 SECRET = "very-secret-token"
 LEG = "gpu-test"
@@ -84,11 +88,9 @@ def earlier_history(repository: Repository, folder: Path) -> dict[str, bytes]:
 
 def test_a_slower_night_is_kept_drawn_told_and_not_promoted(tmp_path: Path, github: FakeGitHub) -> None:
     repository = Repository(tmp_path / "team")
-    repository.perfgate("anchor", "v1")
-    before = repository.commit("anchor v1")
-    repository.git("tag", "v1")
+    before = repository.base
     spec = repository.root / "models/tinyconv.toml"
-    spec.write_text(spec.read_text().replace("seed = 0\n", "seed = 0\nargs = { repeat = 16 }\n", 1))
+    spec.write_text(spec.read_text().replace("seed = 0\n", "seed = 0\nargs = { repeat = 8 }\n", 1))
     sha = repository.commit("deeper")
     github.merged |= {before, sha}
     # A fork's run of its own nightly.yml, on a branch that it calls main, is newer than the real night.
@@ -99,7 +101,6 @@ def test_a_slower_night_is_kept_drawn_told_and_not_promoted(tmp_path: Path, gith
     with sink() as heard:
         runner = repository.runner(tmp_path, github)
         runner.variables |= {
-            "PERFGATE_ANCHOR": "v1",
             "PERFGATE_ENGINES": "true",
             "PERFGATE_PAGES": "true",
             "PERFGATE_PUSHGATEWAY": heard.url,
@@ -119,29 +120,32 @@ def test_a_slower_night_is_kept_drawn_told_and_not_promoted(tmp_path: Path, gith
         assert "tinyconv/fp32/b1" in json.dumps(message)
         assert any(path.startswith("/metrics/job/perfgate") for path, _ in heard.bodies)
     assert SECRET not in runner.log and TOKEN not in runner.log
-    # One issue for the night, one for the release, both of the same case.
-    titles = sorted(issue["title"] for issue in github.issues if "fp32/b1" in issue["title"])
-    assert titles == [f"perfgate: tinyconv/fp32/b1 regressed on {LEG}{more}" for more in ("", "-vs-v1")]
+    assert [issue["title"] for issue in github.issues] == [f"perfgate: tinyconv/fp32/b1 regressed on {LEG}"]
+    assert (
+        "Not held against a release: set the variable PERFGATE_ANCHOR" in runner.summaries[f"measure-{LEG}"]
+    )
     kept = github.kept[runner.run_id]
     (tmp_path / "after.sqlite").write_bytes(kept["perfgate-history"]["history.sqlite"])
     with open_history(str(tmp_path / "after.sqlite"), must_exist=True) as store:
-        assert [run.commit for run in store.runs(limit=9)] == [sha, repository.git("rev-parse", "v1~2")]
+        assert [run.commit for run in store.runs(limit=9)] == [
+            sha,
+            repository.git("rev-parse", f"{before}~1"),
+        ]
     assert b"regression" in kept["perfgate-alerts"]["state.json"]
     assert any(path.endswith("/engine") for path in kept[f"perfgate-engines-of-main-{LEG}"])
     assert runner.deployed
     assert b'href="trends/index.html"' in runner.pages["index.html"]
     assert b"tinyconv/fp32/b1" in runner.pages["trends/index.html"]
     assert b"REGRESSION" in runner.pages[f"{LEG}/report.html"]
-    assert "Against the release" in runner.summaries["report-"]
     assert "tinyconv/fp32/b1" in runner.summaries["history-"]
 
     # A pull request that changes nothing starts from those engines, and leaves none behind.
     github.night(runner.run_id, sha)
     runner.run_id, runner.folder = 2_000, tmp_path / "gate"
     event = payloads.pull_request()
-    event["pull_request"]["base"]["sha"] = sha
-    runner.play("gate.yml", "pull_request", event, sha)
-    assert runner.results["engines"] == "success", runner.log
+    event["pull_request"]["base"]["sha"] = before
+    assert runner.play("gate.yml", "pull_request", event, before) == "success", runner.log
+    assert runner.results["engines"] == "success"
     count = sum(path.endswith("/engine") for path in kept[f"perfgate-engines-of-main-{LEG}"])
     assert f"engines that main built last night: {count}" in runner.log
     assert sorted(github.kept[2_000]) == [
@@ -184,14 +188,11 @@ def test_a_history_without_results_is_left_as_it_is(tmp_path: Path) -> None:
 
 
 def test_a_night_without_results_is_told(tmp_path: Path, github: FakeGitHub) -> None:
-    runner = Repository.__new__(Repository)
-    runner.root = tmp_path
-    path = runner.runner(tmp_path, github).environment["PATH"]
     with sink() as heard:
         code, log, _ = step(
             tmp_path,
             "tell",
-            PATH=path,
+            PATH=machine_path(tmp_path, github),
             PYTHONPATH=str(ROOT),
             PERFGATE_LEGS='["a"]',
             PERFGATE_WEBHOOK_TEAM=f"slack {heard.url}/hook/{SECRET}",
@@ -202,6 +203,85 @@ def test_a_night_without_results_is_told(tmp_path: Path, github: FakeGitHub) -> 
     assert "a night was missed" in json.dumps(message)
     assert SECRET not in log
     assert (tmp_path / "perfgate-alerts/state.json").is_file()
+
+
+STUB = """#!/bin/bash
+echo "$*" >>calls
+[ "$1" = run ] || exit 0
+out=$(sed 's/.*--out //' <<<"$*")
+mkdir -p "$out" .perfgate/engines/recipe && touch "$out/results.json"
+case $out in */anchor) exit "$ANCHORED" ;; *) exit "$TONIGHT" ;; esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("tonight", "anchored", "code"),
+    [(0, 0, 0), (0, 1, 1), (1, 0, 1), (3, 1, 1), (1, 3, 1), (0, 3, 3), (3, 0, 3)],
+)
+def test_a_night_ends_as_the_worse_of_both(tmp_path: Path, tonight: int, anchored: int, code: int) -> None:
+    stub = tmp_path / "bin/perfgate"
+    stub.parent.mkdir()
+    stub.write_text(STUB)
+    stub.chmod(0o755)
+    made, log, _ = step(
+        tmp_path,
+        "nightly",
+        PATH=f"{stub.parent}:{os.environ['PATH']}",
+        LEG=LEG,
+        TONIGHT=str(tonight),
+        ANCHORED=str(anchored),
+        PERFGATE_ANCHOR="v1",
+        PERFGATE_ENGINES="true",
+    )
+    assert made == code, log
+    runs = [line for line in (tmp_path / "calls").read_text().splitlines() if line.startswith("run ")]
+    assert runs == [
+        f"run --remeasure --base baseline --leg {LEG} --out perfgate-out",
+        f"run --anchor v1 --leg {LEG}-vs-v1 --out perfgate-out/anchor",
+    ]
+    assert (tmp_path / "perfgate-out/engines/recipe").is_dir()
+
+
+def night(leg: str, verdict: Verdict) -> RunResult:
+    case = result("resnet50/fp16/b8", verdict, 1.25)
+    return run(case, scope=Scope(leg=leg, plan=(case.case.id,)), summary=summarise([case], results="r"))
+
+
+def test_a_loss_since_the_release_has_its_own_issue_and_holds_nothing_up(
+    tmp_path: Path, github: FakeGitHub
+) -> None:
+    for folder, leg, verdict in (
+        ("legs", LEG, Verdict.PASS),
+        ("anchors", f"{LEG}-vs-v1", Verdict.REGRESSION),
+    ):
+        path = tmp_path / folder / "artifact" / "results.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(record_json(night(leg, verdict)))
+    code, log, summary = step(
+        tmp_path,
+        "report",
+        PATH=machine_path(tmp_path, github),
+        PYTHONPATH=str(ROOT),
+        PERFGATE_LEGS=json.dumps([LEG]),
+        GITHUB_REPOSITORY=REPOSITORY,
+        GITHUB_API_URL=github.url,
+        GITHUB_TOKEN=TOKEN,
+    )
+    assert code == 0, log
+    assert (
+        summary.index("perfgate passed") < summary.index("Against the release") < summary.index("REGRESSION")
+    )
+    (issue,) = github.issues
+    assert issue["title"] == f"perfgate: resnet50/fp16/b8 regressed on {LEG}-vs-v1"
+    # What is proposed and kept in the history is tonight's alone.
+    assert [str(path.parent.name) for path in (tmp_path / "perfgate-out").glob("*/results.json")] == [LEG]
+
+
+def machine_path(folder: Path, fake: FakeGitHub) -> str:
+    """A PATH with the `perfgate` under test."""
+    team = Repository.__new__(Repository)
+    team.root = folder
+    return team.runner(folder, fake).environment["PATH"]
 
 
 def last(fake: FakeGitHub, folder: Path) -> tuple[int, str, str]:
