@@ -131,6 +131,7 @@ class Runner:
             "sha": sha,
             "token": TOKEN,
             "ref_name": "main",
+            "ref": payload.get("ref", "refs/heads/main"),
         }
         for name, job in jobs.items():  # in the file's order, which is that of `needs`
             needs = {

@@ -154,6 +154,16 @@ def test_a_slower_night_is_kept_drawn_told_and_not_promoted(tmp_path: Path, gith
     assert github.kept[2_000][f"perfgate-engines-{LEG}"] == kept[f"perfgate-engines-of-main-{LEG}"]
 
 
+def test_a_night_by_hand_on_another_branch_writes_nothing(tmp_path: Path, github: FakeGitHub) -> None:
+    team = Repository.__new__(Repository)
+    team.root = ROOT
+    runner = team.runner(tmp_path, github)
+    event = {**payloads.workflow_dispatch(), "ref": "refs/heads/change", "inputs": {}}
+    runner.play("nightly.yml", "workflow_dispatch", event, HEAD)
+    assert set(runner.results.values()) == {"skipped"}
+    assert github.requests == []
+
+
 def step(folder: Path, command: str, **env: str) -> tuple[int, str, str]:
     """One command of the action's script in an empty checkout: exit code, log, summary."""
     summary = folder / "summary.md"

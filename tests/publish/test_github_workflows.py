@@ -70,7 +70,12 @@ def test_a_planted_regression_is_red_with_one_comment_that_the_second_push_updat
 ) -> None:
     head, merge = repository.push(16)
     assert gate(runner, tmp_path, head, merge, repository.base, number=1) == "failure", runner.log
-    assert runner.results == {"plan": "success", "measure": "failure", "verdict": "failure"}
+    assert runner.results == {
+        "plan": "success",
+        "engines": "skipped",
+        "measure": "failure",
+        "verdict": "failure",
+    }
     assert [one["state"] for one in github.statuses if one["sha"] == head] == ["pending", "failure"]
     assert len(github.comments) == 1
     assert "REGRESSION" in github.comments[0]["body"]
@@ -100,7 +105,12 @@ def test_a_forks_push_is_not_measured_and_stays_pending(
         runner.play("gate.yml", "pull_request", payloads.pull_request(fork=True), repository.base)
         == "failure"
     )
-    assert runner.results == {"plan": "success", "measure": "skipped", "verdict": "failure"}
+    assert runner.results == {
+        "plan": "success",
+        "engines": "skipped",
+        "measure": "skipped",
+        "verdict": "failure",
+    }
     runner.folder = tmp_path / "comment"
     over = payloads.workflow_run(conclusion="failure", fork=True)
     assert runner.play("comment.yml", "workflow_run", over, repository.base) == "success", runner.log
@@ -140,9 +150,9 @@ def test_every_job_has_its_bounds(path: Path) -> None:
 
 def test_the_flags_of_the_actions_script_exist() -> None:
     script = (ROOT / ".github/actions/perfgate/steps.sh").read_text().replace("\\\n", " ")
-    script = script.replace("    measure ", "    perfgate run ")
-    found = re.findall(r"^\s*(?:\w+=\$\()?perfgate ([^|&)]*)", script, re.M)
-    assert len(found) >= 8
+    script = script.replace(" measure ", " perfgate run ")
+    found = re.findall(r"^\s*(?:\w+=\$\(|\w+=\S*\s+)?perfgate ([^|&)\n]*)", script, re.M)
+    assert len(found) >= 18
     for line in found:
         command: click.Command = cli
         for word in line.split():
