@@ -135,6 +135,7 @@ def run(
     from msgspec.structs import replace
 
     from perfgate.authority import Authority
+    from perfgate.gate.summary import of_share
     from perfgate.outputs import write_outputs
     from perfgate.pipeline import Pipeline
     from perfgate.progress import make_progress
@@ -174,7 +175,8 @@ def run(
             from perfgate.paired import run_paired
 
             result = run_paired(pipeline, selected, other)
-        result = replace(result, scope=scope)
+        summary = of_share(result.summary, scope) if result.summary else None
+        result = replace(result, scope=scope, summary=summary)
     written = write_outputs(result, settings.path("out"), settings.language)
     _show(result, settings.language)
     click.echo("\n".join(f"wrote {path}" for path in written), err=True)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 GATE = ".github/workflows/gate.yml"
+NIGHTLY = ".github/workflows/nightly.yml"
 
 
 @click.group()
@@ -316,11 +317,32 @@ def promote(results: tuple[Path, ...], reason: str, branch: str, onto: str) -> N
     click.echo(f"pull request #{number}: {len(moves)} cases in {len(files)} files")
 
 
+@github.command()
+@click.argument("artifact")
+@click.option("--branch", required=True, help="The default branch: only what ran on its commits counts.")
+@click.option("--workflow", default=NIGHTLY, show_default=True, help="The workflow file whose runs count.")
+def last(artifact: str, branch: str, workflow: str) -> None:
+    """Find the newest night that kept ARTIFACT; output `run`: its id, empty where there is none yet.
+
+    Only a run that the default branch alone can have made counts, whatever a pull request uploads.
+    """
+    from perfgate.publish.github import environment
+    from perfgate.publish.github.nights import last_kept
+    from perfgate.publish.github.runner import set_outputs
+
+    kept = last_kept(environment.client(), artifact, branch=branch, workflow=workflow)
+    set_outputs(environment.runner_file("GITHUB_OUTPUT"), {"run": str(kept.run or "")})
+    if kept.expired:
+        click.echo(f"::warning title=perfgate::{artifact} of run {kept.expired} has expired")
+    click.echo(f"{artifact}: {f'run {kept.run}' if kept.run else 'no night has kept one yet'}")
+
+
 @click.command()
 @click.argument("shards", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--expect", multiple=True, metavar="LEG", help="A leg that has to be there; repeatable.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("perfgate-out"), show_default=True)
-def merge(shards: tuple[Path, ...], expect: tuple[str, ...], out: Path) -> None:
+@click.option("--trends", default="", metavar="LINK", help="Where the first page finds the site of trends.")
+def merge(shards: tuple[Path, ...], expect: tuple[str, ...], out: Path, trends: str) -> None:
     """Join the results of a matrix: SHARDS are results files, or folders that hold some.
 
     Writes OUT/<leg>/results.json and report.html, OUT/index.html and OUT/comment.md. A shard or an expected
@@ -342,7 +364,7 @@ def merge(shards: tuple[Path, ...], expect: tuple[str, ...], out: Path) -> None:
         for fault in leg.faults:
             click.echo(f"perfgate: {leg.name}: {fault}", err=True)
     code = exit_code(legs)
-    write_text(out / "index.html", index(legs, code))
+    write_text(out / "index.html", index(legs, code, trends=trends))
     write_text(out / "comment.md", markdown(legs, code))
     click.echo(headline(legs, code))
     raise Exit(code)

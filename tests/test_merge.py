@@ -17,7 +17,7 @@ from publish_runs import result, run
 
 from perfgate.cli import cli
 from perfgate.files import record_json
-from perfgate.gate.summary import summarise
+from perfgate.gate.summary import of_share, summarise
 from perfgate.merge import exit_code, merge
 from perfgate.records import Commit, Environment, RunResult, Scope, Verdict
 from perfgate.report.legs import LIMIT, headline, markdown
@@ -143,3 +143,34 @@ def test_the_command_exits_3_where_a_leg_is_missing(tmp_path: Path) -> None:
     )
     assert done.exit_code == 3
     assert "l4: no results arrived" in done.output
+
+
+@pytest.mark.parametrize("skipped", [False, True])
+def test_a_share_with_nothing_to_judge_is_fine_and_an_empty_whole_is_not(skipped: bool) -> None:
+    plan = ("a/fp16/b1",) if not skipped else ("a/fp16/b1", "b/fp16/b1")
+    mine = [result("b/fp16/b1", Verdict.NOT_RUN)] if skipped else []
+    scope = Scope(leg="gpu", plan=plan, shard=2, shards=2)
+    empty = summarise(mine, results="r")
+    share_of = of_share(empty, scope)
+    assert (empty.exit_code, share_of.exit_code) == (1, 0)
+    assert f"share 2/2 of {len(plan)} cases has none that runs" in share_of.sentence
+    cases = [result("a/fp16/b1", Verdict.PASS)]
+    first = run(*cases, scope=replace(scope, shard=1), summary=summarise(cases, results="r"))
+    second = run(*mine, scope=scope, summary=share_of)
+    (leg,) = merge([first, second])
+    assert (leg.faults, exit_code([leg])) == ((), 0)
+    assert exit_code(merge([second])) != 0, "half a run is never green"
+    # Nothing was there to be shared out, or this is the whole: then it is an empty run.
+    for other in (None, replace(scope, plan=()), replace(scope, shard=1, shards=1)):
+        assert of_share(empty, other).exit_code == 1
+
+
+def test_shares_that_are_all_skipped_make_an_empty_run_which_is_an_error() -> None:
+    parts = []
+    for number in (1, 2):
+        cases = [result(PLAN[number - 1], Verdict.NOT_RUN)]
+        scope = Scope(leg="gpu", plan=PLAN[:2], shard=number, shards=2)
+        parts.append(run(*cases, scope=scope, summary=of_share(summarise(cases, results="r"), scope)))
+    assert exit_code(parts_of := merge(parts)) == 1
+    assert parts_of[0].result is not None and parts_of[0].result.summary is not None
+    assert "Nothing was measured" in parts_of[0].result.summary.sentence

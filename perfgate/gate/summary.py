@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from perfgate.records import CaseResult, Judgement, Summary, Verdict
+from perfgate.records import CaseResult, Judgement, Scope, Summary, Verdict
 from perfgate.words import change
 
 # Worst first: the run's verdict is the worst of its cases'. A red case wins over infrastructure.
@@ -55,6 +55,22 @@ def summarise(
         sentence=_sentence(judged[0], counts, judgements, interrupted),
         counts={verdict.value: counts[verdict] for verdict in SEVERITY if counts[verdict]},
         next_steps=_next_steps(counts, judgements, results, require_baseline),
+    )
+
+
+def of_share(summary: Summary, scope: Scope | None) -> Summary:
+    """The summary of one shard. A share of the cases that has none to judge is no fault, as long as there are
+    cases to share out: `perfgate merge` judges the union, and an empty one is its error."""
+    judged = any(count for name, count in summary.counts.items() if name != Verdict.NOT_RUN.value)
+    if judged or scope is None or scope.shards == 1 or not scope.plan or summary.exit_code == 3:
+        return summary
+    share = f"share {scope.shard}/{scope.shards} of {len(scope.plan)} cases"
+    return Summary(
+        verdict=Verdict.UNCHANGED,
+        exit_code=0,
+        sentence=f"Nothing to measure here: {share} has none that runs.",
+        counts=summary.counts,
+        next_steps=("perfgate merge joins this with the other shards",),
     )
 
 

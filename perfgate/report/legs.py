@@ -30,7 +30,7 @@ border-bottom:1px solid}}</style></head>
 <table><caption>One row a leg</caption><thead><tr><th scope="col">leg</th><th scope="col">verdict</th>
 <th scope="col">in a sentence</th></tr></thead><tbody>
 {rows}
-</tbody></table></main></body></html>
+</tbody></table>{more}</main></body></html>
 """
 
 
@@ -74,8 +74,8 @@ def markdown(legs: Sequence[Leg], exit_code: int, *, links: Sequence[tuple[str, 
     return "\n\n".join([*top, *parts, *([bottom] if bottom else [])]) + "\n"
 
 
-def index(legs: Sequence[Leg], exit_code: int) -> str:
-    """The first page of a folder of reports: each leg with a link to its own."""
+def index(legs: Sequence[Leg], exit_code: int, *, trends: str = "") -> str:
+    """The first page of a folder of reports: each leg with a link to its own, and one to the trends."""
     rows = []
     for leg in sorted(legs, key=_rank):
         name = html.escape(leg.name)
@@ -83,7 +83,8 @@ def index(legs: Sequence[Leg], exit_code: int) -> str:
         word = f"{_SYMBOL[leg.exit_code]} {_WORD[leg.exit_code]}"
         said = html.escape("; ".join([*leg.faults, _sentence(leg)]))
         rows.append(f'<tr><th scope="row">{link}</th><td>{word}</td><td>{said}</td></tr>')
-    return _PAGE.format(word=_WORD[exit_code], rows="\n".join(rows))
+    more = f'<p><a href="{html.escape(trends)}">Trends of all cases</a></p>' if trends else ""
+    return _PAGE.format(word=_WORD[exit_code], rows="\n".join(rows), more=more)
 
 
 def issue_text(leg: str, case: CaseResult, *, commit: str, owners: Sequence[str], url: str = "") -> str:

@@ -56,6 +56,11 @@ class FakeGitHub:
     checks: list[dict[str, Any]] = field(default_factory=list)
     commits: dict[str, list[str]] = field(default_factory=dict)
     artifacts: dict[str, bytes] = field(default_factory=dict)
+    # Runs of the nightly workflow, what each run's artifacts hold, and what the default branch contains.
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    kept: dict[int, dict[str, dict[str, bytes]]] = field(default_factory=dict)
+    expired: set[int] = field(default_factory=set)
+    merged: set[str] = field(default_factory=set)
     git: dict[str, Any] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
@@ -119,6 +124,8 @@ class FakeGitHub:
             ("PATCH", r"pulls/(\d+)", lambda m, q, b: _edited(self.pulls, m, b)),
             ("GET", r"commits/([0-9a-f]{40})", self._get_commit),
             ("GET", r"actions/runs/(\d+)/artifacts", self._list_artifacts),
+            ("GET", r"actions/workflows/nightly\.yml/runs", self._list_runs),
+            ("GET", r"compare/([0-9a-f]{40})\.\.\.main", self._compare),
             ("GET", r"actions/artifacts/(\d+)/zip", self._redirect),
             ("POST", r"check-runs", self._add_check),
             ("PATCH", r"check-runs/(\d+)", self._add_annotations),
@@ -156,7 +163,25 @@ class FakeGitHub:
             return 422, {"message": "No commit found"}
         return 200, {"parents": [{"sha": sha} for sha in self.commits[m[1]]]}
 
+    def night(self, number: int, sha: str, **more: Any) -> None:
+        """A run of the nightly workflow, as GitHub describes it."""
+        path, home = ".github/workflows/nightly.yml", {"full_name": REPOSITORY}
+        made = {"id": number, "path": path, "event": "schedule", "head_sha": sha, "head_branch": "main"}
+        self.runs.append({**made, "head_repository": home, **more})
+
+    def _list_runs(self, m: Match, q: dict[str, str], b: dict[str, Any]) -> tuple[int, Any]:
+        found = [one for one in self.runs[::-1] if one["event"] == q["event"]][: int(q["per_page"])]
+        return 200, {"total_count": len(found), "workflow_runs": found}
+
+    def _compare(self, m: Match, q: dict[str, str], b: dict[str, Any]) -> tuple[int, Any]:
+        return 200, {"status": "ahead" if m[1] in self.merged else "diverged"}
+
     def _list_artifacts(self, m: Match, q: dict[str, str], b: dict[str, Any]) -> tuple[int, Any]:
+        if q.get("name"):
+            names = [name for name in self.kept.get(int(m[1]), {}) if name == q["name"]]
+            gone = int(m[1]) in self.expired
+            made = [{"id": 1, "name": name, "size_in_bytes": 1, "expired": gone} for name in names]
+            return 200, {"total_count": len(made), "artifacts": made}
         found = [
             {"id": number, "name": name, "size_in_bytes": len(data), "expired": False}
             for number, (name, data) in enumerate(self.artifacts.items(), 1)

@@ -1,13 +1,14 @@
 """A runner of GitHub Actions, as much of one as the gate needs: it plays a workflow on a repository.
 
 It parses the YAML, evaluates the expressions, orders jobs by `needs`, expands the matrix, and runs each
-step's own shell with the environment and the files of a runner. Two actions are played by hand: checkout is
-a `git clone` at the ref that the step names, upload-artifact puts files into the fake GitHub. Containers are
-not played: their steps run here.
+step's own shell with the environment and the files of a runner. Five actions are played by hand: checkout is
+a `git clone` at the ref that the step names, artifacts go into the fake GitHub and come from it, by run, and
+what goes to Pages is kept. Containers are not played: their steps run here.
 """
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import os
 import re
@@ -80,8 +81,8 @@ class Expression:
         return "" if found is None else found
 
     def _call(self, name: str, arguments: list[Any]) -> Any:
-        if name == "always":
-            return True
+        if name in ("always", "cancelled"):
+            return name == "always"
         if name == "fromJSON":
             return json.loads(arguments[0])
         assert name == "format", name
@@ -107,6 +108,10 @@ class Runner:
     fake: FakeGitHub
     environment: dict[str, str]
     variables: dict[str, str] = field(default_factory=dict)
+    secrets: dict[str, str] = field(default_factory=dict)
+    run_id: int = 1_000
+    pages: dict[str, bytes] = field(default_factory=dict)
+    deployed: bool = False
     results: dict[str, str] = field(default_factory=dict)
     outputs: dict[str, dict[str, str]] = field(default_factory=dict)
     summaries: dict[str, str] = field(default_factory=dict)
@@ -126,6 +131,7 @@ class Runner:
             "sha": sha,
             "token": TOKEN,
             "ref_name": "main",
+            "ref": payload.get("ref", "refs/heads/main"),
         }
         for name, job in jobs.items():  # in the file's order, which is that of `needs`
             needs = {
@@ -135,6 +141,8 @@ class Runner:
             contexts = {
                 "github": github,
                 "vars": self.variables,
+                # This repository's secrets are those of environments, which only their jobs are given.
+                "secrets": self.secrets if "environment" in job else {},
                 "needs": needs,
                 "inputs": payload.get("inputs", {}),
             }
@@ -145,7 +153,7 @@ class Runner:
         self.outputs[name] = {}
         condition = str(job.get("if", ""))
         ready = all(need["result"] == "success" for need in contexts["needs"].values())
-        if not (ready or "always()" in condition) or (
+        if not (ready or "always()" in condition or "cancelled()" in condition) or (
             condition and not Expression(condition, contexts).value()
         ):
             self.results[name] = "skipped"
@@ -166,12 +174,17 @@ class Runner:
         workspace.mkdir(parents=True)
         self._seen: dict[str, Any] = {}
         self._summary = home / "summary.md"
+        self._permissions = job["permissions"]
         contexts = {**contexts, "steps": self._seen}
         good = True
         for number, step in enumerate(job["steps"]):
-            if not good and "always()" not in str(step.get("if", "")):
+            condition = str(step.get("if", ""))
+            if not good and "always()" not in condition:
                 continue
-            good = self._step(step, contexts, workspace, home / f"step{number}") and good
+            if condition and not Expression(condition, contexts).value():
+                continue
+            done = self._step(step, contexts, workspace, home / f"step{number}")
+            good = (done or bool(step.get("continue-on-error"))) and good
         self.summaries[name] = self._summary.read_text() if self._summary.exists() else ""
         return good
 
@@ -184,6 +197,14 @@ class Runner:
             return self._checkout(workspace, str(with_.get("ref") or contexts["github"]["sha"]))
         if uses.startswith("actions/upload-artifact@"):
             return self._upload(workspace, str(with_["name"]), str(with_["path"]))
+        if uses.startswith("actions/download-artifact@"):
+            return self._download(workspace, with_)
+        if uses.startswith("actions/upload-pages-artifact@"):
+            self.pages = _files(workspace / str(with_["path"]))
+            return bool(self.pages)
+        if uses.startswith("actions/deploy-pages@"):
+            self.deployed = bool(self.pages)
+            return self.deployed
         if uses.startswith("./"):
             return self._composite(step, workspace / uses, with_, (contexts, env, workspace, home))
         assert not uses, uses
@@ -250,11 +271,48 @@ class Runner:
             subprocess.run(["git", *words], cwd=workspace, check=True, timeout=60, env=dict(os.environ))
         return True
 
-    def _upload(self, workspace: Path, name: str, path: str) -> bool:
-        found = workspace / path
-        if found.is_file():
-            self.fake.artifacts[name] = zipped(found.read_bytes(), name=found.name)
+    def _upload(self, workspace: Path, name: str, paths: str) -> bool:
+        """One path is a folder's content or a file; of several the common folder is the artifact's root."""
+        places = [workspace / path for path in paths.split()]
+        single = places[0] if places[0].is_dir() else places[0].parent
+        root = single if len(places) == 1 else Path(os.path.commonpath(places))
+        files: dict[str, bytes] = {}
+        for place in places:
+            found = (
+                _files(place)
+                if place.is_dir()
+                else {place.name: place.read_bytes()}
+                if place.is_file()
+                else {}
+            )
+            base = place if place.is_dir() else place.parent
+            files |= {str((base / path).relative_to(root)): data for path, data in found.items()}
+        shown = not any(part.startswith(".") for part in Path(paths.split()[0]).parts)
+        if files and shown:  # hidden files and folders are left out, as upload-artifact does
+            self.fake.kept.setdefault(self.run_id, {})[name] = files
+        if len(files) == 1:
+            ((inner, data),) = files.items()
+            self.fake.artifacts[name] = zipped(data, name=inner)
         return True
+
+    def _download(self, workspace: Path, with_: dict[str, Any]) -> bool:
+        if "run-id" in with_:
+            assert with_["github-token"] == TOKEN
+            assert self._permissions.get("actions") == "read", "another run's artifacts need it"
+        there = self.fake.kept.get(int(with_.get("run-id", self.run_id)), {})
+        asked = str(with_.get("name") or with_.get("pattern"))
+        names = [name for name in there if fnmatch.fnmatchcase(name, asked)]
+        apart = "pattern" in with_ and not with_.get("merge-multiple")
+        for name in names:
+            for path, data in there[name].items():
+                target = workspace / str(with_["path"]) / (name if apart else "") / path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(data)
+        return bool(names) or "pattern" in with_
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def _outputs(text: str) -> dict[str, str]:

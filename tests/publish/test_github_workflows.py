@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,24 +12,11 @@ import pytest
 import yaml
 from fake_github import BASE, HEAD, FakeGitHub, fake_github
 from play_runner import Runner
+from team_repository import ROOT, Repository
 
-from perfgate.children import package_environment
 from perfgate.cli import cli
 
-ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
-SETTINGS = """
-[tool.perfgate]
-backend = "onnxruntime"
-device = "cpu"
-launches = 2
-duration_ms = 50
-warmup_ms = 5
-# The tests may share the machine; the planted regression is larger than any of its moods.
-foreign_cpu_limit = 1.0
-ignore = 0.9
-catch = 1.8
-"""
 # Every action that is used, by the commit of its release: researched, not guessed.
 ACTIONS = {
     "actions/checkout": "3d3c42e5aac5ba805825da76410c181273ba90b1",
@@ -50,73 +34,6 @@ def github() -> Iterator[FakeGitHub]:
         yield fake
 
 
-class Repository:
-    """A repository of a team that copied `.github/`: tinyconv, promoted on this machine, on `main`."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        (root / "models").mkdir(parents=True)
-        for name in ("tinyconv.py", "tinyconv.toml", "_graph.py"):
-            shutil.copy(ROOT / "models" / name, root / "models" / name)
-        shutil.copytree(ROOT / ".github", root / ".github")
-        (root / "pyproject.toml").write_text(SETTINGS)
-        (root / ".gitignore").write_text("perfgate-out/\n.perfgate/\n")
-        self.git("init", "-q", "-b", "main")
-        self.commit("models")
-        self.perfgate("run")
-        self.perfgate("promote", "perfgate-out/results.json", "--reason", "first baseline")
-        self.base = self.commit("baselines")
-
-    def git(self, *words: str) -> str:
-        identity = [
-            "-c",
-            "user.name=dev",
-            "-c",
-            "user.email=dev@example.invalid",
-            "-c",
-            "commit.gpgsign=false",
-        ]
-        done = subprocess.run(
-            ["git", *identity, *words], cwd=self.root, capture_output=True, text=True, timeout=60, check=True
-        )
-        return done.stdout.strip()
-
-    def commit(self, message: str) -> str:
-        self.git("add", "-A")
-        self.git("commit", "-q", "-m", message)
-        return self.git("rev-parse", "HEAD")
-
-    def perfgate(self, *words: str) -> None:
-        subprocess.run(
-            [sys.executable, "-m", "perfgate", *words],
-            cwd=self.root,
-            env={**package_environment(), "PERFGATE_LOCK_DIR": str(self.root.parent)},
-            capture_output=True,
-            timeout=120,
-            check=True,
-        )
-
-    def push(self, repeat: int) -> tuple[str, str]:
-        """A commit on the branch that makes the network deeper, and GitHub's merge of it into main."""
-        spec = self.root / "models/tinyconv.toml"
-        branches = self.git("branch", "--list", "change")
-        self.git("switch", "-q", *([] if branches else ["-c"]), "change")
-        text = re.sub(
-            r"seed = 0\n(args = .*\n)?",
-            f"seed = 0\nargs = {{ repeat = {repeat} }}\n",
-            spec.read_text(),
-            count=1,
-        )
-        spec.write_text(text)
-        head = self.commit(f"repeat {repeat}")
-        self.git("switch", "-q", "--detach", "main")
-        self.git("merge", "-q", "--no-ff", "-m", "merge", "change")
-        merge = self.git("rev-parse", "HEAD")
-        self.git("branch", "-f", "pr-merge", merge)
-        self.git("switch", "-q", "main")
-        return head, merge
-
-
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     return Repository(tmp_path_factory.mktemp("team") / "nets")
@@ -124,24 +41,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 
 @pytest.fixture
 def runner(tmp_path: Path, github: FakeGitHub, repository: Repository) -> Runner:
-    """A machine whose `perfgate` is the one under test, as the image has it."""
-    bin_ = tmp_path / "bin"
-    bin_.mkdir()
-    shim = bin_ / "perfgate"
-    shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m perfgate "$@"\n')
-    shim.chmod(0o755)
-    env = package_environment()
-    kept = {name: text for name, text in env.items() if name in ("HOME", "LANG", "PYTHONPATH")}
-    return Runner(
-        repository=repository.root,
-        folder=tmp_path / "run0",
-        fake=github,
-        environment={**kept, "PATH": f"{bin_}:{env['PATH']}", "PERFGATE_LOCK_DIR": str(tmp_path)},
-        variables={
-            "PERFGATE_LEGS": '["gpu-test"]',
-            "PERFGATE_IMAGE": f"ghcr.io/acme/perfgate@sha256:{'e' * 64}",
-        },
-    )
+    return repository.runner(tmp_path, github)
 
 
 def gate(runner: Runner, tmp_path: Path, head: str, merge: str, base: str, *, number: int) -> str:
@@ -170,7 +70,12 @@ def test_a_planted_regression_is_red_with_one_comment_that_the_second_push_updat
 ) -> None:
     head, merge = repository.push(16)
     assert gate(runner, tmp_path, head, merge, repository.base, number=1) == "failure", runner.log
-    assert runner.results == {"plan": "success", "measure": "failure", "verdict": "failure"}
+    assert runner.results == {
+        "plan": "success",
+        "engines": "skipped",
+        "measure": "failure",
+        "verdict": "failure",
+    }
     assert [one["state"] for one in github.statuses if one["sha"] == head] == ["pending", "failure"]
     assert len(github.comments) == 1
     assert "REGRESSION" in github.comments[0]["body"]
@@ -179,7 +84,7 @@ def test_a_planted_regression_is_red_with_one_comment_that_the_second_push_updat
     # The second push takes it back: the same model, so nothing has to be timed.
     head, merge = repository.push(1)
     repository.git("switch", "-q", "change")
-    (repository.root / "models/tinyconv.toml").write_text((ROOT / "models/tinyconv.toml").read_text())
+    repository.git("checkout", "-q", "main", "--", "models/tinyconv.toml")
     head = repository.commit("as it was")
     repository.git("switch", "-q", "--detach", "main")
     repository.git("merge", "-q", "--no-ff", "-m", "merge", "change")
@@ -200,7 +105,12 @@ def test_a_forks_push_is_not_measured_and_stays_pending(
         runner.play("gate.yml", "pull_request", payloads.pull_request(fork=True), repository.base)
         == "failure"
     )
-    assert runner.results == {"plan": "success", "measure": "skipped", "verdict": "failure"}
+    assert runner.results == {
+        "plan": "success",
+        "engines": "skipped",
+        "measure": "skipped",
+        "verdict": "failure",
+    }
     runner.folder = tmp_path / "comment"
     over = payloads.workflow_run(conclusion="failure", fork=True)
     assert runner.play("comment.yml", "workflow_run", over, repository.base) == "success", runner.log
@@ -235,14 +145,14 @@ def test_every_job_has_its_bounds(path: Path) -> None:
             if not uses.startswith("./"):
                 name, sha = uses.split("@")
                 assert ACTIONS[name] == sha
-            assert "actions/cache" not in uses, "a pull request's cache is kept nowhere"
+            assert "actions/cache" not in uses, "a branch's cache is written by every job in its scope"
 
 
 def test_the_flags_of_the_actions_script_exist() -> None:
     script = (ROOT / ".github/actions/perfgate/steps.sh").read_text().replace("\\\n", " ")
-    script = script.replace("    measure ", "    perfgate run ")
-    found = re.findall(r"^\s*(?:\w+=\$\()?perfgate ([^|&)]*)", script, re.M)
-    assert len(found) >= 8
+    script = script.replace(" measure ", " perfgate run ")
+    found = re.findall(r"^\s*(?:\w+=\$\(|\w+=\S*\s+)?perfgate ([^|&)\n]*)", script, re.M)
+    assert len(found) >= 18
     for line in found:
         command: click.Command = cli
         for word in line.split():

@@ -103,11 +103,13 @@ class GitHubClient:
 
     def get(self, path: str, *, permissions: str = "", **query: str | int) -> Any:
         """One thing, as JSON."""
-        return self._json("GET", self.repo(path), query=query, permissions=permissions)
+        url = self.repo(path)
+        return _parsed(self.send("GET", url, query=query, permissions=permissions), url)
 
     def write(self, method: str, path: str, body: Mapping[str, Any], *, permissions: str) -> Any:
         """POST, PATCH, PUT or DELETE. Raises `UnsureError` for a POST that may have been carried out."""
-        return self._json(method, self.repo(path), body=body, permissions=permissions)
+        url = self.repo(path)
+        return _parsed(self.send(method, url, body=body, permissions=permissions), url)
 
     def pages(
         self, path: str, *, permissions: str = "", key: str | None = None, **query: str | int
@@ -134,18 +136,6 @@ class GitHubClient:
             # The token goes with the request: a page on another host is not asked for.
             raise ApiError("the next page is on another host", where=_shown(url), status=response.status)
         return following
-
-    def _json(
-        self,
-        method: str,
-        url: str,
-        *,
-        query: Mapping[str, str | int] | None = None,
-        body: Mapping[str, Any] | None = None,
-        permissions: str = "",
-    ) -> Any:
-        response = self.send(method, url, query=query, body=body, permissions=permissions)
-        return _parsed(response, url) if response.body else None
 
     def send(
         self,
@@ -288,6 +278,9 @@ def _is_json(body: bytes) -> bool:
 
 
 def _parsed(response: Response, url: str) -> Any:
+    """The answer's JSON; None where it has no body, as a 204 has none."""
+    if not response.body:
+        return None
     try:
         return json.loads(response.body)
     except (ValueError, RecursionError):
