@@ -86,6 +86,7 @@ from perfgate.records.run import (
     Summary,
 )
 from perfgate.records.scope import Scope
+from perfgate.records.stages import StageName, Stages
 
 __all__ = [
     "BASELINE_SCHEMA",
@@ -143,6 +144,8 @@ __all__ = [
     "Sha256",
     "Share",
     "Slo",
+    "StageName",
+    "Stages",
     "Summary",
     "TaskMetric",
     "Telemetry",
