@@ -30,7 +30,7 @@ from perfgate.value.stacks import compare_stacks
 
 PROMISES = 8  # services whose verdict is simulated beside the two of the case
 _GB = 1e9
-_SIDES: tuple[Literal["original"], Literal["tensorrt"]] = ("original", "tensorrt")
+_SIDES: tuple[Literal["original", "tensorrt"], ...] = ("original", "tensorrt")
 # In the order of the table; whether less is better, or more (False), or neither is (None).
 _METRICS: tuple[tuple[str, bool | None], ...] = (
     ("latency_ms", True),
@@ -272,7 +272,7 @@ def _stages(pair: Pair, terms: Terms) -> tuple[StageTime, ...]:
             name=name,
             original_s=timed[0].get(name),
             tensorrt_s=timed[1].get(name),
-            unknown=tuple(side for side, one in zip(_SIDES, timed, strict=True) if one.get(name, 0) is None),
+            unknown=tuple(_SIDES[at] for at, one in enumerate(timed) if one.get(name, 0) is None),
         )
         for name in names
     ]

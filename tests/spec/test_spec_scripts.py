@@ -51,7 +51,7 @@ def test_the_file_that_a_script_writes_comes_back_and_nothing_else(tmp_path: Pat
     made = materialise(spec(tmp_path / "models", body), tmp_path / "store")
     assert Path(made.path).read_bytes() == model().SerializeToString(deterministic=True)
     stored = {path.name for path in (tmp_path / "store").rglob("*") if path.is_file()}
-    assert stored == {"model.onnx", "graph.json", "lock"}
+    assert stored == {"model.onnx", "graph.json", "export.json", "lock"}
     assert {path.name for path in (tmp_path / "models").iterdir()} <= {
         "made.onnx",
         "net.py",

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from value_runs import case, result, run
 
-from perfgate.records import EngineFacts, Launch, Measured, Precision, RunResult, Slo
+from perfgate.records import EngineFacts, Launch, Measured, Precision, RunResult, Slo, Stages
 from perfgate.value.assumptions import Inputs, Terms, parse_inputs, parse_prices, terms
 
 DATA = Path(__file__).parent / "data"
@@ -30,6 +30,7 @@ def measured_run(
     slo: Slo = Slo(),  # noqa: B008 - frozen
     build_s: float = 0.0,
     number: int = 1,
+    stages: Stages | None = None,
     model: str = "resnet50",
 ) -> RunResult:
     """Five launches a batch size, 1 % apart, with a little noise in their samples."""
@@ -52,7 +53,11 @@ def measured_run(
                 )
             )
         engine = EngineFacts(digest="e" * 64, engine_bytes=1, build_ns=int(build_s * 1e9))
-        cases.append(result(one, Measured(engine=engine, launches=tuple(launches)), source_digest="s" * 64))
+        cases.append(
+            result(
+                one, Measured(engine=engine, launches=tuple(launches)), source_digest="s" * 64, stages=stages
+            )
+        )
     return run(*cases, number=number)
 
 
