@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from perfgate.report import format as fmt
 from perfgate.report import value_words as words
 from perfgate.report.i18n import gettext as _
+from perfgate.report.i18n import language
 from perfgate.report.value_notes import assumptions, warnings
 from perfgate.report.value_plain import paragraph
 
@@ -218,7 +219,7 @@ def _stages_note(case: BusinessCase) -> str:
         said.append(_("Not known: an earlier perfgate filled the cache and kept no time."))
     if not names & {"installation"}:
         said.append(_("Installing software is not timed."))
-    return " ".join(said)
+    return ("" if language() == "zh-CN" else " ").join(said)
 
 
 def swing_table(case: BusinessCase, what: str) -> SmallTable:

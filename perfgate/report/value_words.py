@@ -30,13 +30,13 @@ _COUNTS = ("instances",)
 # What perfgate calls a stage in its records, and a reader reads.
 STAGES = {
     "installation": N_("installation"),
-    "environment": N_("environment: library loaded, device found"),
+    "environment": N_("environment: library, device"),
     "export": N_("export of the ONNX file"),
     "conversion": N_("conversion"),
     "calibration": N_("calibration"),
     "build": N_("build, cold"),
     "build with timing cache": N_("build with timing cache"),
-    "reference": N_("reference answers, FP32 on the CPU"),
+    "reference": N_("reference answers (FP32, CPU)"),
     "verification": N_("verification of the answers"),
     "load": N_("load"),
     "first inference": N_("first inference"),

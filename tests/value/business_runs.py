@@ -20,6 +20,14 @@ TODAY = date(2026, 11, 24)
 # Milliseconds by batch size, as an eager network and its engine might take.
 EAGER = {1: 6.0, 8: 8.0, 32: 20.0}
 ENGINE = {1: 0.6, 8: 0.9, 32: 2.0}
+STAGED = Stages(
+    export_ns=3_000_000_000,
+    conversion_ns=4_000_000_000,
+    calibration_ns=60_000_000_000,
+    verification_ns=5_000_000_000,
+    cached=("export", "conversion", "calibration", "reference"),
+    unknown=("reference",),
+)
 
 
 def measured_run(

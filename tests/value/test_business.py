@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from business_runs import EAGER, ENGINE, case_terms, example, measured_run
+from business_runs import EAGER, ENGINE, STAGED, case_terms, example, measured_run
 
 from perfgate.errors import UsageError
 from perfgate.files import record_json
@@ -16,7 +16,6 @@ from perfgate.records import (
     MetricColumns,
     RunResult,
     Slo,
-    Stages,
     Unchanged,
     Verdict,
 )
@@ -106,16 +105,6 @@ def test_a_cold_build_loses_and_is_shown_so() -> None:
     assert line.tensorrt == pytest.approx(47.5 / 3600)
     stages = {stage.name: (stage.original_s, stage.tensorrt_s) for stage in CASE.stages}
     assert stages == {"build": (None, 45), "load": (2, 2), "first inference": (0.5, 0.5)}
-
-
-STAGED = Stages(
-    export_ns=3_000_000_000,
-    conversion_ns=4_000_000_000,
-    calibration_ns=60_000_000_000,
-    verification_ns=5_000_000_000,
-    cached=("export", "conversion", "calibration", "reference"),
-    unknown=("reference",),
-)
 
 
 def test_every_stage_that_a_run_timed_is_shown_and_counted() -> None:
