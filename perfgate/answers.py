@@ -9,21 +9,28 @@ import msgspec
 
 from perfgate.errors import CaseError
 from perfgate.gate.accuracy import judged
-from perfgate.measure.accuracy import check
+from perfgate.measure.accuracy import Checked, check
 from perfgate.measure.launch import EngineTarget
 from perfgate.measure.schedule import Job
 from perfgate.preparation import Pending
-from perfgate.records import Accuracy
+from perfgate.records import Accuracy, CaseResult, Record, RunResult, Stages
 
 _NO_RUNTIME = (
     "not checked: the reference is ONNX Runtime, which is not installed; pip install 'perfgate[cpu]'"
 )
 
 
+class Answered(Record):
+    """A case's judged accuracy, with what it took to find out where it could be."""
+
+    accuracy: Accuracy
+    checked: Checked | None = None
+
+
 def check_answers(
     pending: Sequence[Pending], jobs: Sequence[Job], store: Path, say: Callable[[str], None]
-) -> Iterator[tuple[str, Accuracy]]:
-    """Each job's case id with its engine's accuracy; one that cannot be found out is a failure of its own.
+) -> Iterator[tuple[str, Answered]]:
+    """Each job's case id with its engine's answers; what cannot be found out is a failure of its own.
 
     They come one by one, so that an interrupt keeps those that were found.
     """
@@ -33,13 +40,37 @@ def check_answers(
             continue
         item, case = asked[job.case_id], job.target.case
         if item.answers is None:
-            yield job.case_id, Accuracy(reference="none", notes=(_NO_RUNTIME,))
+            yield job.case_id, Answered(accuracy=Accuracy(reference="none", notes=(_NO_RUNTIME,)))
             continue
         say(f"{job.case_id}: checking the answers")
         request = msgspec.structs.replace(item.answers, target=job.target)
         try:
-            accuracy = judged(check(request, store), case.accuracy, case.precision)
+            checked = check(request, store)
+            accuracy = judged(checked.accuracy, case.accuracy, case.precision)
+            yield job.case_id, Answered(accuracy=accuracy, checked=checked)
         except CaseError as error:
             said = f"they cannot be checked: {error.what}"
             accuracy = Accuracy(reference="none", failures=(said,), notes=item.answers.notes)
-        yield job.case_id, accuracy
+            yield job.case_id, Answered(accuracy=accuracy)
+
+
+def with_answers_of(result: RunResult, found: dict[str, Answered]) -> RunResult:
+    """The run with every case's accuracy, and what its verification took among its stages."""
+    cases = (_with(case, found.get(case.case.id)) for case in result.cases)
+    return msgspec.structs.replace(result, cases=tuple(cases))
+
+
+def _with(case: CaseResult, answered: Answered | None) -> CaseResult:
+    if answered is None:
+        return case
+    stages, checked = case.stages, answered.checked
+    if checked is not None:
+        before = stages or Stages()
+        stages = msgspec.structs.replace(
+            before,
+            reference_ns=checked.reference_ns or None,
+            verification_ns=checked.verification_ns,
+            cached=(*before.cached, *(("reference",) if checked.reference_cached else ())),
+            unknown=(*before.unknown, *(() if checked.reference_ns else ("reference",))),
+        )
+    return msgspec.structs.replace(case, accuracy=answered.accuracy, stages=stages)

@@ -284,17 +284,23 @@ def doctor(**flags: Any) -> None:
 
 
 @cli.command()
-@click.argument("kind", type=click.Choice(["results", "baseline", "model"]))
+@click.argument("kind", type=click.Choice(["results", "baseline", "model", "business"]))
 def schema(kind: str) -> None:
-    """Print the JSON Schema of results, baseline or model files."""
+    """Print the JSON Schema of results, baseline, model or business-case files."""
     import json
 
     import msgspec
 
     from perfgate.records import Baseline, RunResult
     from perfgate.spec.model import ModelSpec
+    from perfgate.value.business import BusinessCase
 
-    types: dict[str, type] = {"results": RunResult, "baseline": Baseline, "model": ModelSpec}
+    types: dict[str, type] = {
+        "results": RunResult,
+        "baseline": Baseline,
+        "model": ModelSpec,
+        "business": BusinessCase,
+    }
     click.echo(json.dumps(msgspec.json.schema(types[kind]), indent=2, sort_keys=True))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, datetime, timezone
@@ -12,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from perfgate import __version__
-from perfgate.answers import check_answers
+from perfgate.answers import Answered, check_answers, with_answers_of
 from perfgate.authority import Authority
 from perfgate.bases import Bases, Workshop
 from perfgate.confirmation import Court, Found, Measuring, without_base
@@ -43,7 +44,6 @@ from perfgate.preparation import NOT_MEASURED, Pending, Preparation
 from perfgate.progress import PlainProgress
 from perfgate.records import (
     RESULTS_SCHEMA,
-    Accuracy,
     Case,
     CaseResult,
     EngineFacts,
@@ -77,6 +77,7 @@ class Pipeline:
         self._authority = authority or Authority(msgspec.structs.replace(settings, policy_from=""), {})
         self.settings = settings = self._authority.settings
         self.progress = progress
+        started = time.perf_counter_ns()
         self.backend: Backend = get_backend(settings.backend, settings.device)
         if reason := self.backend.unavailable():
             raise InfrastructureError(reason, where=f"backend {self.backend.name}", fix="perfgate doctor")
@@ -85,6 +86,7 @@ class Pipeline:
         self.environment: Environment = fingerprint(
             self.backend, settings.device, locked_mhz=settings.lock_clocks_mhz
         )
+        self._probe_ns = time.perf_counter_ns() - started
         self.protocol: Protocol = settings.protocol(self.backend.kind)
         self.baselines: Baselines = load_baselines(settings.path("baselines"), self.environment)
         self._waivers = self._authority.waivers
@@ -301,6 +303,7 @@ class Pipeline:
             environment=self.environment,
             protocol=self.protocol,
             cases=tuple(cases),
+            probe_ns=self._probe_ns,
         )
 
     def build(
@@ -369,13 +372,12 @@ class Pipeline:
         """The result with every case's accuracy, found out before its speed is measured."""
         if not jobs or self.interrupted:
             return result
-        found: dict[str, Accuracy] = {}
+        found: dict[str, Answered] = {}
         store = self.settings.path("store") / "accuracy"
         with self._interruptible(), self.lock():
             # Each goes in as it comes: an interrupt loses only the one that is being found.
             found.update(check_answers(pending, jobs, store, self.progress.say))
-        cases = (msgspec.structs.replace(c, accuracy=found.get(c.case.id, c.accuracy)) for c in result.cases)
-        return msgspec.structs.replace(result, cases=tuple(cases))
+        return with_answers_of(result, found)
 
     def _keep_timing(self, timing: Path, facts: EngineFacts) -> None:
         """Timing caches travel beside the results, so that promote finds them on another machine too."""

@@ -28,6 +28,8 @@ from perfgate.records import (
     Protocol,
     Recipe,
     Record,
+    StageName,
+    Stages,
     Unchanged,
     digest,
 )
@@ -63,6 +65,25 @@ def _of_engine(result: CaseResult, engine_digest: str) -> CaseResult:
     """The case of a prebuilt engine: its bytes and how it is used are all that is known for certain."""
     identity = {"engine": engine_digest, "usage": result.usage_digest}
     return msgspec.structs.replace(result, case_digest=digest(identity))
+
+
+def _stages(model: SourceModel, emission: Emission) -> Stages:
+    """What the ONNX file of a case took to make, now or when what is in the store was made."""
+    made: dict[StageName, tuple[int, bool]] = {}
+    if model.source_digest:
+        made["export"] = (model.export_ns, model.cached)
+    if emission.converted:
+        calibration_ns = emission.calibration_ns
+        made["conversion"] = (emission.total_ns - calibration_ns, emission.cached)
+        if emission.calibrated:
+            made["calibration"] = (calibration_ns, emission.cached)
+    return Stages(
+        export_ns=made.get("export", (0, False))[0] or None,
+        conversion_ns=made.get("conversion", (0, False))[0] or None,
+        calibration_ns=made.get("calibration", (0, False))[0] or None,
+        cached=tuple(name for name, (_, cached) in made.items() if cached),
+        unknown=tuple(name for name, (took_ns, _) in made.items() if not took_ns),
+    )
 
 
 class Preparation:
@@ -107,6 +128,7 @@ class Preparation:
                 if model is not None:
                     try:
                         pending = self._pending(spec, result, model)
+                        result = pending.result
                     except CaseError as error:
                         reason = f"{error.what}; {error.fix}" if error.fix else error.what
                         failed = Failed(stage="model", reason=reason, stderr_tail=error.stderr_tail)
@@ -197,7 +219,8 @@ class Preparation:
             raise CaseError(f"{case.id}: {reason}")
         model = self._materialise(spec)
         result = self._described(spec, case, model.graph.onnx_digest, model.source_digest)
-        return result, self._pending(spec, result, model).request
+        item = self._pending(spec, result, model)
+        return item.result, item.request
 
     def graphs(self, spec: ModelSpec, case: Case) -> CheckRequest | None:
         """The case's graphs and the data that its answers are judged on. Raises `CaseError`."""
@@ -241,7 +264,7 @@ class Preparation:
             store = self._settings.path("store") / "precision"
             emission = emit(spec, model, result.case.precision, self._typing, store, self._say)
         return Pending(
-            result=result,
+            result=msgspec.structs.replace(result, stages=_stages(model, emission)),
             request=self._request(spec, result, model, emission),
             folder=str(spec.folder.resolve()),
             answers=self._check(spec, result.case, model, emission),

@@ -6,12 +6,15 @@ engine, and the task metric, which is the user's code and runs with a scrubbed e
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import sys
 import tempfile
+import time
 from pathlib import Path
 
+import msgspec
 from filelock import FileLock
 
 from perfgate.children import call_child, run_child, scrubbed_environment
@@ -21,7 +24,7 @@ from perfgate.measure.accuracy_child import AnswerRequest, Answers
 from perfgate.measure.accuracy_math import compare_output
 from perfgate.measure.launch import EngineTarget
 from perfgate.measure.nonfinite import WhereRequest, where_nonfinite
-from perfgate.records import Accuracy, OutputAccuracy, Record, TaskMetric, Text, digest
+from perfgate.records import Accuracy, Count, OutputAccuracy, Record, TaskMetric, Text, digest
 from perfgate.spec.precision.data import DataRequest
 
 _REFERENCE = "ONNX Runtime {version}, CPU, FP32"
@@ -47,10 +50,40 @@ class CheckRequest(Record, kw_only=True):
     notes: tuple[Text, ...] = ()
 
 
-def check(request: CheckRequest, store: Path) -> Accuracy:
-    """The case's accuracy, without a judgement. Raises `CaseError` where it cannot be found out."""
-    folder = _reference(request, store)
+class Checked(Record):
+    """A case's accuracy, without a judgement, and what finding it out took: `reference_ns` when the reference
+    answered (0: that was not kept; `reference_cached`: not now), `verification_ns` for all the rest."""
+
+    accuracy: Accuracy
+    reference_ns: Count
+    reference_cached: bool
+    verification_ns: Count
+
+
+class _Score(Record):
+    """The user's metric of the reference's answers, kept beside them, and how long that took."""
+
+    score: float
+    took_ns: Count
+
+
+def check(request: CheckRequest, store: Path) -> Checked:
+    """The case held against the reference. Raises `CaseError` where it cannot be found out."""
+    folder, cached = _reference(request, store)
     known = read_record(folder / "answers.json", Answers, limit_bytes=_FACTS_LIMIT_BYTES)
+    score = _reference_score(request, folder, known) if request.metric else None
+    started = time.perf_counter_ns()
+    accuracy = _held(request, folder, known, score)
+    return Checked(
+        accuracy=accuracy,
+        reference_ns=known.took_ns and known.took_ns + (score.took_ns if score else 0),
+        reference_cached=cached,
+        verification_ns=time.perf_counter_ns() - started,
+    )
+
+
+def _held(request: CheckRequest, folder: Path, known: Answers, score: _Score | None) -> Accuracy:
+    """The engine's answers against the reference's in `folder`."""
     with tempfile.TemporaryDirectory(prefix="head-", dir=folder.parent) as name:
         out = Path(name)
         asked = AnswerRequest(
@@ -67,7 +100,7 @@ def check(request: CheckRequest, store: Path) -> Accuracy:
             outputs = _located(request, folder, outputs)
             task = None
         else:
-            task = _task(request, folder, known, out) if request.metric else None
+            task = _task(request, folder, known, out, score.score) if score else None
     return Accuracy(
         reference=_REFERENCE.format(version=request.runtime),
         samples=known.batches * known.batch_size,
@@ -77,19 +110,23 @@ def check(request: CheckRequest, store: Path) -> Accuracy:
     )
 
 
-def _reference(request: CheckRequest, store: Path) -> Path:
-    """The folder with the reference's outputs; answered once for a model, its data and its shape."""
+def _reference(request: CheckRequest, store: Path) -> tuple[Path, bool]:
+    """The folder with the reference's outputs, answered once for a model, its data and its shape; and whether
+    they were there."""
     key = digest([request.onnx_digest, digest(request.data), digest(request.data_identity), request.runtime])
     folder = store / key[:32]
     _made(folder)
     with FileLock(folder / "lock"):
         facts = folder / "answers.json"
-        if not _whole(facts, folder):
+        if not (cached := _whole(facts, folder)):
             asked = AnswerRequest(
                 data=request.data, room=str(_made(folder / "data")), out=str(folder), onnx=request.onnx
             )
-            write_text(facts, record_json(_call(asked, request.timeout_s)))
-    return folder
+            started = time.perf_counter_ns()
+            known = _call(asked, request.timeout_s)
+            took_ns = time.perf_counter_ns() - started
+            write_text(facts, record_json(msgspec.structs.replace(known, took_ns=took_ns)))
+    return folder, cached
 
 
 def _whole(facts: Path, folder: Path) -> bool:
@@ -133,8 +170,6 @@ def _located(
     request: CheckRequest, folder: Path, outputs: tuple[OutputAccuracy, ...]
 ) -> tuple[OutputAccuracy, ...]:
     """The same with the first layer at which NaN or infinity appear."""
-    import msgspec
-
     asked = WhereRequest(
         emitted=request.emitted, onnx=request.onnx, data=request.data, room=str(folder / "data")
     )
@@ -145,20 +180,27 @@ def _located(
     )
 
 
-def _task(request: CheckRequest, folder: Path, known: Answers, out: Path) -> TaskMetric:
+def _task(request: CheckRequest, folder: Path, known: Answers, out: Path, reference: float) -> TaskMetric:
     """The user's metric of the reference's outputs and of the engine's."""
-    script = Path(request.metric)
-    identity = digest([file_digest(script), *known.outputs])
-    cached = folder / f"task-{identity[:16]}.json"
-    stored = json.loads(cached.read_text()) if cached.is_file() else None
-    reference = float(stored) if isinstance(stored, float) else _scored(request, folder, known, folder)
-    write_text(cached, json.dumps(reference))
     return TaskMetric(
-        name=script.stem,
+        name=Path(request.metric).stem,
         reference=reference,
         head=_scored(request, folder, known, out),
         samples=known.batches * known.batch_size,
     )
+
+
+def _reference_score(request: CheckRequest, folder: Path, known: Answers) -> _Score:
+    """The metric of the reference's outputs, found out once a script."""
+    identity = digest([file_digest(Path(request.metric)), *known.outputs])
+    cached = folder / f"task-{identity[:16]}.json"
+    with contextlib.suppress(DataError, OSError):
+        return read_record(cached, _Score, limit_bytes=_FACTS_LIMIT_BYTES)
+    started = time.perf_counter_ns()
+    score = _scored(request, folder, known, folder)
+    made = _Score(score=score, took_ns=time.perf_counter_ns() - started)
+    write_text(cached, record_json(made))
+    return made
 
 
 def _scored(request: CheckRequest, folder: Path, known: Answers, answers: Path) -> float:

@@ -16,7 +16,7 @@ from perfgate.children import serve
 from perfgate.engine import get_backend
 from perfgate.errors import CaseError
 from perfgate.measure.launch import EngineTarget
-from perfgate.records import Name, Record, Text
+from perfgate.records import Count, Name, Record, Text
 from perfgate.spec.precision.data import DataRequest, DataSet
 
 if TYPE_CHECKING:
@@ -39,11 +39,13 @@ class AnswerRequest(Record, kw_only=True):
 
 
 class Answers(Record):
-    """The names of the outputs, in the order of their files, and how many batches of how many samples."""
+    """The names of the outputs, in the order of their files, and how many batches of how many samples.
+    `took_ns` is kept with the reference's; 0 where an earlier perfgate wrote it."""
 
     outputs: tuple[Name, ...]
     batches: int
     batch_size: int
+    took_ns: Count = 0
 
 
 def answer(request: AnswerRequest) -> Answers:

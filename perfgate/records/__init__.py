@@ -87,6 +87,7 @@ from perfgate.records.run import (
     Summary,
 )
 from perfgate.records.scope import Scope
+from perfgate.records.stages import StageName, Stages
 
 __all__ = [
     "BASELINE_SCHEMA",
@@ -145,6 +146,8 @@ __all__ = [
     "Sha256",
     "Share",
     "Slo",
+    "StageName",
+    "Stages",
     "Summary",
     "TaskMetric",
     "Telemetry",

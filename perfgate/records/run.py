@@ -13,6 +13,7 @@ from perfgate.records.explanation import Explanation
 from perfgate.records.judgement import Judgement, Verdict
 from perfgate.records.launch import Environment, Outcome
 from perfgate.records.scope import Scope
+from perfgate.records.stages import Stages
 
 RESULTS_SCHEMA: Final = "perfgate-trt/results/v1"
 
@@ -31,6 +32,7 @@ class CaseResult(Record):
     judgement: Judgement | None = None
     accuracy: Accuracy | None = None
     explanation: Explanation | None = None
+    stages: Stages | None = None
 
 
 class PolicyChange(Record):
@@ -64,7 +66,8 @@ class RunResult(Record, kw_only=True):
 
     `base` is the commit that the change starts from; `policy_changes` is what it alters in its judge.
     `base_environment` is there where base was built and launched beside head, with a toolchain of its own;
-    `scope` where the run is a shard of a larger one."""
+    `scope` where the run is a shard of a larger one. `probe_ns` is how long it took to load the backend's
+    library, find its device and take the environment's fingerprint."""
 
     schema: Literal["perfgate-trt/results/v1"]
     run_id: Name
@@ -79,6 +82,7 @@ class RunResult(Record, kw_only=True):
     cases: Annotated[tuple[CaseResult, ...], Meta(max_length=20_000)] = ()
     summary: Summary | None = None
     scope: Scope | None = None
+    probe_ns: Count = 0
 
 
 class BaselineRun(Record):

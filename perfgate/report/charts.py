@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from perfgate.report import format as fmt
-from perfgate.report.i18n import gettext
+from perfgate.report.i18n import N_, gettext
 from perfgate.report.view import column, middle
 
 if TYPE_CHECKING:
@@ -50,14 +50,29 @@ AXIS = {
 }
 
 
+_AT = {"field": "at", "type": "quantitative"}
+_COLOUR = {
+    "field": "side",
+    "type": "nominal",
+    "legend": None,
+    "scale": {"domain": ["base", "head"], "range": ["var(--base-dot)", "var(--head-dot)"]},
+}
+_RANGES = (
+    N_("%(count)s samples from %(least)s to %(most)s"),
+    N_("%(count)s of base from %(least)s to %(most)s"),
+)
+
+
 @dataclass(frozen=True)
 class Drawing:
-    """The inside of an `<svg>` with its `viewBox`; `beyond` is how many samples lie right of it."""
+    """The inside of an `<svg>` with its `viewBox`; `beyond` is how many samples lie right of it, and `based`
+    whether base's own are in it."""
 
     box: str
     body: str
     description: str
     beyond: int
+    based: bool = False
 
 
 def available() -> bool:
@@ -65,22 +80,32 @@ def available() -> bool:
     return importlib.util.find_spec("vl_convert") is not None
 
 
-def distribution(case: CaseResult, samples: Sequence[int]) -> Drawing | None:
-    """How a case's samples of all launches lie, beside the baseline's medians. None without vl-convert."""
+def distribution(case: CaseResult, samples: Sequence[int], base: Sequence[int] = ()) -> Drawing | None:
+    """How a case's samples of all launches lie, beside base's own where there are any, and beside the
+    baseline's median where not. None without vl-convert."""
     if len(samples) < 2 or not available():
         return None
-    ordered = sorted(samples)
-    most = ordered[min(len(ordered) - 1, math.ceil(_CUT * len(ordered)))]
-    steps = _steps(ordered, most)
-    marks = _marks(case, ordered, most)
+    ordered, other = sorted(samples), sorted(base)
+    both = [ordered, other] if len(other) > 1 else [ordered]
+    most = max(_end(one) for one in both)
+    range_ = (min(one[0] for one in both), most)
+    marks = _marks(case, ordered, most, other)
     described = ", ".join(f"{mark['label']} {fmt.duration(mark['ns'])}" for mark in marks)
-    values = gettext("%(count)s samples from %(least)s to %(most)s") % {
-        "count": len(ordered),
-        "least": fmt.duration(ordered[0]),
-        "most": fmt.duration(ordered[-1]),
-    }
-    box, body = draw(_plan(steps, marks, _unit(most)))
-    return Drawing(box, body, f"{values}; {described}.", sum(x > most for x in ordered))
+    values = "; ".join(
+        gettext(words) % {"count": len(one), "least": fmt.duration(one[0]), "most": fmt.duration(one[-1])}
+        for one, words in zip(both, _RANGES, strict=False)
+    )
+    # The same bins on both sides, or their heights would say nothing.
+    bins = min(_BINS, max(8, math.isqrt(min(map(len, both)))))
+    steps = [_steps(one, range_, bins) for one in both]
+    box, body = draw(_plan(steps[0], steps[1] if len(both) > 1 else [], marks, _unit(most)))
+    beyond = sum(x > most for one in both for x in one)
+    return Drawing(box, body, f"{values}; {described}.", beyond, based=len(both) > 1)
+
+
+def _end(ordered: Sequence[int]) -> int:
+    """Where a side's samples are cut off."""
+    return ordered[min(len(ordered) - 1, math.ceil(_CUT * len(ordered)))]
 
 
 def draw(plan: dict[str, Any]) -> tuple[str, str]:
@@ -99,25 +124,27 @@ def draw(plan: dict[str, Any]) -> tuple[str, str]:
     return opening["box"], _VALUE.sub(lambda value: _LONG.sub(r"\1", value[0]), kept)
 
 
-def _steps(ordered: Sequence[int], most: int) -> list[dict[str, float]]:
-    """The outline of a histogram: where each bin begins and how many samples it holds."""
-    least = ordered[0]
-    bins = min(_BINS, max(8, math.isqrt(len(ordered))))
+def _steps(ordered: Sequence[int], range_: tuple[int, int], bins: int) -> list[dict[str, float]]:
+    """The outline of a histogram over a range: where each bin begins and how many samples it holds."""
+    least, most = range_
     width = (most - least) / bins or 1.0
     counts = Counter(min(bins - 1, int((x - least) / width)) for x in ordered if x <= most)
     steps = [{"from": least + place * width, "count": counts[place]} for place in range(bins)]
     return [*steps, {"from": least + bins * width, "count": counts[bins - 1]}]
 
 
-def _marks(case: CaseResult, ordered: Sequence[int], most: int) -> list[dict[str, Any]]:
-    def rank(q: int) -> int:
-        return ordered[max(0, math.ceil(q / 100 * len(ordered)) - 1)]
+def _rank(ordered: Sequence[int], q: int) -> int:
+    return ordered[max(0, math.ceil(q / 100 * len(ordered)) - 1)]
 
-    base = middle(column(case, "base", "latency_ns"))
+
+def _marks(case: CaseResult, ordered: Sequence[int], most: int, other: Sequence[int]) -> list[dict[str, Any]]:
     marks: list[dict[str, Any]] = [
         {"label": "p50", "ns": statistics.median(ordered), "side": "head"},
-        {"label": "p99", "ns": rank(99), "side": "head"},
+        {"label": "p99", "ns": _rank(ordered, 99), "side": "head"},
     ]
+    if len(other) > 1:
+        return [*marks, {"label": gettext("base p50"), "ns": statistics.median(other), "side": "base"}]
+    base = middle(column(case, "base", "latency_ns"))
     if base is not None and ordered[0] / 3 < base < most * 3:
         marks.append({"label": gettext("baseline"), "ns": base, "side": "base"})
     return marks
@@ -128,15 +155,45 @@ def _unit(most: float) -> tuple[str, float]:
 
 
 def _plan(
-    steps: list[dict[str, float]], marks: list[dict[str, Any]], unit: tuple[str, float]
+    steps: list[dict[str, float]],
+    base: list[dict[str, float]],
+    marks: list[dict[str, Any]],
+    unit: tuple[str, float],
 ) -> dict[str, Any]:
-    name, scale = unit
-    shown = [{"from": step["from"] / scale, "count": step["count"]} for step in steps]
-    lines = [{**mark, "at": mark["ns"] / scale} for mark in marks]
-    across: dict[str, Any] = {
+    """Head's samples as an area, base's own as an outline over it, the marks as lines with their names."""
+    scale = unit[1]
+    lines = {"values": [{**mark, "at": mark["ns"] / scale} for mark in marks]}
+    outline = [_outline(base, scale)] if base else []
+    return {
+        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
+        "width": _SIZE[0],
+        "height": _SIZE[1],
+        "background": None,
+        "padding": 2,
+        "layer": [
+            {"layer": [_area(steps, unit), *outline]},
+            {
+                "data": lines,
+                "mark": {"type": "rule", "strokeWidth": 2, "strokeDash": [5, 3], "aria": False},
+                "encoding": {"x": _AT, "color": _COLOUR},
+            },
+            _names(lines),
+        ],
+        "resolve": {"scale": {"y": "independent"}},
+        "config": {"aria": False, "view": {"stroke": None}, "axis": AXIS},
+    }
+
+
+def _shown(steps: list[dict[str, float]], scale: float) -> dict[str, Any]:
+    return {"values": [{"from": step["from"] / scale, "count": step["count"]} for step in steps]}
+
+
+def _area(steps: list[dict[str, float]], unit: tuple[str, float]) -> dict[str, Any]:
+    """Head's histogram, with the axes that all layers share."""
+    across = {
         "field": "from",
         "type": "quantitative",
-        "title": gettext("latency (%(unit)s)") % {"unit": name},
+        "title": gettext("latency (%(unit)s)") % {"unit": unit[0]},
         "scale": {"zero": False, "nice": False},
         "axis": {"grid": False, "tickCount": 6},
     }
@@ -146,51 +203,36 @@ def _plan(
         "title": gettext("samples"),
         "axis": {"tickCount": 3, "format": "d", "grid": False},
     }
-    at = {"field": "at", "type": "quantitative"}
-    colour = {
-        "field": "side",
+    return {
+        "data": _shown(steps, unit[1]),
+        "mark": {"type": "area", "interpolate": "step-after", "color": "var(--bar)", "aria": False},
+        "encoding": {"x": across, "y": up},
+    }
+
+
+def _outline(steps: list[dict[str, float]], scale: float) -> dict[str, Any]:
+    """Base's histogram: a line, so that it differs from head's area by more than its colour."""
+    return {
+        "data": _shown(steps, scale),
+        "mark": {"type": "line", "interpolate": "step-after", "strokeWidth": 2, "color": "var(--base-dot)"},
+        "encoding": {
+            "x": {"field": "from", "type": "quantitative"},
+            "y": {"field": "count", "type": "quantitative"},
+        },
+    }
+
+
+def _names(lines: dict[str, Any]) -> dict[str, Any]:
+    """The marks' names, one below another so that near ones stay legible."""
+    order = {
+        "field": "label",
         "type": "nominal",
-        "legend": None,
-        "scale": {"domain": ["base", "head"], "range": ["var(--base-dot)", "var(--head-dot)"]},
+        "axis": None,
+        "sort": None,
+        "scale": {"range": [8, 54]},
     }
     return {
-        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
-        "width": _SIZE[0],
-        "height": _SIZE[1],
-        "background": None,
-        "padding": 2,
-        "layer": [
-            {
-                "data": {"values": shown},
-                "mark": {"type": "area", "interpolate": "step-after", "color": "var(--bar)", "aria": False},
-                "encoding": {"x": across, "y": up},
-            },
-            {
-                "data": {"values": lines},
-                "mark": {"type": "rule", "strokeWidth": 2, "strokeDash": [5, 3], "aria": False},
-                "encoding": {"x": at, "color": colour},
-            },
-            {
-                "data": {"values": lines},
-                "mark": {"type": "text", "align": "left", "dx": 4, "aria": False, "fontSize": 12},
-                "encoding": {
-                    "x": at,
-                    "y": {
-                        "field": "label",
-                        "type": "nominal",
-                        "axis": None,
-                        "sort": None,
-                        "scale": {"range": [8, 54]},
-                    },
-                    "text": {"field": "label"},
-                    "color": colour,
-                },
-            },
-        ],
-        "resolve": {"scale": {"y": "independent"}},
-        "config": {
-            "aria": False,
-            "view": {"stroke": None},
-            "axis": AXIS,
-        },
+        "data": lines,
+        "mark": {"type": "text", "align": "left", "dx": 4, "aria": False, "fontSize": 12},
+        "encoding": {"x": _AT, "y": order, "text": {"field": "label"}, "color": _COLOUR},
     }

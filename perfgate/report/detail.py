@@ -130,13 +130,15 @@ def _launch_rows(
 def _numbers(result: CaseResult, launches: Sequence[Launch], brief: bool) -> tuple[tuple[str, str, str], ...]:
     """Rows of (metric, baseline, head), each the median over launches."""
     rows: list[tuple[str, float | None, float | None, Callable[[float], str]]] = []
-    measured = {} if brief else _percentiles([launch for launch in launches if not launch.invalid])
+    own = result.outcome.base_launches if isinstance(result.outcome, Measured) else ()
+    measured, of_base = ({}, {}) if brief else (_percentiles(launches), _percentiles(own))
     stored = {50: "latency_ns", 99: "p99_ns"}
     for q in _PERCENTILES:
         name = stored.get(q, "")
         base = middle(column(result, "base", name)) if name else None
         head = middle(column(result, "head", name)) if name else None
         head = measured.get(q) if head is None else head
+        base = of_base.get(q) if base is None else base
         rows.append((f"p{q}", base, head, fmt.duration))
     for metric, label, show in _BRIEF if brief else _METRICS:
         base, head = middle(column(result, "base", metric)), middle(column(result, "head", metric))
@@ -154,8 +156,8 @@ def _sides(numbers: Sequence[tuple[str, str, str]]) -> list[tuple[str, str]]:
 
 
 def _percentiles(launches: Sequence[Launch]) -> dict[int, float]:
-    """The median over launches of each nearest-rank percentile; every launch is sorted once."""
-    ordered = [sorted(launch.samples_ns) for launch in launches]
+    """The median over valid launches of each nearest-rank percentile; every launch is sorted once."""
+    ordered = [sorted(launch.samples_ns) for launch in launches if not launch.invalid]
     if not ordered:
         return {}
     return {

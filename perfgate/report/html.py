@@ -21,6 +21,7 @@ from perfgate.report.view import Row, run_view
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from perfgate.records import Launch
     from perfgate.report.trend_view import CaseTrend
 
 FULL = 30  # sections; of the quieter cases beyond, the launches are a plot alone
@@ -74,11 +75,15 @@ def _drawings(result: RunResult, rows: Sequence[Row]) -> dict[int, tuple[charts.
             break
         if not isinstance(case.outcome, Measured):
             continue
-        valid = [launch for launch in case.outcome.launches if not launch.invalid]
-        if drawing := charts.distribution(case, [x for launch in valid for x in launch.samples_ns]):
+        sides = (_samples(case.outcome.launches), _samples(case.outcome.base_launches))
+        if drawing := charts.distribution(case, *sides):
             # Drawn from numbers and the catalogue's words alone: nothing in it is anybody else's text.
             drawn[row.number] = (drawing, Markup(drawing.body))  # noqa: S704
     return drawn
+
+
+def _samples(launches: Sequence[Launch]) -> list[int]:
+    return [x for launch in launches if not launch.invalid for x in launch.samples_ns]
 
 
 def _facts(facts: dict[str, str]) -> tuple[tuple[str, str], ...]:

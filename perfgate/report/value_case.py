@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from perfgate.report import format as fmt
 from perfgate.report import value_words as words
 from perfgate.report.i18n import gettext as _
+from perfgate.report.i18n import language
 from perfgate.report.value_notes import assumptions, warnings
 from perfgate.report.value_plain import paragraph
 
@@ -185,23 +186,40 @@ def _promises(case: BusinessCase) -> SmallTable:
 
 
 def _stages(case: BusinessCase) -> SmallTable:
-    def cell(seconds: float | None, given: bool) -> str:
+    def cell(seconds: float | None, given: bool, unknown: bool) -> str:
         if seconds is None:
-            return fmt.NOTHING
+            return _("not known") if unknown else fmt.NOTHING
         text = words.hours(seconds / 3600)
         return _("%(value)s, given") % {"value": text} if given else text
 
     rows = tuple(
         (
             _(words.STAGES[stage.name]) if stage.name in words.STAGES else fmt.line(stage.name),
-            cell(stage.original_s, stage.given),
-            cell(stage.tensorrt_s, stage.given),
+            cell(stage.original_s, stage.given, "original" in stage.unknown),
+            cell(stage.tensorrt_s, stage.given, "tensorrt" in stage.unknown),
         )
         for stage in case.stages
     )
     heads = (_("Stage"), fmt.line(case.original.label), fmt.line(case.tensorrt.label))
-    timed = _("Medians that perfgate timed; environment, conversion, calibration and verification are not.")
-    return SmallTable(_("Time to deploy, stage by stage"), heads, rows, timed)
+    return SmallTable(_("Time to deploy, stage by stage"), heads, rows, _stages_note(case))
+
+
+def _stages_note(case: BusinessCase) -> str:
+    """What the seconds are, and what is not among them."""
+    names = {stage.name for stage in case.stages}
+    said = [
+        _(
+            "Medians that perfgate timed. What a cache held keeps the time that it took when it was made; of "
+            "two builds, the cold one counts in the time to deploy."
+        )
+    ]
+    if any(stage.given for stage in case.stages):
+        said.append(_("Stages marked as given are somebody's own figure, and are not counted in it."))
+    if any(stage.unknown for stage in case.stages):
+        said.append(_("Not known: an earlier perfgate filled the cache and kept no time."))
+    if not names & {"installation"}:
+        said.append(_("Installing software is not timed."))
+    return ("" if language() == "zh-CN" else " ").join(said)
 
 
 def swing_table(case: BusinessCase, what: str) -> SmallTable:

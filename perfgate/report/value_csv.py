@@ -15,7 +15,8 @@ HEAD = ("metric", "original", "tensorrt", "ratio", "outcome", "original_source",
 
 
 def render(case: BusinessCase) -> str:
-    """A line a metric; money in the case's currency, which the line `currency` names."""
+    """A line a metric, then one a stage of deploying in seconds; money in the case's currency, which the line
+    `currency` names."""
     sink = io.StringIO()
     writer = csv.writer(sink, lineterminator="\n")
     writer.writerow(HEAD)
@@ -28,6 +29,14 @@ def render(case: BusinessCase) -> str:
         writer.writerow((line.metric, *numbers, line.outcome, *sources))
     for name in ("saving_month", "saving_year", "payback_months"):
         writer.writerow((name, "", _number(getattr(case, name)), "", "", "", ""))
+    for stage in case.stages:
+        source = "given" if stage.given else "timed"
+        seconds = (_number(stage.original_s), _number(stage.tensorrt_s))
+        told = [
+            "" if taken is None and side not in stage.unknown else "unknown" if taken is None else source
+            for side, taken in (("original", stage.original_s), ("tensorrt", stage.tensorrt_s))
+        ]
+        writer.writerow((_cell(f"stage_s {stage.name}"), *seconds, "", "", *told))
     return sink.getvalue()
 
 

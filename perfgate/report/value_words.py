@@ -29,14 +29,17 @@ _TIMES = ("latency_ms", "p99_ms", "deploy_hours")
 _COUNTS = ("instances",)
 # What perfgate calls a stage in its records, and a reader reads.
 STAGES = {
-    "build": N_("build without timing cache"),
-    "build with timing cache": N_("build with timing cache"),
-    "load": N_("load"),
-    "first inference": N_("first inference"),
-    "environment": N_("environment"),
+    "installation": N_("installation"),
+    "environment": N_("environment: library, device"),
+    "export": N_("export of the ONNX file"),
     "conversion": N_("conversion"),
     "calibration": N_("calibration"),
-    "verification": N_("verification"),
+    "build": N_("build, cold"),
+    "build with timing cache": N_("build with timing cache"),
+    "reference": N_("reference answers (FP32, CPU)"),
+    "verification": N_("verification of the answers"),
+    "load": N_("load"),
+    "first inference": N_("first inference"),
 }
 
 

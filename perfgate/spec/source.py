@@ -12,6 +12,7 @@ import importlib.metadata
 import json
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from filelock import FileLock
@@ -19,7 +20,7 @@ from filelock import FileLock
 from perfgate.children import run_child, scrubbed_environment
 from perfgate.errors import CaseError, DataError, SpecError
 from perfgate.files import file_digest, read_record, record_json, write_error, write_text
-from perfgate.records import Record, digest
+from perfgate.records import Count, Record, digest
 from perfgate.spec.graph import Graph, read_graph
 from perfgate.spec.model import ModelSpec
 
@@ -27,11 +28,21 @@ _FACTS_LIMIT_BYTES = 4 << 20
 
 
 class SourceModel(Record):
-    """The ONNX file of a model, ready to build from; `source_digest` is empty where no script made it."""
+    """The ONNX file of a model, ready to build from; `source_digest` is empty where no script made it.
+    `export_ns` is how long the script took when it wrote the file, 0 where that was not kept; `cached` says
+    that this was not now."""
 
     path: str
     source_digest: str
     graph: Graph
+    export_ns: Count = 0
+    cached: bool = False
+
+
+class _Export(Record):
+    """Kept beside a generated file."""
+
+    export_ns: Count
 
 
 class _Identity(Record):
@@ -106,12 +117,25 @@ def materialise(spec: ModelSpec, store: Path) -> SourceModel:
         raise write_error(home, error) from error
     with FileLock(home / "lock"):
         facts, path = home / "graph.json", home / "model.onnx"
+        where = str(path.resolve())
         if graph := _made_before(facts, path):
-            return SourceModel(path=str(path.resolve()), source_digest=key, graph=graph)
+            known_ns = _export_ns(home / "export.json")
+            return SourceModel(path=where, source_digest=key, graph=graph, export_ns=known_ns, cached=True)
+        started = time.perf_counter_ns()
         _run_script(spec, path)
+        took_ns = time.perf_counter_ns() - started
         graph = read_graph(path)
+        write_text(home / "export.json", record_json(_Export(export_ns=took_ns)))
         write_text(facts, record_json(graph))
-    return SourceModel(path=str(path.resolve()), source_digest=key, graph=graph)
+    return SourceModel(path=where, source_digest=key, graph=graph, export_ns=took_ns)
+
+
+def _export_ns(path: Path) -> int:
+    """How long a file in the store took to make; 0 where an earlier perfgate made it and kept no time."""
+    try:
+        return read_record(path, _Export, limit_bytes=_FACTS_LIMIT_BYTES).export_ns
+    except (DataError, OSError):
+        return 0
 
 
 def _made_before(facts: Path, path: Path) -> Graph | None:

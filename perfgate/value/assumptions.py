@@ -88,7 +88,7 @@ class Effort(Record):
 
 class Deployment(Record):
     """What people needed before, as they say it: working days or hours. `stages_s` are stages of the new way
-    that perfgate did not time, such as calibration, in seconds."""
+    that perfgate does not time, such as `installation`, in seconds."""
 
     before_days: Above0 | None = None
     before_hours: Above0 | None = None

@@ -61,12 +61,14 @@ class Fleet(Record, kw_only=True):
 
 
 class StageTime(Record):
-    """A stage of deploying, in seconds on either stack; None where nobody timed it."""
+    """A stage of deploying, in seconds on either stack; None where nobody timed it. `unknown` are the stacks
+    that have it from a cache which did not keep its time, `given` a stage timed by a person."""
 
     name: Name
     original_s: float | None = None
     tensorrt_s: float | None = None
     given: bool = False
+    unknown: tuple[Literal["original", "tensorrt"], ...] = ()
 
 
 class Figures(Record, kw_only=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import msgspec
 
@@ -29,6 +30,7 @@ from perfgate.value.stacks import compare_stacks
 
 PROMISES = 8  # services whose verdict is simulated beside the two of the case
 _GB = 1e9
+_SIDES: tuple[Literal["original", "tensorrt"], ...] = ("original", "tensorrt")
 # In the order of the table; whether less is better, or more (False), or neither is (None).
 _METRICS: tuple[tuple[str, bool | None], ...] = (
     ("latency_ms", True),
@@ -119,7 +121,7 @@ def _given(stack: GivenStack, given: Given, terms: Terms) -> Figures:
 def _measured(served: Served, terms: Terms, limit_ms: float | None) -> Figures:
     best = served.best
     bought = machine(terms, None)
-    timed = sum(stage.seconds for stage in served.stages())
+    deploy_s = served.deploy_s()
     memory = served.memory_bytes
     return Figures(
         label=served.stack,
@@ -136,7 +138,7 @@ def _measured(served: Served, terms: Terms, limit_ms: float | None) -> Figures:
         instance_month=bought.per_month if bought else None,
         gpus_per_instance=bought.gpus if bought else 1,
         capacity=None if limit_ms is None else _capacity(served, terms, limit_ms),
-        deploy_hours=timed / 3600 if timed else None,
+        deploy_hours=None if deploy_s is None else deploy_s / 3600,
     )
 
 
@@ -266,7 +268,13 @@ def _stages(pair: Pair, terms: Terms) -> tuple[StageTime, ...]:
     timed = [{stage.name: stage.seconds for stage in one.stages()} for one in (pair.original, pair.tensorrt)]
     names = [name for name in STAGES if name in timed[0] or name in timed[1]]
     seen = [
-        StageTime(name=name, original_s=timed[0].get(name), tensorrt_s=timed[1].get(name)) for name in names
+        StageTime(
+            name=name,
+            original_s=timed[0].get(name),
+            tensorrt_s=timed[1].get(name),
+            unknown=tuple(_SIDES[at] for at, one in enumerate(timed) if one.get(name, 0) is None),
+        )
+        for name in names
     ]
     said = terms.inputs.deploy.stages_s.items()
     return (*seen, *(StageTime(name=name, tensorrt_s=seconds, given=True) for name, seconds in said))

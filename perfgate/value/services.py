@@ -16,17 +16,30 @@ from perfgate.records import Environment, Measured, Mode, RunResult
 from perfgate.value.queueing import Service
 from perfgate.value.stacks import Entry, labels, other_device, request_entry
 
-STAGES = ("build", "build with timing cache", "load", "first inference")
+# On the way to a service, in its order. Of the two builds the first deployment needs the cold one.
+STAGES = (
+    "environment",
+    "export",
+    "conversion",
+    "calibration",
+    "build",
+    "build with timing cache",
+    "reference",
+    "verification",
+    "load",
+    "first inference",
+)
+_RECORDED = ("export", "conversion", "calibration", "reference", "verification")
 _BATCH = ("b", "batch")
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage on the way to a running service, in seconds; `given` by a person or timed by perfgate."""
+    """One stage on the way to a running service, in seconds as perfgate timed them; None where its product
+    came from a cache that did not keep them."""
 
     name: str
-    seconds: float
-    given: bool = False
+    seconds: float | None
 
 
 @dataclass(frozen=True)
@@ -40,6 +53,7 @@ class Served:
     mode: Mode
     environment: Environment
     entries: tuple[Entry, ...]
+    probe_s: float = 0.0
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -88,12 +102,21 @@ class Served:
         return Service(dict(times))
 
     def stages(self) -> tuple[Stage, ...]:
-        """What perfgate timed: the build with and without a timing cache, load, first inference."""
+        """What perfgate timed, each stage the median over what was timed of it; one that was made earlier, by
+        a perfgate that kept no time, is there without seconds."""
         seconds: dict[str, list[float]] = defaultdict(list)
+        unknown: set[str] = set()
+        if self.probe_s:
+            seconds["environment"].append(self.probe_s)
         for entry in self.entries:
             outcome, recipe = entry.result.outcome, entry.result.recipe
             if not isinstance(outcome, Measured):
                 continue
+            if (stages := entry.result.stages) is not None:
+                unknown.update(stages.unknown)
+                for name in _RECORDED:
+                    if (took_ns := getattr(stages, f"{name}_ns")) is not None:
+                        seconds[name].append(took_ns / 1e9)
             if outcome.engine is not None and outcome.engine.build_ns:
                 warm = recipe is not None and recipe.timing_cache_digest
                 seconds["build with timing cache" if warm else "build"].append(outcome.engine.build_ns / 1e9)
@@ -101,7 +124,18 @@ class Served:
                 if not launch.invalid:
                     seconds["load"].append(launch.load_ns / 1e9)
                     seconds["first inference"].append(launch.first_inference_ns / 1e9)
-        return tuple(Stage(name, statistics.median(seconds[name])) for name in STAGES if name in seconds)
+        return tuple(
+            Stage(name, statistics.median(seconds[name]) if name in seconds else None)
+            for name in STAGES
+            if name in seconds or name in unknown
+        )
+
+    def deploy_s(self) -> float | None:
+        """All stages together, the cold build where one was timed; None where none was."""
+        known = {stage.name: stage.seconds for stage in self.stages() if stage.seconds is not None}
+        if "build" in known:
+            known.pop("build with timing cache", None)
+        return sum(known.values()) if known else None
 
 
 @dataclass(frozen=True)
@@ -140,7 +174,8 @@ def _services(label: str, run: RunResult) -> list[Served]:
         # The mode with the most batch sizes, and of those the fastest, so that no stack is flattered.
         entries = min(by_mode.values(), key=lambda one: (-len(one), sum(entry.latency for entry in one)))
         ordered = tuple(sorted(entries, key=lambda entry: entry.result.case.items))
-        found.append(Served(label, model, precision, other, ordered[0].mode, run.environment, ordered))
+        mode, probe_s = ordered[0].mode, run.probe_ns / 1e9
+        found.append(Served(label, model, precision, other, mode, run.environment, ordered, probe_s))
     return found
 
 

@@ -2,7 +2,8 @@
 
     python tests/benchmarks/report_speed.py --cases 500 --samples 1000
 
-Makes a run of measured cases, five launches each with telemetry, one in ten a regression, and renders it in
+Makes a run of measured cases, five launches each with telemetry, one in ten a regression with
+base's own launches beside head's, and renders it in
 every format and language. The first rendering also loads Jinja and vl-convert.
 
 Targets for 500 cases: HTML below 1.5 MB and within 3 s; Markdown at most 60,000 characters.
@@ -69,7 +70,8 @@ def made_run(cases: int, samples: int, seed: int = 1) -> RunResult:
 def _case(draw: random.Random, number: int, samples: int) -> CaseResult:
     tolerance = Tolerance(ignore=0.005, catch=0.02)
     level = 1_000_000 + 1_000 * number
-    base = columns([_launch(draw, level, samples) for _ in range(5)])
+    base_launches = tuple(_launch(draw, level, samples) for _ in range(5))
+    base = columns(base_launches)
     launches = tuple(_launch(draw, level * (1.05 if number % 10 == 0 else 1.0), samples) for _ in range(5))
     head = columns(launches)
     ratio = ratio_interval(base["latency_ns"], head["latency_ns"], prior_cv=0.007)
@@ -95,6 +97,7 @@ def _case(draw: random.Random, number: int, samples: int) -> CaseResult:
                 device_memory_bytes=33 << 20,
             ),
             launches=launches,
+            base_launches=base_launches if number % 10 == 0 else (),
         ),
         judgement=Judgement(
             verdict=verdict, reason=explain(verdict, ratio, tolerance), ratio=ratio, base=base, head=head

@@ -194,7 +194,7 @@ def test_doctor_refuses_a_backend_that_is_not(cli: Cli) -> None:
     assert "frob" in done.stderr
 
 
-@pytest.mark.parametrize("kind", ["results", "baseline", "model"])
+@pytest.mark.parametrize("kind", ["results", "baseline", "model", "business"])
 def test_schema_is_json_schema(cli: Cli, kind: str) -> None:
     done = cli("schema", kind)
     assert done.returncode == 0

@@ -132,11 +132,27 @@ def test_an_fp16_overflow_fails_the_case_is_named_and_blocks_promotion(tmp_path:
     assert "net/fp16/b2 is ERROR" in refused.stderr
 
 
+def _forget_what_the_reference_took(root: Path) -> None:
+    """As a cache that an earlier perfgate filled has it."""
+    for facts in (root / ".perfgate/accuracy").rglob("answers.json"):
+        known = json.loads(facts.read_text())
+        assert known.pop("took_ns") > 0
+        facts.write_text(json.dumps(known))
+
+
 def test_a_right_model_is_promoted_unchanged_and_then_drifts(tmp_path: Path) -> None:
     root = project(tmp_path)
     assert perfgate(root, "run").returncode == 0
     notes = results(root)["net/fp16/b2"]["accuracy"]["notes"]
     assert any("kept in FP32" in note and "n1 (up to" in note for note in notes)
+    first = results(root)
+    stages = first["net/fp16/b2"]["stages"]
+    assert min(stages[f"{name}_ns"] for name in ("conversion", "reference", "verification")) > 0
+    # Both precisions of a model are held against one reference; a file has no export, FP16 no calibration.
+    assert "conversion_ns" not in first["net/fp32/b2"]["stages"]
+    assert not {"export_ns", "calibration_ns", "unknown"} & stages.keys()
+    assert stages["reference_ns"] == first["net/fp32/b2"]["stages"]["reference_ns"]
+    assert json.loads((root / "perfgate-out/results.json").read_text())["probe_ns"] > 0
     promoted = perfgate(root, "promote", "perfgate-out/results.json", "--reason", "first", "--allow-dirty")
     assert promoted.returncode == 0, promoted.stderr
     again = perfgate(root, "run")
@@ -149,7 +165,12 @@ def test_a_right_model_is_promoted_unchanged_and_then_drifts(tmp_path: Path) -> 
     output = stored["cases"]["net/fp16/b2"]["accuracy"]["outputs"][0]
     output["sqnr_db"] += 10
     path.write_text(json.dumps(stored))
+    assert "stages" not in results(root)["net/fp16/b2"]
+    _forget_what_the_reference_took(root)
     assert perfgate(root, "run", "--remeasure").returncode == 1
+    late = results(root)["net/fp16/b2"]["stages"]
+    assert (late["conversion_ns"], late["cached"]) == (stages["conversion_ns"], ["conversion", "reference"])
+    assert late["unknown"] == ["reference"] and "reference_ns" not in late
     judgement = results(root)["net/fp16/b2"]["judgement"]
     assert (judgement["verdict"], judgement["code"]) == ("REGRESSION", "accuracy-drift")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from perfgate.records import (
@@ -36,6 +37,7 @@ from perfgate.records import (
     Recipe,
     RunResult,
     Slo,
+    Stages,
     Summary,
     TaskMetric,
     Telemetry,
@@ -251,7 +253,9 @@ def every_verdict() -> tuple[CaseResult, ...]:
         result("bert", Unchanged(), judged(Verdict.UNCHANGED, "same case digest", 5_120_000, 0)),
         result(
             "resnet50",
-            measured(2_307_000),
+            msgspec.structs.replace(
+                measured(2_307_000), base_launches=tuple(launch(2_054_000, n) for n in range(5))
+            ),
             judged(
                 Verdict.REGRESSION,
                 "confirmed in 6 blocks; layer conv1 lost FP16",
@@ -263,6 +267,13 @@ def every_verdict() -> tuple[CaseResult, ...]:
             ),
             explanation=explanation(),
             accuracy=accuracy(),
+            stages=Stages(
+                export_ns=2_100_000_000,
+                conversion_ns=4_300_000_000,
+                verification_ns=900_000_000,
+                cached=("export", "conversion", "reference"),
+                unknown=("reference",),
+            ),
         ),
         result(
             "unet",

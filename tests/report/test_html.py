@@ -167,6 +167,8 @@ def test_the_evidence_is_shown(page: Page) -> None:
         "features has 2 numbers that are not finite",
         "10.9 % less",
         "Log-likelihood ratio9.31",
+        "p902.081 ms2.337 ms",
+        "base's own as a line",
         "median 1980 MHz, 1905 to 1980 MHz",
         "models/resnet50.toml: catch",
         "perfgate run -k resnet50/fp16/b8 --remeasure",
@@ -189,11 +191,15 @@ def test_charts_are_left_out_where_vl_convert_is_not_installed(
     Page(text)
 
 
+SAMPLES = st.lists(st.integers(1, 2**62 - 1), max_size=50)
+
+
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.integers(1, 2**62 - 1), min_size=1, max_size=50))
-def test_any_samples_can_be_drawn(samples: list[int]) -> None:
-    drawing = charts.distribution(every_verdict()[0], samples)
+@given(SAMPLES, SAMPLES)
+def test_any_samples_can_be_drawn(samples: list[int], base: list[int]) -> None:
+    drawing = charts.distribution(every_verdict()[0], samples, base)
     assert (drawing is None) == (len(samples) < 2)
+    assert drawing is None or drawing.based == (len(base) > 1)
     if drawing:
         assert "NaN" not in drawing.body and "style=" not in drawing.body and "<script" not in drawing.body
 

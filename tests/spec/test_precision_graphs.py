@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -106,7 +107,11 @@ def scales_and_zeros(model: Any) -> list[tuple[Any, Any]]:
 @pytest.mark.parametrize("method", ["minmax", "entropy", "percentile"])
 def test_int8_is_symmetric_per_channel_and_leaves_bias_alone(tmp_path: Path, method: str) -> None:
     source = network(tmp_path / "net.onnx")
-    emission = made(spec_of(tmp_path, f'[calibration]\nmethod = "{method}"\n'), "int8")
+    spec = spec_of(tmp_path, f'[calibration]\nmethod = "{method}"\n')
+    emission = made(spec, "int8")
+    assert emission.converted and emission.calibrated and not emission.cached
+    assert 0 < emission.calibration_ns < emission.total_ns
+    assert made(spec, "int8") == msgspec.structs.replace(emission, cached=True)
     model = onnx.load(emission.path)
     assert all(not zero.any() and zero.dtype == np.int8 for _, zero in scales_and_zeros(model))
     makers = {output: node for node in model.graph.node for output in node.output}

@@ -4,6 +4,7 @@ import os
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from onnx_files import BATCH, model, spec_text, write
 
@@ -50,7 +51,7 @@ def test_the_file_that_a_script_writes_comes_back_and_nothing_else(tmp_path: Pat
     made = materialise(spec(tmp_path / "models", body), tmp_path / "store")
     assert Path(made.path).read_bytes() == model().SerializeToString(deterministic=True)
     stored = {path.name for path in (tmp_path / "store").rglob("*") if path.is_file()}
-    assert stored == {"model.onnx", "graph.json", "lock"}
+    assert stored == {"model.onnx", "graph.json", "export.json", "lock"}
     assert {path.name for path in (tmp_path / "models").iterdir()} <= {
         "made.onnx",
         "net.py",
@@ -62,8 +63,16 @@ def test_an_unchanged_script_is_not_run_again(tmp_path: Path) -> None:
     one = spec(tmp_path / "models", "note('ran')\ncopy(path)")
     first = materialise(one, tmp_path / "store")
     again = materialise(read_spec(Path(one.path)), tmp_path / "store")
-    assert again == first
+    assert again == msgspec.structs.replace(first, cached=True) and first.export_ns > 0
     assert notes(tmp_path / "models") == ["ran"]
+
+
+def test_a_file_that_an_earlier_perfgate_made_has_no_time(tmp_path: Path) -> None:
+    one = spec(tmp_path / "models", "copy(path)")
+    first = materialise(one, tmp_path / "store")
+    Path(first.path).with_name("export.json").unlink()
+    again = materialise(one, tmp_path / "store")
+    assert (again.export_ns, again.cached, again.graph) == (0, True, first.graph)
 
 
 def test_the_source_digest_is_known_without_running_the_script(tmp_path: Path) -> None:
@@ -97,7 +106,9 @@ def test_a_damaged_file_in_the_store_is_made_again(tmp_path: Path, damage: str) 
         path.with_name("graph.json").write_text("{")
     else:
         path.with_name("graph.json").unlink()
-    assert materialise(one, tmp_path / "store") == made
+    again = materialise(one, tmp_path / "store")
+    assert not again.cached and again.export_ns > 0
+    assert msgspec.structs.replace(again, export_ns=made.export_ns) == made
     assert path.read_bytes() == data
     assert notes(tmp_path / "models") == ["ran", "ran"]
 

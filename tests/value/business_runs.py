@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from value_runs import case, result, run
 
-from perfgate.records import EngineFacts, Launch, Measured, Precision, RunResult, Slo
+from perfgate.records import EngineFacts, Launch, Measured, Precision, RunResult, Slo, Stages
 from perfgate.value.assumptions import Inputs, Terms, parse_inputs, parse_prices, terms
 
 DATA = Path(__file__).parent / "data"
@@ -20,6 +20,14 @@ TODAY = date(2026, 11, 24)
 # Milliseconds by batch size, as an eager network and its engine might take.
 EAGER = {1: 6.0, 8: 8.0, 32: 20.0}
 ENGINE = {1: 0.6, 8: 0.9, 32: 2.0}
+STAGED = Stages(
+    export_ns=3_000_000_000,
+    conversion_ns=4_000_000_000,
+    calibration_ns=60_000_000_000,
+    verification_ns=5_000_000_000,
+    cached=("export", "conversion", "calibration", "reference"),
+    unknown=("reference",),
+)
 
 
 def measured_run(
@@ -30,6 +38,7 @@ def measured_run(
     slo: Slo = Slo(),  # noqa: B008 - frozen
     build_s: float = 0.0,
     number: int = 1,
+    stages: Stages | None = None,
     model: str = "resnet50",
 ) -> RunResult:
     """Five launches a batch size, 1 % apart, with a little noise in their samples."""
@@ -52,7 +61,11 @@ def measured_run(
                 )
             )
         engine = EngineFacts(digest="e" * 64, engine_bytes=1, build_ns=int(build_s * 1e9))
-        cases.append(result(one, Measured(engine=engine, launches=tuple(launches)), source_digest="s" * 64))
+        cases.append(
+            result(
+                one, Measured(engine=engine, launches=tuple(launches)), source_digest="s" * 64, stages=stages
+            )
+        )
     return run(*cases, number=number)
 
 

@@ -6,14 +6,23 @@ from typing import Any
 
 import msgspec
 import pytest
-from business_runs import EAGER, ENGINE, case_terms, example, measured_run
+from business_runs import EAGER, ENGINE, STAGED, case_terms, example, measured_run
 
 from perfgate.errors import UsageError
 from perfgate.files import record_json
-from perfgate.records import Judgement, MetricColumns, RunResult, Slo, Unchanged, Verdict
+from perfgate.records import (
+    Judgement,
+    Measured,
+    MetricColumns,
+    RunResult,
+    Slo,
+    Unchanged,
+    Verdict,
+)
 from perfgate.value.assumptions import Terms
 from perfgate.value.business import BusinessCase, Line
 from perfgate.value.compose import given_case, measured_case
+from perfgate.value.services import STAGES
 
 TORCH = measured_run("torch", EAGER)
 TRT = measured_run("tensorrt", ENGINE, precision="fp16", build_s=45, number=2)
@@ -96,6 +105,39 @@ def test_a_cold_build_loses_and_is_shown_so() -> None:
     assert line.tensorrt == pytest.approx(47.5 / 3600)
     stages = {stage.name: (stage.original_s, stage.tensorrt_s) for stage in CASE.stages}
     assert stages == {"build": (None, 45), "load": (2, 2), "first inference": (0.5, 0.5)}
+
+
+def test_every_stage_that_a_run_timed_is_shown_and_counted() -> None:
+    other = measured_run("tensorrt", ENGINE, precision="int8", build_s=45, number=2, stages=STAGED)
+    case = measured(other=msgspec.structs.replace(other, probe_ns=1_500_000_000))
+    stages = {stage.name: (stage.original_s, stage.tensorrt_s) for stage in case.stages}
+    assert stages == {
+        "environment": (None, 1.5), "export": (None, 3), "conversion": (None, 4), "calibration": (None, 60),
+        "build": (None, 45), "reference": (None, None), "verification": (None, 5), "load": (2, 2),
+        "first inference": (0.5, 0.5),
+    }  # fmt: skip
+    assert list(stages) == [name for name in STAGES if name in stages]
+    assert {stage.name: stage.unknown for stage in case.stages if stage.unknown} == {
+        "reference": ("tensorrt",)
+    }
+    assert case.tensorrt.deploy_hours == pytest.approx((1.5 + 3 + 4 + 60 + 45 + 5 + 2.5) / 3600)
+
+
+def test_a_cold_and_a_warm_build_are_rows_of_their_own_and_the_cold_one_counts() -> None:
+    other = measured_run("tensorrt", ENGINE, precision="fp16", build_s=45, number=2)
+    first, *rest = other.cases
+    assert isinstance(first.outcome, Measured) and first.recipe and first.outcome.engine
+    warm = msgspec.structs.replace(
+        first,
+        recipe=msgspec.structs.replace(first.recipe, timing_cache_digest="c" * 64),
+        outcome=msgspec.structs.replace(
+            first.outcome, engine=msgspec.structs.replace(first.outcome.engine, build_ns=11_000_000_000)
+        ),
+    )
+    case = measured(other=msgspec.structs.replace(other, cases=(warm, *rest)))
+    stages = {stage.name: stage.tensorrt_s for stage in case.stages}
+    assert (stages["build"], stages["build with timing cache"]) == (45, 11)
+    assert case.tensorrt.deploy_hours == pytest.approx(47.5 / 3600)
 
 
 def test_what_people_did_before_is_their_own_figure() -> None:

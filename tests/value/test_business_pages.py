@@ -18,7 +18,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "report"))
 
 from browser import axe_source, browser, page_of
-from business_runs import EAGER, ENGINE, case_terms, example, measured_run
+from business_runs import EAGER, ENGINE, STAGED, case_terms, example, measured_run
 
 from perfgate.report import charts, value_csv, value_html, value_markdown, value_terminal
 from perfgate.report.i18n import LANGUAGES, speaking
@@ -29,7 +29,10 @@ from perfgate.value.compose import given_case, measured_case
 
 RUNS = [
     measured_run("torch", EAGER),
-    measured_run("tensorrt", ENGINE, precision="fp16", build_s=45, number=2),
+    msgspec.structs.replace(
+        measured_run("tensorrt", ENGINE, precision="fp16", build_s=45, number=2, stages=STAGED),
+        probe_ns=1_500_000_000,
+    ),
 ]
 TERMS = case_terms(
     load={"peak_per_s": 50_000, "per_month": 1e10},
@@ -171,6 +174,17 @@ def test_hostile_text_stays_text() -> None:
     assert rows and rows[0].count("|") == 6
     for text in (page, markdown, value_terminal.render_case(case), value_csv.render(case)):
         assert "\x1b" not in text and "\u202e" not in text
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_stages_are_said_in_every_form(language: str) -> None:
+    said = {"en": ("conversion", "4 s", "not known", "1 min, given"), "zh-CN": ("转换", "4 秒", "未知")}
+    for render in (value_html.render, value_markdown.render_case, value_terminal.render_case):
+        text = render(MEASURED, language)
+        assert not [word for word in said[language] if word not in text], render
+    rows = {row[0]: row for row in csv.reader(io.StringIO(value_csv.render(MEASURED)))}
+    assert rows["stage_s conversion"] == ["stage_s conversion", "", "4", "", "", "", "timed"]
+    assert rows["stage_s reference"] == ["stage_s reference", "", "", "", "", "", "unknown"]
 
 
 def test_csv_has_numbers_and_no_formula() -> None:

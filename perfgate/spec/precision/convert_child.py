@@ -6,8 +6,11 @@ A process of its own, because calibration holds gigabytes, and ONNX Runtime's to
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from perfgate.children import serve
 from perfgate.errors import CaseError
@@ -33,7 +36,9 @@ def convert(request: ConvertRequest) -> Emission:
     quantised = request.precision.startswith("int8")
     prepare(Path(request.onnx), prepared, shapes=quantised)
     calibrated = quantised or request.policy.islands
+    started = time.perf_counter_ns()
     data = DataSet(request.data, room / "calibration") if calibrated else None
+    data_ns = time.perf_counter_ns() - started if quantised else 0
     made = room / "made.onnx"
     if request.precision == "fp16":
         done = _fp16(request, prepared, made, data)
@@ -46,6 +51,7 @@ def convert(request: ConvertRequest) -> Emission:
         onnx_digest=file_digest(Path(request.target)),
         islands=done.islands,
         notes=done.notes,
+        calibration_ns=data_ns + done.calibration_ns,
     )
 
 
@@ -63,10 +69,21 @@ def _fp16(request: ConvertRequest, source: Path, target: Path, data: DataSet | N
 
 
 def _int8(request: ConvertRequest, prepared: Path, target: Path, data: DataSet) -> Converted:
+    started = time.perf_counter_ns()
     against = DataSet(request.against, Path(request.room) / "evaluation")
     said = warnings(len(data) * data.batch_size, spreads(data), spreads(against))
     quantised = target.with_suffix(".int8.onnx")
     quantise(prepared, quantised, policy=request.policy, calibration=request.calibration, data=data, say=_say)
+    took_ns = time.perf_counter_ns() - started
+    done = _rest(request, prepared, target, data, said)
+    return msgspec.structs.replace(done, calibration_ns=took_ns)
+
+
+def _rest(
+    request: ConvertRequest, prepared: Path, target: Path, data: DataSet, said: tuple[str, ...]
+) -> Converted:
+    """What is left to do with the quantised graph beside `target`."""
+    quantised = target.with_suffix(".int8.onnx")
     if request.precision == "int8" or request.typing == "weak":
         quantised.replace(target)
         if request.precision == "int8":

@@ -9,16 +9,18 @@ unchanged model is never converted to find out that it is unchanged.
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+import msgspec
 from filelock import FileLock
 
 from perfgate.children import call_child
 from perfgate.errors import CaseError, DataError
 from perfgate.files import file_digest, read_record, record_json, write_error, write_text
-from perfgate.records import InputData, Name, Precision, Record, Tensor, Text, digest
+from perfgate.records import Count, InputData, Name, Precision, Record, Tensor, Text, digest
 from perfgate.spec.graph import Graph
 from perfgate.spec.inputs import input_digest
 from perfgate.spec.model import ModelSpec
@@ -35,12 +37,20 @@ Typing = Literal["weak", "strong"]
 
 
 class Emission(Record):
-    """The ONNX file of one precision. `islands` are nodes that stay in FP32; `notes` are for reports."""
+    """The ONNX file of one precision. `islands` are nodes that stay in FP32; `notes` are for reports.
+    `total_ns` is how long the conversion took when it was made, `calibration_ns` of it the calibration; both
+    are 0 where an earlier perfgate made it. `converted` tells a graph that was converted from the model's own
+    or a ready-made one, `calibrated` one with calibrated scales; `cached`: this was not now."""
 
     path: Text
     onnx_digest: Text = ""
     islands: tuple[Text, ...] = ()
     notes: tuple[Text, ...] = ()
+    total_ns: Count = 0
+    calibration_ns: Count = 0
+    converted: bool = False
+    calibrated: bool = False
+    cached: bool = False
 
 
 class ConvertRequest(Record):
@@ -146,18 +156,27 @@ def emit(
     with FileLock(home / "lock"):
         facts = home / "emission.json"
         if (made := _made_before(facts)) is not None:
-            return made
+            return _told(made, precision, cached=True)
         say(f"{spec.name}: converting the graph to {precision.upper()}")
         with tempfile.TemporaryDirectory(prefix="convert-", dir=home) as room:
             request = _request(spec, model, precision, typing, home / "model.onnx", Path(room))
+            started = time.perf_counter_ns()
             emission = call_child(
                 "perfgate.spec.precision.convert_child",
                 request,
                 Emission,
                 timeout_s=spec.calibration.timeout_s,
             )
+        took_ns = time.perf_counter_ns() - started
+        emission = msgspec.structs.replace(emission, total_ns=took_ns)
         write_text(facts, record_json(emission))
-        return emission
+        return _told(emission, precision, cached=False)
+
+
+def _told(emission: Emission, precision: Precision, *, cached: bool) -> Emission:
+    """The emission with what its file does not say, which may be an earlier perfgate's."""
+    calibrated = precision.startswith("int8")
+    return msgspec.structs.replace(emission, converted=True, calibrated=calibrated, cached=cached)
 
 
 def _made_before(facts: Path) -> Emission | None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perfgate.records import Record, Text
+from perfgate.records import Count, Record, Text
 from perfgate.spec.precision.prepare import matching
 from perfgate.spec.precision.ranges import FP16_MAX, element_types, largest
 
@@ -23,10 +23,12 @@ _SHOWN = 8
 
 
 class Converted(Record):
-    """What conversion did: the FP32 nodes of the written graph, and what a reader of a report should know."""
+    """What conversion did: the FP32 nodes of the written graph, what a reader of a report should know, and
+    how long calibration took of it."""
 
     islands: tuple[Text, ...] = ()
     notes: tuple[Text, ...] = ()
+    calibration_ns: Count = 0
 
 
 def convert_fp16(
