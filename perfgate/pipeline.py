@@ -35,8 +35,7 @@ from perfgate.measure.accuracy import CheckRequest
 from perfgate.measure.clocks import clocks_of
 from perfgate.measure.commit import read_commit
 from perfgate.measure.environment import fingerprint
-from perfgate.measure.functions import benchmark_case_id, launch_benchmarks
-from perfgate.measure.launch import CallableTarget, EngineTarget
+from perfgate.measure.launch import EngineTarget
 from perfgate.measure.lock import device_lock
 from perfgate.measure.schedule import Job, measure
 from perfgate.outputs import RESULTS_NAME, TIMING_NAME, Checkpoint, with_outcomes
@@ -51,7 +50,6 @@ from perfgate.records import (
     Explanation,
     Failed,
     Judgement,
-    Launch,
     Measured,
     Mode,
     Outcome,
@@ -60,7 +58,6 @@ from perfgate.records import (
     Tolerance,
     Unchanged,
     Verdict,
-    digest,
 )
 from perfgate.settings import Settings
 from perfgate.spec.cases import expand
@@ -198,58 +195,10 @@ class Pipeline:
         results += [CaseResult(case=case, outcome=NOT_MEASURED) for _, case in selected if case.id not in met]
         return results, pending
 
-    def run_benchmarks(self, nodes: Sequence[str], *, root: Path) -> list[CaseResult]:
-        """Launch pytest-benchmark's tests in fresh processes; one unjudged result a test."""
-        launches: dict[str, list[Launch]] = {node: [] for node in nodes}
-        failure: Failed | None = None
-        with self.lock():
-            self.progress.start(self.protocol.launches)
-            for _ in range(self.protocol.launches):
-                try:
-                    found = launch_benchmarks(nodes, root=root, timeout_s=self.protocol.timeout_s)
-                except CaseError as error:
-                    failure = Failed(stage="launch", reason=error.what, stderr_tail=error.stderr_tail)
-                    break
-                for node in nodes:
-                    launches[node] += [found[node]] if node in found else []
-                self.progress.step("pytest-benchmark", f"{len(found)} tests")
-        return [
-            CaseResult(
-                case=self._python_case(benchmark_case_id(node), "pytest-benchmark"),
-                outcome=failure or _python_outcome(launches[node]),
-                case_digest=digest(node),
-            )
-            for node in nodes
-        ]
-
-    def run_function(self, file: Path, test: str, function: str) -> CaseResult:
-        """Measure and judge a function at the top of a test file."""
-        case = self._python_case(f"{file.stem}/{test}", "python")
-        job = Job(
-            case_id=case.id,
-            target=CallableTarget(file=str(file), function=function),
-            protocol=self.protocol,
-        )
-        with self.lock():
-            outcomes, interrupted = measure([job], self.progress)
-        if interrupted:
-            raise KeyboardInterrupt
-        result = CaseResult(case=case, outcome=outcomes[case.id], case_digest=digest(case.id))
-        return self._waived(msgspec.structs.replace(result, judgement=self.judge_case(result)))
-
-    def _python_case(self, case_id: str, backend: str) -> Case:
-        return Case(
-            id=case_id,
-            model=case_id.split("/")[0],
-            backend=backend,
-            precision="fp32",
-            tolerance=self.settings.tolerance("cpu"),
-        )
-
     def judged(self, result: RunResult) -> RunResult:
         """The result with a judgement on every case and the summary."""
         cases = tuple(
-            self._waived(
+            self.waived(
                 msgspec.structs.replace(
                     case,
                     judgement=self.judge_case(case),
@@ -268,7 +217,8 @@ class Pipeline:
         summary = msgspec.structs.replace(summary, next_steps=(*summary.next_steps, *hints))
         return msgspec.structs.replace(result, cases=cases, summary=summary)
 
-    def _waived(self, case: CaseResult) -> CaseResult:
+    def waived(self, case: CaseResult) -> CaseResult:
+        """The case with a waiver of it applied, where there is one today."""
         return waive(case, self._waivers, _today())
 
     def judge_case(self, case: CaseResult) -> Judgement:
@@ -458,12 +408,6 @@ def _prebuilt_facts(engine: Path) -> EngineFacts:
     return EngineFacts(
         digest=file_digest(engine), engine_bytes=engine.stat().st_size, notes=("built elsewhere",)
     )
-
-
-def _python_outcome(launches: Sequence[Launch]) -> Outcome:
-    if not launches:
-        return Failed(stage="launch", reason="the test reported no benchmark: was it skipped?")
-    return Measured(engine=None, launches=tuple(launches))
 
 
 def describe(backend: Backend) -> str:

@@ -28,6 +28,7 @@ from perfgate.files import (
     write_error,
     write_text,
 )
+from perfgate.functions import run_benchmarks, run_function
 from perfgate.gate.summary import summarise
 from perfgate.items import COLLECT_CODE, EXIT_CODE, CaseItem, SpecFile, failure_text
 from perfgate.measure import functions
@@ -211,7 +212,7 @@ class GateSession:
             result = pipeline.run(selected, missing=ghosts)
             if nodes and not pipeline.interrupted:
                 try:
-                    timed = pipeline.run_benchmarks(nodes, root=self._config.rootpath)
+                    timed = run_benchmarks(pipeline, nodes, root=self._config.rootpath)
                 except KeyboardInterrupt:
                     timed, pipeline.interrupted = [], True
                 result = pipeline.judged(msgspec.structs.replace(result, cases=(*result.cases, *timed)))
@@ -221,7 +222,7 @@ class GateSession:
         """Measure a function of a test file in fresh processes and judge it; used by the fixture."""
         try:
             with self.pipeline.progress:
-                result = self.pipeline.run_function(item.path, item.name, function)
+                result = run_function(self.pipeline, item.path, item.name, function)
             if result.case.id in self._own:
                 raise UsageError(
                     "is measured already, by this test or by one of the same name",
