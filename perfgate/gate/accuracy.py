@@ -115,6 +115,11 @@ def drift(accuracy: Accuracy, stored: Accuracy | None, limits: AccuracyLimits) -
     return tuple(found)
 
 
+def _suspicions(accuracy: Accuracy) -> list[str]:
+    """What was warned of when the graph was made, and is the likely cause of wrong answers."""
+    return [note for note in accuracy.notes if note.startswith("calibration: ")]
+
+
 def with_answers(judgement: Judgement, case: CaseResult, baselines: Baselines) -> Judgement:
     """The judgement on a case, its answers considered: wrong ones fail it whatever its speed.
 
@@ -133,10 +138,10 @@ def with_answers(judgement: Judgement, case: CaseResult, baselines: Baselines) -
         return judgement
     broken = (*accuracy.failures, *failures(accuracy, case.case.accuracy, case.case.precision))
     if broken := tuple(dict.fromkeys(broken)):
-        reason = f"the answers are wrong: {'; '.join(broken)}"
+        reason = f"the answers are wrong: {'; '.join((*broken, *_suspicions(accuracy)))}"
         return msgspec.structs.replace(judgement, verdict=Verdict.ERROR, code="accuracy", reason=reason)
     if worse := drift(accuracy, before, case.case.accuracy):
-        reason = f"the answers are worse than the baseline's: {'; '.join(worse)}"
+        reason = f"the answers are worse than the baseline's: {'; '.join((*worse, *_suspicions(accuracy)))}"
         return msgspec.structs.replace(
             judgement, verdict=Verdict.REGRESSION, code="accuracy-drift", reason=reason
         )

@@ -25,6 +25,9 @@ SEVERITY = (
 )
 
 
+_DRIFT = "accuracy-drift"  # as `gate.accuracy` has it
+
+
 def summarise(
     cases: Sequence[CaseResult], *, results: str, require_baseline: bool = False, interrupted: bool = False
 ) -> Summary:
@@ -84,8 +87,12 @@ def _sentence(
         slow = {
             case_id: judgement.ratio.estimate if judgement.ratio else 0.0
             for case_id, judgement in judgements.items()
-            if judgement.verdict is worst
+            if judgement.verdict is worst and judgement.code != _DRIFT
         }
+        if not slow:
+            case_id = next(key for key, judgement in judgements.items() if judgement.code == _DRIFT)
+            said = judgements[case_id].reason
+            return f"{_cases(counts[worst], total)} less right than the baseline: {case_id}: {said}."
         case_id = max(slow, key=lambda key: slow[key])
         how = change(slow[case_id]) if slow[case_id] else judgements[case_id].reason
         return f"{_cases(counts[worst], total)} slower than allowed; the worst is {case_id}: {how}."
@@ -127,7 +134,7 @@ def _next_steps(
         steps.append(
             f'if it was removed on purpose: perfgate promote {results} --accept {case_id} --reason "…"'
         )
-    if counts[Verdict.NEW]:
+    if counts[Verdict.NEW] and not counts[Verdict.ERROR]:  # promote takes no file with an error in it
         required = " (--require-baseline makes this fail)" if require_baseline else ""
         steps.append(f'store these numbers{required}: perfgate promote {results} --reason "first baseline"')
     if counts[Verdict.IMPROVEMENT]:

@@ -14,6 +14,7 @@ from perfgate.gate.accuracy import drift, failures, judged, proven_share, with_a
 from perfgate.gate.baselines import Baselines, read_baseline
 from perfgate.gate.compare import compare_results
 from perfgate.gate.judge import judge
+from perfgate.gate.summary import summarise
 from perfgate.records import (
     Accuracy,
     AccuracyLimits,
@@ -123,6 +124,24 @@ def test_wrong_answers_fail_a_case_whatever_its_speed() -> None:
     worse = gated(accuracy(56.0), before=accuracy(70.0))
     assert (worse.verdict, worse.code) == (Verdict.REGRESSION, "accuracy-drift")
     assert gated(Accuracy(reference="none", failures=("they cannot be checked",))).verdict is Verdict.ERROR
+
+
+def test_a_warning_of_the_calibration_data_is_told_with_wrong_answers() -> None:
+    warned = msgspec.structs.replace(
+        accuracy(20.0), notes=("calibration: input 'x' is 0 everywhere", "fp16: w")
+    )
+    assert gated(warned).reason.endswith("below 55; calibration: input 'x' is 0 everywhere")
+    assert (
+        gated(msgspec.structs.replace(warned, outputs=accuracy(60.0).outputs)).verdict is Verdict.IMPROVEMENT
+    )
+
+
+def test_a_run_with_worse_answers_is_not_said_to_be_slower() -> None:
+    worse = CaseResult(case=case(), outcome=FASTER, judgement=gated(accuracy(56.0), before=accuracy(70.0)))
+    said = summarise([worse], results="r.json").sentence
+    assert "less right than the baseline" in said
+    assert "fell from 70.0 to 56.0 dB" in said
+    assert "slower" not in said
 
 
 def test_an_unchanged_case_stands_on_the_stored_accuracy_under_todays_limits() -> None:

@@ -55,6 +55,11 @@ def test_severity_ranks_every_verdict() -> None:
     assert set(SEVERITY) == set(Verdict)
 
 
+def test_numbers_are_not_offered_for_storing_beside_an_error() -> None:
+    assert any("first baseline" in step for step in summary(Verdict.NEW).next_steps)
+    assert not any("first baseline" in step for step in summary(Verdict.NEW, Verdict.ERROR).next_steps)
+
+
 def test_new_is_red_where_a_baseline_is_required() -> None:
     assert summary(Verdict.NEW, Verdict.PASS).exit_code == 0
     required = summary(Verdict.NEW, Verdict.PASS, require_baseline=True)

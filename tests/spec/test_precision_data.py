@@ -81,6 +81,7 @@ def test_a_script_yields_samples_in_a_child(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arrays", "said"),
     [
+        ({}, "is empty: no array"),
         ({"x": GOOD[:0]}, "'x' is empty"),
         (
             {"x": GOOD.astype(np.float64)},
@@ -92,7 +93,7 @@ def test_a_script_yields_samples_in_a_child(tmp_path: Path) -> None:
         ({"x": np.where(GOOD > 1, np.nan, GOOD).astype(np.float32)}, "NaN or infinity"),
         ({"x": GOOD[:1]}, "less than one batch of 2"),
     ],
-    ids=["empty", "dtype", "shape", "rank", "name", "nan", "too few"],
+    ids=["no array", "empty", "dtype", "shape", "rank", "name", "nan", "too few"],
 )
 def test_a_broken_set_is_refused_in_one_line(tmp_path: Path, arrays: Any, said: str) -> None:
     with pytest.raises(CaseError, match=said) as caught:

@@ -131,6 +131,8 @@ def _open(request: DataRequest, home: Path) -> Mapping[str, np.ndarray[Any, Any]
         arrays = _folder(request, path)
     else:
         arrays = _archive(request, path)
+    if not arrays:
+        raise _bad(request, "is empty: no array", "one array an input, samples along the first axis")
     for tensor in request.tensors:
         if tensor.name not in arrays:
             have = ", ".join(sorted(arrays)) or "none"
