@@ -35,6 +35,7 @@ PHRASES = (
     # The summary's sentence.
     N_("%(cases)s slower than allowed; the worst is %(case)s: %(how)s."),
     N_("%(cases)s new: nothing is stored for this machine to compare with."),
+    N_("%(cases)s less right than the baseline: %(case)s: %(said)s."),
     N_("%(cases)s failed."),
     N_("%(cases)s missing: a baseline was not compared."),
     N_("%(cases)s undecided."),
@@ -46,6 +47,7 @@ PHRASES = (
     N_("%(cases)s unchanged, so nothing had to be timed."),
     N_("Interrupted: what was measured until then is kept."),
     N_("Nothing was measured: no case was selected that runs here."),
+    N_("Nothing to measure here: share %(part)s of %(total)s cases has none that runs."),
     N_("The only case is"),
     N_("All %(total)s cases are"),
     N_("%(count)s of %(total)s cases is"),
@@ -97,6 +99,8 @@ PHRASES = (
     N_("the run ended before its first launch"),
     N_("interrupted before its first launch"),
     N_("precision not realised: %(text)s"),
+    N_("the answers are wrong: %(text)s"),
+    N_("the answers are worse than the baseline's: %(text)s"),
     N_("the baseline was measured with another %(names)s; numbers are not compared across"),
     N_("measured as '%(head)s', the baseline as '%(base)s'"),
     N_("has a baseline but is not run: %(text)s"),
@@ -113,6 +117,7 @@ PHRASES = (
     N_("keep the gain: "),
     N_("take more launches: "),
     N_("after a change of toolchain: "),
+    N_("perfgate merge joins this with the other shards"),
     N_("see the failed case's message above; perfgate doctor tells what this machine lacks"),
 )
 
