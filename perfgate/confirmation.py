@@ -14,7 +14,7 @@ from perfgate.gate.evidence import NONE, Evidence, Fresh
 from perfgate.gate.judge import judge, kind_of
 from perfgate.gate.screen import screen, worth_screening
 from perfgate.gate.spread import Spread, spread_of
-from perfgate.luck import Build, Held, Luck
+from perfgate.luck import Build, Held, Luck, anew
 from perfgate.measure.environment import differences
 from perfgate.measure.launch import CallableTarget, EngineTarget, LaunchRequest, launch
 from perfgate.measure.schedule import Job, Progress, measure
@@ -66,6 +66,7 @@ class _Confirmed(Record):
     evidence: Evidence = NONE
     build: Job | None = None
     why: str = ""
+    interrupted: bool = False
 
 
 class Measuring:
@@ -135,6 +136,8 @@ class Measuring:
                         found = _with(found, job.case_id, outcome, confirmed.evidence, confirmed.build)
                         left.remove(job.case_id)
                         checkpoint({job.case_id: outcome})
+                        if confirmed.interrupted:
+                            raise KeyboardInterrupt
                         continue
                     base = f"base's launch failed: {confirmed.why}"
                 alone[job.case_id] = job
@@ -212,7 +215,9 @@ class Measuring:
         if isinstance(job.target, CallableTarget):
             return False
         stored = self._comparable(case, _mode(job))
-        if stored is None or self._worth_screening(case, stored):
+        # A screen tells of one build, and "any" asks for all of them.
+        all_builds = case.case.draws.pick == "any" and anew(job)
+        if stored is None or (self._worth_screening(case, stored) and not all_builds):
             return False
         return isinstance(self._bases.engine(case, _mode(job)), BaseEngine)
 
@@ -264,10 +269,15 @@ class Measuring:
         build = None
         if fresh is not None:
             tried = Held(head=job, base=base, outcome=outcome, fresh=fresh)
-            chosen = self._luck.settle(tried, case.case.draws, held)
+            try:
+                chosen = self._luck.settle(tried, case.case.draws, held)
+            except KeyboardInterrupt:
+                # One build's launches are kept; whether its luck decided is not known.
+                kept = _in_doubt(outcome) if isinstance(outcome, Measured) else outcome
+                return _Confirmed(outcome=kept, interrupted=True)
             outcome, fresh = chosen.outcome, chosen.fresh
-            if chosen is not tried:
-                build = chosen.head
+            build = chosen.head if chosen.head is not job else None
+            if chosen.base is not base:
                 self._bases.prefer(case, _mode(job), chosen.base)
         if isinstance(outcome, Measured) and isinstance(first, Measured):
             outcome = msgspec.structs.replace(outcome, mode=first.mode)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -91,7 +92,8 @@ def run_paired(pipeline: Pipeline, selected: Sequence[tuple[ModelSpec, Case]], o
 def _base_engines(pipeline: Pipeline, python: Interpreter) -> Path:
     """Where base's engines are kept: those that another interpreter built are never taken for ours, though
     their recipes may be equal."""
-    folder = "engines" if python == HERE else "engines-elsewhere"
+    where = hashlib.sha256(f"{python.image} {python.python}".encode()).hexdigest()[:12]
+    folder = "engines" if python == HERE else f"engines-{where}"
     return pipeline.settings.path("store").resolve() / folder
 
 

@@ -30,7 +30,7 @@ from perfgate.gate.evidence import NONE
 from perfgate.gate.judge import judge
 from perfgate.gate.summary import summarise
 from perfgate.gate.waivers import reminders, waive
-from perfgate.load import service_p99_ms
+from perfgate.load import tail_under_load
 from perfgate.measure.accuracy import CheckRequest
 from perfgate.measure.clocks import clocks_of
 from perfgate.measure.commit import read_commit
@@ -43,6 +43,7 @@ from perfgate.preparation import NOT_MEASURED, Pending, Preparation
 from perfgate.progress import PlainProgress
 from perfgate.records import (
     RESULTS_SCHEMA,
+    Accuracy,
     Case,
     CaseResult,
     EngineFacts,
@@ -171,6 +172,7 @@ class Pipeline:
         jobs, known = self._build(pending, prebuilt=engine)
         result = self._checked(result, pending, jobs)
         outcomes = self._measure(jobs, with_outcomes(result, known))
+        result = self._of_gated_builds(result, pending)
         return self.judged(with_outcomes(result, {**known, **outcomes}))
 
     @contextlib.contextmanager
@@ -224,8 +226,8 @@ class Pipeline:
     def judge_case(self, case: CaseResult) -> Judgement:
         """What the gate says of one case, with what was found while measuring it."""
         evidence = self._found.evidence.get(case.case.id, NONE)
-        tail_ms = service_p99_ms(case.case, case.outcome)
-        evidence = msgspec.structs.replace(evidence, service_p99_ms=tail_ms)
+        tail = tail_under_load(case.case, case.outcome, self.environment)
+        evidence = msgspec.structs.replace(evidence, service=tail)
         judgement = judge(
             case.case, case.outcome, self.baselines, self.environment, self.protocol, evidence=evidence
         )
@@ -271,6 +273,10 @@ class Pipeline:
     def engine(self, request: BuildRequest) -> tuple[Path, EngineFacts]:
         """The engine of a request, from the cache or built now. Raises `CaseError`."""
         return self._engines.get(request, timeout_s=self.settings.build_timeout_s)
+
+    def kept_engine(self, engine_digest: str) -> tuple[Path, EngineFacts] | None:
+        """An engine that this machine built and still has, by the SHA-256 of its bytes."""
+        return self._engines.find(engine_digest) if engine_digest else None
 
     def graphs(self, spec: ModelSpec, case: Case) -> CheckRequest | None:
         """The FP32 graph, the case's own and the data to judge on; None without ONNX Runtime."""
@@ -360,6 +366,22 @@ class Pipeline:
                 self._explained = explaining.all(slower, jobs)
         self.interrupted = self.interrupted or self._found.interrupted
         return self._found.outcomes
+
+    def _of_gated_builds(self, result: RunResult, pending: Sequence[Pending]) -> RunResult:
+        """The result with the recipe and the answers of builds that are gated in place of the first."""
+        builds = self._found.builds
+        if not builds:
+            return result
+        unknown = Answered(accuracy=Accuracy(reference="none", failures=("this build was not checked",)))
+        found = dict.fromkeys(builds, unknown)
+        store = self.settings.path("store") / "accuracy"
+        with self._interruptible(), self.lock():
+            found.update(check_answers(pending, list(builds.values()), store, self.progress.say))
+        recipes = {key: job.request.recipe for key, job in builds.items() if job.request}
+        cases = (
+            msgspec.structs.replace(one, recipe=recipes.get(one.case.id, one.recipe)) for one in result.cases
+        )
+        return with_answers_of(msgspec.structs.replace(result, cases=tuple(cases)), found)
 
     def _gated(self, job: Job) -> Job:
         """The job of the build that is gated, its timing cache kept for promote."""

@@ -12,7 +12,7 @@ from perfgate.bases import BaseEngine
 from perfgate.errors import CaseError
 from perfgate.gate.evidence import Fresh
 from perfgate.gate.outliers import settle, to_repeat
-from perfgate.gate.sequential import Decision, blocks, decide_next
+from perfgate.gate.sequential import Decision, at_the_end, blocks, decide_next
 from perfgate.gate.spread import Spread
 from perfgate.measure.blocks import Blocks, Sides, repeat
 from perfgate.measure.launch import LaunchRequest
@@ -69,7 +69,7 @@ class Trial:
             )
             told(f"{len(counted.head)} launches a side, ratio {decision.ratio.estimate:.4f}")
             if decision.verdict or self._spent(len(taken.head), time.monotonic() - started):
-                return counted, decision
+                return counted, at_the_end(decision, min(len(counted.base), len(counted.head)))
 
     def _settled(
         self, taken: Sides, again: Mapping[str, dict[int, Launch]]

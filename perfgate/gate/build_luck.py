@@ -23,34 +23,28 @@ def built_anew(facts: EngineFacts | None, loaded_bytes: int) -> bool:
     return facts is not None and facts.timing_cache_bytes not in (None, loaded_bytes)
 
 
-def draw_again(decisions: Sequence[Decision], draws: Draws) -> bool:
-    """Whether head is to be built once more, after the decisions on its builds until now.
-
-    `best` draws where the first build is a regression, and is content with the first that passes. `any` is
-    for those who build again at deployment, and looks at all of them.
-    """
-    if len(decisions) >= draws.builds:
-        return False
-    if draws.pick == "any":
-        return True
-    return decisions[0].verdict is Verdict.REGRESSION and decisions[-1].verdict not in _GOOD
+def good(decision: Decision) -> bool:
+    """Whether a build passes."""
+    return decision.verdict in _GOOD
 
 
 def over_builds(decisions: Sequence[Decision], draws: Draws) -> tuple[int, Decision]:
     """Which build of head is gated, and the decision over all of them, each held against the same base.
 
     `best`: the build that passes, else the fastest; the engine that is gated is the one that is exported.
-    `any`: all builds must fare alike, or the verdict depends on the build drawn and is INCONCLUSIVE. The code
-    is `build` where builds fared differently, and the spread of the builds is in `note`.
+    `any`: all builds must fare alike, or the verdict depends on the build drawn and is INCONCLUSIVE; so it is
+    where fewer passed than were to be looked at. The code is `build` where builds fared differently, and the
+    spread of the builds is in `note`.
     """
-    if len(decisions) == 1:
-        return 0, decisions[0]
     order = sorted(range(len(decisions)), key=lambda index: decisions[index].ratio.estimate)
     code = "build" if len({_kind(one) for one in decisions}) > 1 else ""
-    note = _spread(decisions)
+    note = _spread(decisions) if len(decisions) > 1 else ""
     if draws.pick == "any":
         slowest = order[-1]
+        missing = len(decisions) < draws.builds and good(decisions[slowest])
+        code = "build" if missing else code
         verdict = Verdict.INCONCLUSIVE if code else decisions[slowest].verdict
+        note = f"{len(decisions)} of {draws.builds} builds could be held" if missing else note
         return slowest, replace(decisions[slowest], verdict=verdict, code=code, note=note)
     for kind in ("good", "open", "red"):
         for index in order:
@@ -67,7 +61,7 @@ def fastest(builds: Sequence[Sequence[float]]) -> int:
 def _kind(decision: Decision) -> str:
     if decision.verdict is None:
         return "open"
-    return "good" if decision.verdict in _GOOD else "red"
+    return "good" if good(decision) else "red"
 
 
 def _centre(values: Sequence[float]) -> float:

@@ -10,7 +10,7 @@ from perfgate.gate.decide import decide, explain, explain_fresh
 from perfgate.gate.evidence import Fresh
 from perfgate.gate.metrics import ENGINE_COLUMNS, columns
 from perfgate.gate.screen import clear
-from perfgate.gate.sequential import LEAST_LAUNCHES, LOWER
+from perfgate.gate.sequential import at_the_end
 from perfgate.gate.statistics import PRIOR_CV, ratio_interval
 from perfgate.records import (
     Case,
@@ -56,10 +56,8 @@ def compare_fresh(case: Case, stored: Stored, outcome: Measured, fresh: Fresh, k
         why = next((one.invalid for one in fresh.base), "none was taken")
         reason = f"no launch of base is valid: {why}; run again"
         return Judgement(verdict=Verdict.INVALID, reason=reason, base=stored.case.metrics, head=head)
+    decision = at_the_end(decision, min(len(base_valid), len(head_valid)))
     verdict, estimate = decision.verdict or Verdict.INCONCLUSIVE, decision.ratio.estimate
-    launches = min(len(base_valid), len(head_valid))
-    if decision.verdict is None and launches >= LEAST_LAUNCHES and decision.log_likelihood <= LOWER:
-        verdict = Verdict.PASS  # what was open is only whether it is faster
     reason, code = explain_fresh(verdict, decision.ratio, tolerance, decision.log_likelihood), decision.code
     if verdict is Verdict.INCONCLUSIVE and not code:
         reason = f"{reason}; it would take about {decision.needed} more launches a side"

@@ -22,16 +22,25 @@ class Fresh(Record):
     engine: EngineFacts | None = None
 
 
+class Tail(Record):
+    """The tail under a promised load: its P99, the queries a second that one lane serves, or `why` there is
+    neither. Without a P99 the load is more than that."""
+
+    p99_ms: float | None = None
+    capacity_qps: float = 0.0
+    why: str = ""
+
+
 class Evidence(Record):
     """All optional. `relied_on` are the numbers that an `Unchanged` stands for where they are not the
     baseline's own; `screened` is the screen's interval; `fresh` the confirmation of a suspect; `spread` that
-    of the case's history; `service_p99_ms` the tail with queueing at the load that the SLO names."""
+    of the case's history; `service` the tail with queueing at the load that the SLO names."""
 
     relied_on: MetricColumns = {}
     screened: Interval | None = None
     fresh: Fresh | None = None
     spread: Spread | None = None
-    service_p99_ms: float | None = None
+    service: Tail | None = None
 
 
 NONE = Evidence()

@@ -6,7 +6,7 @@ import statistics
 
 import msgspec
 
-from perfgate.gate.evidence import Evidence
+from perfgate.gate.evidence import Evidence, Tail
 from perfgate.gate.metrics import P99_MIN_SAMPLES
 from perfgate.records import Case, Judgement, MetricJudgement, Verdict
 
@@ -17,7 +17,7 @@ def judge_promises(case: Case, judgement: Judgement, evidence: Evidence) -> Judg
     if judgement.verdict.exit_code:
         return judgement
     judgement = _engine_p99(case.slo.engine_p99_ms, judgement)
-    return _service_p99(case, judgement, evidence.service_p99_ms)
+    return _service_p99(case, judgement, evidence.service)
 
 
 def _engine_p99(limit_ms: float | None, judgement: Judgement) -> Judgement:
@@ -34,19 +34,22 @@ def _engine_p99(limit_ms: float | None, judgement: Judgement) -> Judgement:
     return _broken(judgement, broken, "slo/engine_p99_ms")
 
 
-def _service_p99(case: Case, judgement: Judgement, seen_ms: float | None) -> Judgement:
+def _service_p99(case: Case, judgement: Judgement, tail: Tail | None) -> Judgement:
     """Open loop, queueing included, at `service_qps`: a closed loop's tail says nothing of it."""
     limit_ms, qps = case.slo.service_p99_ms, case.slo.service_qps
     if limit_ms is None:
         return judgement
-    load = f"at {qps:g} queries/s" if qps else "at no stated load"
-    if seen_ms is None or qps is None:
-        return _noted(judgement, f"service_p99_ms not judged: no launches to simulate {load}")
-    verdict = Verdict.PASS if seen_ms <= limit_ms else Verdict.REGRESSION
-    text = (
-        f"simulated p99 with queueing {load} is {seen_ms:.4g} ms, promised are service_p99_ms = {limit_ms:g}"
-    )
-    found = MetricJudgement(metric="service_p99_ms", verdict=verdict, reason=text, head=seen_ms)
+    if tail is None or tail.why or qps is None:
+        why = tail.why if tail else "no launches to simulate"
+        return _noted(judgement, f"service_p99_ms not judged: {why if qps else 'it names no load'}")
+    verdict = Verdict.REGRESSION
+    if tail.p99_ms is None:
+        text = f"{qps:g} queries/s cannot be served: one lane serves {tail.capacity_qps:.4g}"
+    else:
+        verdict = Verdict.PASS if tail.p99_ms <= limit_ms else Verdict.REGRESSION
+        seen = f"simulated p99 with queueing at {qps:g} queries/s is {tail.p99_ms:.4g} ms"
+        text = f"{seen}, promised are service_p99_ms = {limit_ms:g}"
+    found = MetricJudgement(metric="service_p99_ms", verdict=verdict, reason=text, head=tail.p99_ms)
     judgement = msgspec.structs.replace(judgement, metrics=(*judgement.metrics, found))
     if verdict is Verdict.PASS or judgement.verdict.exit_code:
         return judgement

@@ -6,6 +6,8 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 
+import msgspec
+
 from perfgate.gate.spread import Spread
 from perfgate.gate.statistics import CONFIDENCE, interval, side_variance
 from perfgate.records import Interval, Record, Tolerance, Verdict
@@ -74,6 +76,13 @@ def decide_next(
         log_likelihood=round(slower, 4),
         needed=_needed(difference, variance, dof, min(len(base), len(head)), tolerance) if not verdict else 0,
     )
+
+
+def at_the_end(decision: Decision, launches: int) -> Decision:
+    """The decision once no more launches are taken: where only it was open whether head is faster, a PASS."""
+    if decision.verdict is None and launches >= LEAST_LAUNCHES and decision.log_likelihood <= LOWER:
+        return msgspec.structs.replace(decision, verdict=Verdict.PASS, needed=0)
+    return decision
 
 
 def log_likelihood_ratio(difference: float, se: float, dof: float, tolerance: Tolerance) -> float:

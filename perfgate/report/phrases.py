@@ -88,6 +88,7 @@ PHRASES = (
         "simulated p99 with queueing at %(load)s queries/s is %(number)s ms, "
         "promised are service_p99_ms = %(limit)s"
     ),
+    N_("%(load)s queries/s cannot be served: one lane serves %(number)s"),
     N_("interrupted before it was confirmed"),
     N_("%(moved)s (%(low)s to %(high)s)"),
     N_("same model, recipe, inputs and environment as the baseline: nothing to time"),

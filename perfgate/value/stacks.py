@@ -117,7 +117,7 @@ def request_entry(stack: str, result: CaseResult, environment: Environment) -> E
     if isinstance(outcome, Measured) and outcome.engine and outcome.engine.unmet:
         return f"its precision was not realised: {outcome.engine.unmet}"
     mode = (outcome.mode if isinstance(outcome, Measured) else None) or result.case.mode
-    if reason := _no_request(mode, environment):
+    if reason := no_request(mode, environment):
         return reason
     columns = _columns(result)
     if not columns:
@@ -132,7 +132,7 @@ def request_entry(stack: str, result: CaseResult, environment: Environment) -> E
     )
 
 
-def _no_request(mode: Mode, environment: Environment) -> str:
+def no_request(mode: Mode, environment: Environment) -> str:
     """Why a mode's time is not the latency of a request, or nothing."""
     if mode.streams > 1:
         return f"{mode.streams} streams share the device in it, which is no request's latency"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfgate.gate.build_luck import built_anew, draw_again, fastest, over_builds
+from perfgate.gate.build_luck import built_anew, fastest, over_builds
 from perfgate.gate.sequential import Decision
 from perfgate.records import Draws, EngineFacts, Interval, Verdict
 
@@ -45,7 +45,7 @@ SLOW, GOOD, OPEN = decision(RED, 1.17), decision(PASS, 1.0), decision(None, 1.01
 def test_which_build_is_gated(
     drawn: list[Decision], pick: Pick, index: int, verdict: Verdict | None, code: str
 ) -> None:
-    found = over_builds(drawn, Draws(pick=pick))
+    found = over_builds(drawn, Draws(builds=len(drawn), pick=pick))
     if (drawn, pick) != ([GOOD, GOOD], "any"):
         assert found[0] == index
     assert (found[1].verdict, found[1].code) == (verdict, code)
@@ -58,29 +58,11 @@ def test_one_build_is_what_it_is() -> None:
     assert over_builds([SLOW], Draws()) == (0, SLOW)
 
 
-@pytest.mark.parametrize(
-    ("drawn", "pick", "more"),
-    [
-        ([SLOW], "best", True),
-        ([SLOW, GOOD], "best", False),
-        ([SLOW, OPEN], "best", True),
-        ([GOOD], "best", False),
-        ([OPEN], "best", False),
-        ([GOOD], "any", True),
-        ([GOOD, SLOW], "any", True),
-        ([SLOW] * 6, "best", False),
-        ([GOOD] * 6, "any", False),
-    ],
-)
-def test_when_another_build_is_drawn(drawn: list[Decision], pick: Pick, more: bool) -> None:
-    assert draw_again(drawn, Draws(pick=pick)) is more
-
-
-@given(st.lists(st.sampled_from([SLOW, GOOD, OPEN]), min_size=1, max_size=8), st.integers(1, 8))
-def test_no_more_builds_are_drawn_than_were_fixed(drawn: list[Decision], builds: int) -> None:
-    for pick in ("best", "any"):
-        more = draw_again(drawn, Draws(builds=builds, pick=pick))
-        assert not (more and len(drawn) >= builds)
+def test_where_all_builds_are_asked_for_fewer_that_pass_are_undecided() -> None:
+    decision = over_builds([GOOD, GOOD], Draws(builds=3, pick="any"))[1]
+    assert (decision.verdict, decision.code) == (Verdict.INCONCLUSIVE, "build")
+    assert decision.note == "2 of 3 builds could be held"
+    assert over_builds([SLOW, SLOW], Draws(builds=3, pick="any"))[1].verdict is RED
 
 
 @given(st.lists(st.sampled_from([SLOW, GOOD, OPEN]), min_size=1, max_size=8))

@@ -8,7 +8,7 @@ from gate_runs import DIGEST, ENVIRONMENT, PROTOCOL, STEADY, case, launch, measu
 
 from perfgate.gate.baselines import Baselines
 from perfgate.gate.clock import lower_clock, shared_shift
-from perfgate.gate.evidence import Evidence, Fresh
+from perfgate.gate.evidence import Evidence, Fresh, Tail
 from perfgate.gate.judge import judge
 from perfgate.gate.metrics import METRICS, columns, judge_metrics
 from perfgate.gate.sequential import decide_next
@@ -244,19 +244,36 @@ def test_a_shift_of_both_sides_is_seen_only_where_it_is_real_and_large() -> None
 
 
 @pytest.mark.parametrize(
-    ("slo", "seen_ms", "verdict", "words"),
+    ("slo", "tail", "verdict", "words"),
     [
-        (Slo(service_p99_ms=5.0, service_qps=100), 4.0, Verdict.UNCHANGED, ""),
-        (Slo(service_p99_ms=5.0, service_qps=100), 6.0, Verdict.REGRESSION, "at 100 queries/s is 6 ms"),
+        (Slo(service_p99_ms=5.0, service_qps=100), Tail(p99_ms=4.0), Verdict.UNCHANGED, ""),
+        (
+            Slo(service_p99_ms=5.0, service_qps=100),
+            Tail(p99_ms=6.0),
+            Verdict.REGRESSION,
+            "at 100 queries/s is 6 ms",
+        ),
         (Slo(service_p99_ms=5.0, service_qps=100), None, Verdict.UNCHANGED, "service_p99_ms not judged"),
-        (Slo(service_p99_ms=5.0), 6.0, Verdict.UNCHANGED, "at no stated load"),
+        (
+            Slo(service_p99_ms=5.0, service_qps=100),
+            Tail(capacity_qps=90.0),
+            Verdict.REGRESSION,
+            "100 queries/s cannot be served: one lane serves 90",
+        ),
+        (
+            Slo(service_p99_ms=5.0, service_qps=100),
+            Tail(why="2 streams share it"),
+            Verdict.UNCHANGED,
+            "not judged: 2 streams share it",
+        ),
+        (Slo(service_p99_ms=5.0), Tail(p99_ms=6.0), Verdict.UNCHANGED, "it names no load"),
     ],
 )
 def test_a_service_slo_is_judged_at_its_load_on_stored_numbers_too(
-    slo: Slo, seen_ms: float | None, verdict: Verdict, words: str
+    slo: Slo, tail: Tail | None, verdict: Verdict, words: str
 ) -> None:
     judgement = judge(
-        case(slo=slo), Unchanged(), KNOWN, ENVIRONMENT, PROTOCOL, evidence=Evidence(service_p99_ms=seen_ms)
+        case(slo=slo), Unchanged(), KNOWN, ENVIRONMENT, PROTOCOL, evidence=Evidence(service=tail)
     )
     assert judgement.verdict is verdict
     assert words in judgement.reason

@@ -317,6 +317,7 @@ def last(fake: FakeGitHub, folder: Path) -> tuple[int, str, str]:
         {"head_repository": None},
         {"path": ".github/workflows/gate.yml"},
         {"event": "pull_request"},
+        {"head_branch": "change"},  # dispatched on a branch that was merged since
         {"head_sha": "d" * 40},  # a tag or a branch that main does not contain
         {"head_sha": "main"},
     ],

@@ -75,6 +75,8 @@ def _is_ours(client: GitHubClient, run: dict[str, Any], branch: str, workflow: s
         owner.lower() != client.repository.lower()
         or str(run.get("path", "")).split("@")[0] != workflow
         or run.get("event") not in EVENTS
+        # A branch's run stays the branch's, also once its commit is part of this one.
+        or run.get("head_branch") != branch
         or not re.fullmatch(r"[0-9a-f]{40}", sha)
     ):
         return False

@@ -1,0 +1,140 @@
+"""Build luck in a confirmation: which engines are built and launched, and what the verdict then is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import pytest
+from given_launches import BASE, CASE, Builder, Machine, gate, job
+
+from perfgate.errors import CaseError
+from perfgate.measure.launch import EngineTarget
+from perfgate.measure.schedule import Job
+from perfgate.records import (
+    Draws,
+    Measured,
+    Verdict,
+)
+
+
+def drawn(pick: Literal["best", "any"] = "best", builds: int = 6) -> Job:
+    """A head whose build missed the timing cache."""
+    case = msgspec.structs.replace(CASE, draws=Draws(builds=builds, pick=pick))
+    head = job("head", timing_cache_bytes=20)
+    return msgspec.structs.replace(head, target=EngineTarget(engine="head", case=case, folder="."))
+
+
+def test_a_slow_build_of_the_same_model_is_built_again_and_the_best_build_is_gated() -> None:
+    machine = Machine(base=1e6, head=1.17e6) | {"head-1": 1.17e6, "head-2": 1e6}
+    build = Builder()
+    found, judgement = gate(machine, head=drawn(), build=build)
+    assert (judgement.verdict, judgement.code) == (Verdict.PASS, "build")
+    assert "3 builds of head lie 1" in judgement.reason
+    assert build.built == ["head-1", "head-2"]
+    assert machine.seen.count("head-2") > machine.seen.count("head-1"), "what passes by luck passes twice"
+    outcome = found.outcomes[CASE.id]
+    assert isinstance(outcome, Measured)
+    assert outcome.engine == found.builds[CASE.id].engine
+    assert Path(found.builds[CASE.id].target.engine).name == "head-2"  # type: ignore[union-attr]
+    assert judgement.confirmation is not None
+    assert "build 1 of head: +17.0 %" in judgement.confirmation.notes
+
+
+def test_a_model_that_is_slower_in_every_build_is_a_regression() -> None:
+    machine = Machine(base=1e6, head=1.05e6) | {f"head-{number}": 1.05e6 for number in range(1, 6)}
+    build = Builder()
+    _, judgement = gate(machine, head=drawn(), build=build)
+    assert (judgement.verdict, judgement.code) == (Verdict.REGRESSION, "")
+    assert len(build.built) == 5
+
+
+def test_builds_of_equal_bytes_are_launched_once() -> None:
+    machine = Machine(base=1e6, head=1.05e6)
+    build = Builder(**{f"head_{number}": "cd" * 32 for number in range(1, 6)})
+    _, judgement = gate(machine, head=drawn(), build=build)
+    assert judgement.verdict is Verdict.REGRESSION
+    assert set(machine.seen) == {"base", "head"}
+
+
+def test_a_deployment_that_builds_its_own_is_told_that_the_verdict_is_the_builds() -> None:
+    machine = Machine(base=1e6, head=1e6) | {"head-1": 1.17e6}
+    _, judgement = gate(machine, head=drawn("any", builds=2))
+    assert (judgement.verdict, judgement.code) == (Verdict.INCONCLUSIVE, "build")
+    assert "2 builds of head lie 1" in judgement.reason
+
+
+def test_a_slow_build_of_base_excuses_no_head() -> None:
+    machine = Machine(base=1.17e6, head=1.25e6) | {
+        **{f"head-{number}": 1.17e6 for number in range(1, 6)},
+        **{f"base-{number}": 1e6 for number in range(1, 6)},
+    }
+    base = msgspec.structs.replace(BASE, job=job("base", timing_cache_bytes=20))
+    _, judgement = gate(machine, base=base, head=drawn())
+    assert judgement.verdict is Verdict.REGRESSION
+    assert machine.seen.count("base-1") > 4
+
+
+@pytest.mark.parametrize("head", [job("head"), drawn(builds=1)], ids=["told by its cache", "one build"])
+def test_without_luck_nothing_is_built_again(head: Job) -> None:
+    build = Builder()
+    _, judgement = gate(Machine(base=1e6, head=1.17e6), head=head, build=build)
+    assert judgement.verdict is Verdict.REGRESSION
+    assert build.built == []
+
+
+def test_a_build_that_fails_is_left_out() -> None:
+    machine = Machine(base=1e6, head=1.17e6) | {f"head-{number}": 1.17e6 for number in range(2, 6)}
+    _, judgement = gate(machine, head=drawn(), build=Builder(head_1="broken"))
+    assert judgement.verdict is Verdict.REGRESSION
+    assert "5 builds of head lie" in judgement.reason
+
+
+def test_a_slow_build_of_base_lets_no_slower_head_pass() -> None:
+    """Head is 10 % slower than base, and faster than the build of base that was drawn first."""
+    machine = Machine(base=1.17e6, head=1.1e6) | {
+        **{f"head-{number}": 1.1e6 for number in range(1, 6)},
+        **{f"base-{number}": 1e6 for number in range(1, 6)},
+    }
+    base = msgspec.structs.replace(BASE, job=job("base", timing_cache_bytes=20))
+    _, judgement = gate(machine, base=base, head=drawn())
+    assert judgement.verdict is Verdict.REGRESSION
+    assert judgement.confirmation is not None
+    assert any("base is the fastest of" in note for note in judgement.confirmation.notes)
+
+
+def test_a_build_of_base_that_does_not_launch_is_left_out() -> None:
+    machine = Machine(base=1e6, head=1e6) | {f"base-{number}": 1.2e6 for number in range(1, 6)}
+    machine.odd = {("base-2", turn): CaseError("killed by SIGSEGV") for turn in range(9)}
+    base = msgspec.structs.replace(BASE, job=job("base", timing_cache_bytes=20))
+    _, judgement = gate(machine, base=base, head=drawn())
+    assert judgement.verdict is Verdict.PASS
+
+
+def test_builds_of_both_sides_that_are_the_same_bytes_are_no_luck() -> None:
+    build = Builder()
+    base = msgspec.structs.replace(BASE, job=job("base", timing_cache_bytes=20))
+    same = msgspec.structs.replace(drawn(), engine=base.job.engine)
+    gate(Machine(base=1e6, head=1e6), base=base, head=same, build=build)
+    assert build.built == []
+
+
+def test_an_interrupt_among_the_builds_keeps_the_first_ones_launches_in_doubt() -> None:
+    machine = Machine(base=1e6, head=1.17e6)
+    machine.odd = {("head-1", 0): KeyboardInterrupt()}
+    found, judgement = gate(machine, head=drawn())
+    assert found.interrupted
+    assert judgement.verdict is Verdict.INVALID
+    outcome = found.outcomes[CASE.id]
+    assert isinstance(outcome, Measured)
+    assert len(outcome.launches) >= 4
+
+
+def test_where_all_builds_count_a_screen_passes_none_of_them() -> None:
+    machine = Machine(base=1e6, head=1e6) | {"head-1": 1.17e6}
+    _, judgement = gate(machine, runs=3, head=drawn("any", builds=2))
+    assert judgement.verdict is Verdict.INCONCLUSIVE
+    failing = gate(Machine(base=1e6, head=1e6), head=drawn("any", builds=2), build=Builder(head_1="broken"))
+    assert failing[1].verdict is Verdict.INCONCLUSIVE
+    assert "1 of 2 builds could be held" in failing[1].reason
