@@ -24,7 +24,7 @@ import numpy as np
 from perfgate.gate.power import upper_bound
 from perfgate.gate.screen import worth_screening
 from perfgate.gate.sequential import BUDGET
-from perfgate.gate.simulate import PASS, REGRESSION, Outcomes, Plan, run_gates, sequential
+from perfgate.gate.simulate import INCONCLUSIVE, PASS, REGRESSION, Outcomes, Plan, run_gates, sequential
 from perfgate.gate.spread import LAUNCH_CV, LAUNCH_DOF, RUN_CV, spread_of
 from perfgate.records import Record, Tolerance
 
@@ -246,24 +246,28 @@ def hold(model: Model, history: History, gates: int, slowdown: float, draw: Any)
     )
 
 
-def hold_rebuilt(model: Model, gates: int, builds: int, draw: Any) -> Outcomes:
-    """The same model built anew without the other's timing cache: head's builds in turn, `pick = "best"`,
-    until one passes. Base is the best of as many builds."""
+def hold_rebuilt(model: Model, gates: int, builds: int, draw: Any, slowdown: float = 0.0) -> Outcomes:
+    """Head built anew without the other's timing cache, `pick = "best"`: where its build is a REGRESSION,
+    further builds in turn until one passes twice. Base is the best of as many builds."""
     base_build = np.min([model.builds(draw, gates) for _ in range(builds)], axis=0)
-    verdict, base_launches, head_launches = np.zeros(gates, int), np.zeros(gates, int), np.zeros(gates, int)
-    open_ = np.arange(gates)
-    plan = Plan(kind="gpu", tolerance=TOLERANCE)
-    for _ in range(builds):
-        shape = len(open_), plan.budget
-        head = model.launches(draw, *shape) + model.builds(draw, len(open_))[:, None]
-        base = model.launches(draw, *shape) + base_build[open_, None]
-        cv, dof = np.full(len(open_), LAUNCH_CV["gpu"]), np.full(len(open_), LAUNCH_DOF)
-        verdict[open_], taken = sequential(base, head, cv, dof, plan)
-        base_launches[open_] += taken
-        head_launches[open_] += taken
-        open_ = open_[verdict[open_] < PASS]
+    verdict, launches = np.full(gates, REGRESSION), np.zeros(gates, int)
+    settled, plan = np.zeros(gates, bool), Plan(kind="gpu", tolerance=TOLERANCE)
+    for number in range(builds):
+        if number == 1:
+            settled = verdict == INCONCLUSIVE  # no regression: the build is not to blame
+        open_ = np.flatnonzero((verdict < PASS) & ~settled)
+        head_build = model.builds(draw, len(open_)) + math.log1p(slowdown)
+        for turn in range(2 if number else 1):
+            again = np.arange(len(open_)) if turn == 0 else np.flatnonzero(verdict[open_] >= PASS)
+            mine = open_[again]
+            shape = len(mine), plan.budget
+            head = model.launches(draw, *shape) + head_build[again, None]
+            base = model.launches(draw, *shape) + base_build[mine, None]
+            cv, dof = np.full(len(mine), LAUNCH_CV["gpu"]), np.full(len(mine), LAUNCH_DOF)
+            verdict[mine], taken = sequential(base, head, cv, dof, plan)
+            launches[mine] += taken
     return Outcomes(
-        verdict=verdict, base_launches=base_launches, head_launches=head_launches, suspect=verdict >= 0
+        verdict=verdict, base_launches=launches, head_launches=launches, suspect=np.ones(gates, bool)
     )
 
 
