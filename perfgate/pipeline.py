@@ -361,7 +361,7 @@ class Pipeline:
             jobs = [self._gated(job) for job in jobs]
             measured = with_outcomes(result, self._found.outcomes).cases
             slower = [case for case in measured if self.judge_case(case).verdict is Verdict.REGRESSION]
-            if not self._found.interrupted:
+            if self.settings.explain and not self._found.interrupted:
                 explaining = Explaining(bases, self.environment, self.progress.say)
                 self._explained = explaining.all(slower, jobs)
         self.interrupted = self.interrupted or self._found.interrupted

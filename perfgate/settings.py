@@ -61,6 +61,7 @@ class Settings(Record):
     require_baseline: bool = False
     remeasure: bool = False
     all_cases: bool = False
+    explain: bool = True
     language: Literal["en", "zh-CN"] = "en"
     root: str = "."
 

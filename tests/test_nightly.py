@@ -22,6 +22,7 @@ QUICK = {
     "PERFGATE_LAUNCHES": "3",
     "PERFGATE_DURATION_MS": "60",
     "PERFGATE_FOREIGN_CPU_LIMIT": "1",
+    "PERFGATE_EXPLAIN": "false",
 }
 
 

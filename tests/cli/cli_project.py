@@ -22,6 +22,8 @@ duration_ms = 100
 warmup_ms = 10
 # The tests may share the machine.
 foreign_cpu_limit = 1.0
+# What is explained, and how, has tests of its own.
+explain = false
 """
 DEADLINE_S = 60
 

@@ -35,6 +35,7 @@ def test_a_slower_branch_is_confirmed_against_its_base_in_turn(repository: Repos
     assert confirmation["base_launches"] == confirmation["head_launches"] >= 2
     assert len(found["outcome"]["base_launches"]) == confirmation["base_launches"]
     assert found["judgement"]["ratio"]["estimate"] > 3
+    assert "explaining" not in done.stderr, "the settings say explain = false"
     assert len(repository.git("worktree", "list").splitlines()) == 1
 
 

@@ -23,6 +23,8 @@ duration_ms = 40
 warmup_ms = 10
 # The tests may share the machine.
 foreign_cpu_limit = 1.0
+# What is explained, and how, has tests of its own.
+explain = false
 
 [tool.pytest.ini_options]
 addopts = "-p no:cacheprovider -p no:hypothesispytest -p no:timeout"

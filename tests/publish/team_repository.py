@@ -23,6 +23,8 @@ duration_ms = 50
 warmup_ms = 5
 # The tests may share the machine; the planted regression is larger than any of its moods.
 foreign_cpu_limit = 1.0
+# What is explained, and how, has tests of its own.
+explain = false
 ignore = 0.9
 catch = 1.8
 """
