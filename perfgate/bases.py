@@ -98,7 +98,9 @@ class Bases:
 
     def engine(self, result: CaseResult, mode: Mode) -> BaseEngine | str:
         """Base's engine of a case to launch in this mode, or why none can be had."""
-        stored = self._shop.baselines.cases[result.case.id]
+        stored = self._shop.baselines.cases.get(result.case.id)
+        if stored is None:
+            return "no baseline is stored for it"
         key = (result.case.id, mode)
         if key not in self._found:
             self._found[key] = self._engine(result, stored, mode)

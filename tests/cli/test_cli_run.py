@@ -69,6 +69,17 @@ def test_a_promise_under_load_is_judged_by_simulation_and_a_broken_one_exits_1(c
     assert "service_p99_ms not judged" in table["cases"][0]["judgement"]["reason"]
 
 
+def test_a_new_case_that_breaks_its_promise_is_red_with_its_results_written(cli: Cli) -> None:
+    cli.add_model("second")
+    spec = cli.root / "models/second.toml"
+    spec.write_text(spec.read_text() + "\n[slo]\nservice_p99_ms = 0.000001\nservice_qps = 1\n")
+    cli.change("pyproject.toml", "explain = false", "explain = true")
+    done = cli("run", "-k", "second", "--launches", "1")
+    assert done.returncode == 1
+    assert "not explained: no baseline is stored for it" in done.stderr
+    assert cli.verdicts()["second/fp32/b1"] == "REGRESSION"
+
+
 def test_another_machine_is_incomparable_and_exits_3(cli: Cli) -> None:
     cli.edit_baseline(lambda table: [one["key"].update(cpus="999") for one in table["environments"].values()])
     done = cli("run", "--launches", "1")
