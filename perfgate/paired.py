@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -39,6 +38,7 @@ from perfgate.records import (
     Outcome,
     Record,
     RunResult,
+    digest,
 )
 from perfgate.spec.cases import skip_reason
 from perfgate.spec.model import ModelSpec
@@ -92,8 +92,7 @@ def run_paired(pipeline: Pipeline, selected: Sequence[tuple[ModelSpec, Case]], o
 def _base_engines(pipeline: Pipeline, python: Interpreter) -> Path:
     """Where base's engines are kept: those that another interpreter built are never taken for ours, though
     their recipes may be equal."""
-    where = hashlib.sha256(f"{python.image} {python.python}".encode()).hexdigest()[:12]
-    folder = "engines" if python == HERE else f"engines-{where}"
+    folder = "engines" if python == HERE else f"engines-{digest((python.image, python.python))[:12]}"
     return pipeline.settings.path("store").resolve() / folder
 
 

@@ -26,7 +26,7 @@ from perfgate.explaining import Explaining
 from perfgate.files import file_digest, write_bytes
 from perfgate.gate.accuracy import with_answers
 from perfgate.gate.baselines import Baselines, Stored, load_baselines, stale
-from perfgate.gate.evidence import NONE
+from perfgate.gate.evidence import NONE, Tail
 from perfgate.gate.judge import judge
 from perfgate.gate.summary import summarise
 from perfgate.gate.waivers import reminders, waive
@@ -105,6 +105,7 @@ class Pipeline:
         self._bases = Bases(shop, self.backend, self._engines, self.cases, progress.say)
         self._found = Found()
         self._explained: dict[str, Explanation] = {}
+        self._tails: dict[str, tuple[Outcome, Tail | None]] = {}
 
     def plan(self, paths: Sequence[Path]) -> list[tuple[ModelSpec, Case]]:
         """All cases of the specs under `paths`. Runs no script and builds nothing. Raises `SpecError`."""
@@ -226,13 +227,20 @@ class Pipeline:
     def judge_case(self, case: CaseResult) -> Judgement:
         """What the gate says of one case, with what was found while measuring it."""
         evidence = self._found.evidence.get(case.case.id, NONE)
-        tail = tail_under_load(case.case, case.outcome, self.environment)
-        evidence = msgspec.structs.replace(evidence, service=tail)
+        evidence = msgspec.structs.replace(evidence, service=self._tail(case))
         judgement = judge(
             case.case, case.outcome, self.baselines, self.environment, self.protocol, evidence=evidence
         )
         judgement = without_base(judgement, case.outcome, self._found.without_base.get(case.case.id, ""))
         return with_answers(judgement, case, self.baselines)
+
+    def _tail(self, case: CaseResult) -> Tail | None:
+        """What the case's load does to its tail; simulated once, though a case is judged more than once."""
+        outcome, tail = self._tails.get(case.case.id, (None, None))
+        if outcome is not case.outcome:
+            tail = tail_under_load(case.case, case.outcome, self.environment)
+            self._tails[case.case.id] = (case.outcome, tail)
+        return tail
 
     def adopt(self, baselines: Baselines, found: Found) -> None:
         """Judge by these in place of what is stored and what was measured here."""
@@ -328,12 +336,18 @@ class Pipeline:
         """The result with every case's accuracy, found out before its speed is measured."""
         if not jobs or self.interrupted:
             return result
-        found: dict[str, Answered] = {}
+        return with_answers_of(result, self._answers(pending, jobs, {}))
+
+    def _answers(
+        self, pending: Sequence[Pending], jobs: Sequence[Job], known: dict[str, Answered]
+    ) -> dict[str, Answered]:
+        """The answers of the jobs' engines by case id; `known` stands where an interrupt leaves them open."""
+        found = dict(known)
         store = self.settings.path("store") / "accuracy"
         with self._interruptible(), self.lock():
             # Each goes in as it comes: an interrupt loses only the one that is being found.
             found.update(check_answers(pending, jobs, store, self.progress.say))
-        return with_answers_of(result, found)
+        return found
 
     def _keep_timing(self, timing: Path, facts: EngineFacts) -> None:
         """Timing caches travel beside the results, so that promote finds them on another machine too."""
@@ -359,9 +373,9 @@ class Pipeline:
             measuring = Measuring(court, bases, self.progress, self.progress.say, self.engine)
             self._found = measuring.run(jobs, cases, checkpoint)
             jobs = [self._gated(job) for job in jobs]
-            measured = with_outcomes(result, self._found.outcomes).cases
-            slower = [case for case in measured if self.judge_case(case).verdict is Verdict.REGRESSION]
             if self.settings.explain and not self._found.interrupted:
+                measured = with_outcomes(result, self._found.outcomes).cases
+                slower = [case for case in measured if self.judge_case(case).verdict is Verdict.REGRESSION]
                 explaining = Explaining(bases, self.environment, self.progress.say)
                 self._explained = explaining.all(slower, jobs)
         self.interrupted = self.interrupted or self._found.interrupted
@@ -373,10 +387,7 @@ class Pipeline:
         if not builds:
             return result
         unknown = Answered(accuracy=Accuracy(reference="none", failures=("this build was not checked",)))
-        found = dict.fromkeys(builds, unknown)
-        store = self.settings.path("store") / "accuracy"
-        with self._interruptible(), self.lock():
-            found.update(check_answers(pending, list(builds.values()), store, self.progress.say))
+        found = self._answers(pending, list(builds.values()), dict.fromkeys(builds, unknown))
         recipes = {key: job.request.recipe for key, job in builds.items() if job.request}
         cases = (
             msgspec.structs.replace(one, recipe=recipes.get(one.case.id, one.recipe)) for one in result.cases

@@ -101,30 +101,25 @@ def percentage(text: str) -> str:
 
 def change(ratio: float) -> str:
     """A latency ratio head / base in words, as `perfgate.words.change` has them in English."""
-    if not math.isfinite(ratio):
-        return NOTHING
-    if ratio >= 2:
-        return _("takes %(times)s × as long") % {"times": f"{ratio:.2f}"}
-    difference = (ratio - 1) * 100
-    text = f"{abs(difference):.{decimals(difference)}f}"
-    if float(text) == 0:
-        return _("no change")
-    words = _("%(share)s slower") if difference > 0 else _("%(share)s faster")
-    return words % {"share": percentage(text)}
+    return _in_words(ratio, _("takes %(times)s × as long"), _("%(share)s slower"), _("%(share)s faster"))
 
 
 def more(ratio: float) -> str:
     """A ratio head / base of a metric that is no latency: "2.0 % more"."""
+    return _in_words(ratio, _("%(times)s × as much"), _("%(share)s more"), _("%(share)s less"))
+
+
+def _in_words(ratio: float, times: str, up: str, down: str) -> str:
+    """A ratio by the sentence that fits it: twofold and beyond, up, down, or no change."""
     if not math.isfinite(ratio):
         return NOTHING
     if ratio >= 2:
-        return _("%(times)s × as much") % {"times": f"{ratio:.2f}"}
+        return times % {"times": f"{ratio:.2f}"}
     difference = (ratio - 1) * 100
     text = f"{abs(difference):.{decimals(difference)}f}"
     if float(text) == 0:
         return _("no change")
-    words = _("%(share)s more") if difference > 0 else _("%(share)s less")
-    return words % {"share": percentage(text)}
+    return (up if difference > 0 else down) % {"share": percentage(text)}
 
 
 def percent(ratio: float) -> str:
