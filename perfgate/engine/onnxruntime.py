@@ -6,6 +6,7 @@ An engine is the model as ONNX Runtime optimised and serialised it. Loading it r
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -86,7 +87,7 @@ class OnnxRuntimeBackend(Backend):
         options.optimized_model_filepath = request.engine
         started = time.perf_counter_ns()
         with _named("cannot build the model"):
-            onnxruntime.InferenceSession(request.onnx, options, providers=_providers(request.recipe.options))
+            _session(request.onnx, options, request.recipe.options)
         build_ns = time.perf_counter_ns() - started
         layers, share = _inspect(request.engine)
         return EngineFacts(
@@ -106,7 +107,7 @@ class OnnxRuntimeBackend(Backend):
         options = _session_options(built)
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         with _named("cannot load the engine"):
-            session = onnxruntime.InferenceSession(str(engine), options, providers=_providers(built))
+            session = _session(str(engine), options, built)
         return _SessionRunner(session, case, on_gpu=self.kind == "gpu")
 
     def profile(
@@ -121,8 +122,7 @@ class OnnxRuntimeBackend(Backend):
         def start(prefix: str) -> tuple[Any, Runner]:
             options.enable_profiling, options.profile_file_prefix = True, prefix
             with _named("cannot load the engine"):
-                providers = _providers(self.build_options())
-                session = onnxruntime.InferenceSession(str(engine), options, providers=providers)
+                session = _session(str(engine), options, self.build_options())
             return session, _SessionRunner(session, case, on_gpu=self.kind == "gpu")
 
         return profile_nodes(start, make, queries)
@@ -183,6 +183,28 @@ def _session_options(built: Mapping[str, Any]) -> Any:
     return options
 
 
+def _session(model: str, options: Any, built: Mapping[str, Any]) -> Any:
+    """A session on the provider that was asked for.
+
+    Where CUDA's libraries are missing ONNX Runtime warns and computes on the CPU: that would be a CPU's time
+    under a GPU's name. Raises `CaseError`.
+    """
+    import onnxruntime
+
+    wanted = _providers(built)
+    if wanted[0] == _PROVIDERS["gpu"] and hasattr(onnxruntime, "preload_dlls"):  # since 1.21
+        # From the NVIDIA packages beside it, as PyTorch does; what it cannot find it prints.
+        with contextlib.redirect_stdout(sys.stderr):
+            onnxruntime.preload_dlls()
+    session = onnxruntime.InferenceSession(model, options, providers=wanted)
+    if wanted[0] not in session.get_providers():
+        raise CaseError(
+            f"ONNX Runtime could not start its {wanted[0]}, and would have computed on the CPU",
+            fix="pip install 'onnxruntime-gpu[cuda,cudnn]', or name those libraries' folder in LD_LIBRARY_PATH",
+        )
+    return session
+
+
 def _providers(built: Mapping[str, Any]) -> list[str]:
     # The CPU provider stays behind CUDA: shape arithmetic runs there in ONNX Runtime's own design.
     return [_PROVIDERS["gpu"], _PROVIDERS["cpu"]] if built.get("provider") == "gpu" else [_PROVIDERS["cpu"]]
@@ -193,13 +215,17 @@ def _named(what: str) -> Iterator[None]:
     """ONNX Runtime raises a family of its own exceptions; all of them are the case's fault."""
     try:
         yield
+    except CaseError:
+        raise
     except Exception as error:
         raise CaseError(f"ONNX Runtime {what}: {str(error)[:2000]}") from error
 
 
 def _notes(precision: str, kind: str) -> tuple[str, ...]:
     notes = ["precision is the share of weights: ONNX Runtime tells no more"]
-    if kind == "cpu" and precision.endswith("fp16"):
+    if kind == "gpu":
+        notes.append("TF32 is on (ONNX Runtime's default): FP32 products may round to it")
+    elif precision.endswith("fp16"):
         notes.append(
             "ONNX Runtime has no FP16 arithmetic on a CPU: it computes in FP32, and this is its time"
         )

@@ -74,6 +74,7 @@ def promote(results: Sequence[RunResult], root: Path, terms: Terms, *, timing: P
     for one in results:
         _refuse(one, terms)
     _refuse_other_machines(results)
+    _refuse_other_cases(results)
     result = results[0]
     by_model: dict[str, list[CaseResult]] = {}
     for case in result.cases:
@@ -153,6 +154,19 @@ def _refuse_other_machines(results: Sequence[RunResult]) -> None:
                 f"was measured with another {names} than {results[0].run_id}",
                 where=other.run_id,
                 fix="merge runs of one toolchain and one kind of machine only",
+            )
+
+
+def _refuse_other_cases(results: Sequence[RunResult]) -> None:
+    """The first run says which cases are stored: one that only a later run measured would be lost unseen."""
+    known = {case.case.id for case in results[0].cases}
+    for other in results[1:]:
+        measured = {case.case.id for case in other.cases if isinstance(case.outcome, Measured)}
+        if more := sorted(measured - known):
+            raise RefusedError(
+                f"has a case that {results[0].run_id} lacks: {more[0]}",
+                where=other.run_id,
+                fix="name the run with all cases first, or promote runs of other cases one by one",
             )
 
 

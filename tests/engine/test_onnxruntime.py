@@ -137,6 +137,21 @@ def test_a_device_that_this_runtime_cannot_use_is_unavailable_with_a_remedy() ->
     assert "pip install" in reason
 
 
+def test_a_gpu_that_does_not_start_is_an_error_and_never_the_cpu_under_its_name(tmp_path: Path) -> None:
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has CUDA")
+    gpu, source = OnnxRuntimeBackend("0"), write(tmp_path / "net.onnx")
+    options = {**gpu.build_options(), "provider": "gpu"}
+    recipe = Recipe(backend="onnxruntime", onnx_digest=file_digest(source), precision="fp32", options=options)
+    request = BuildRequest(
+        backend="onnxruntime", recipe=recipe, onnx=str(source), engine=str(tmp_path / "engine"), device="0"
+    )
+    # The real runtime warns, and takes the CPU.
+    with pytest.warns(UserWarning), pytest.raises(CaseError, match="could not start its CUDA") as caught:
+        gpu.build(request)
+    assert "cudnn" in str(caught.value.fix)
+
+
 def test_backends_by_name() -> None:
     assert get_backend("onnxruntime", "cpu").name == "onnxruntime"
     with pytest.raises(UsageError, match="no such backend: 'onxruntime'") as caught:

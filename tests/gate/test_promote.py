@@ -325,6 +325,18 @@ def test_runs_of_another_model_or_machine_are_not_merged(tmp_path: Path) -> None
     assert snapshot(tmp_path) == {}
 
 
+def test_a_case_that_only_a_later_run_has_is_not_lost_unseen(tmp_path: Path) -> None:
+    first = run({"net/a": STEADY}, tmp_path)
+    other = dated(run({"net/a": STEADY, "net/b": STEADY}, tmp_path), "run-2", "2026-02-01T00:00:00Z")
+    with pytest.raises(RefusedError, match="net/b") as refused:
+        promote_runs([first, other], tmp_path, Terms(reason="two"), timing=tmp_path)
+    assert "first" in str(refused.value.fix)
+    assert snapshot(tmp_path) == {}
+    promote_runs([other, first], tmp_path, Terms(reason="two"), timing=tmp_path)
+    stored = read_baseline(tmp_path / FILE).cases
+    assert [len(runs_of(stored[name])) for name in ("net/a", "net/b")] == [2, 1]
+
+
 def test_a_file_whose_runs_do_not_add_up_is_refused(tmp_path: Path) -> None:
     seed(tmp_path, ["net/a"])
     table = json.loads((tmp_path / FILE).read_text())
