@@ -200,7 +200,7 @@ def _session(model: str, options: Any, built: Mapping[str, Any]) -> Any:
     if wanted[0] not in session.get_providers():
         raise CaseError(
             f"ONNX Runtime could not start its {wanted[0]}, and would have computed on the CPU",
-            fix="pip install 'onnxruntime-gpu[cuda,cudnn]', or name those libraries' folder in LD_LIBRARY_PATH",
+            fix="pip install 'onnxruntime-gpu[cuda,cudnn]', or name their folder in LD_LIBRARY_PATH",
         )
     return session
 

@@ -27,8 +27,9 @@ def test_a_run_on_cuda(mode: str, tmp_path: Path) -> None:
         shutil.copy(MODELS / name, tmp_path / "models" / name)
     settings = "[tool.perfgate]\nlaunches = 2\nduration_ms = 50\nwarmup_ms = 20\n"
     (tmp_path / "pyproject.toml").write_text(settings)
+    command = ["perfgate", "run", "--backend", "onnxruntime", "--device", "0", "--mode", mode]
     done = subprocess.run(
-        [sys.executable, "-m", "perfgate", "run", "--backend", "onnxruntime", "--device", "0", "--mode", mode],
+        [sys.executable, "-m", *command],
         cwd=tmp_path,
         env=package_environment(),
         capture_output=True,
