@@ -28,7 +28,7 @@ _SHIPPED = Path(__file__).parent / "value" / "prices.toml"
 @click.option(
     "--prices", type=click.Path(path_type=Path), help="TOML price list.  [default: the shipped one]"
 )
-@click.option("--model", "wanted", default="", help="A model, or model/precision.  [default: the first]")
+@click.option("--model", "wanted", default="", help="A model, or model/precision.  [default: like with like]")
 @click.option("--peak", "peak_per_s", type=float, help="Requests a second at the peak.")
 @click.option("--monthly", "per_month", type=float, help="Requests a month.")
 @click.option("--p99-ms", "p99_ms", type=float, help="Limit on a request's P99, queueing included.")

@@ -180,7 +180,8 @@ def _services(label: str, run: RunResult) -> list[Served]:
 
 
 def pairs(results: Sequence[RunResult], wanted: str = "") -> list[Pair]:
-    """Every model of the other stacks beside the first file's, fastest precision of a model first.
+    """Every model of the other stacks beside the first file's: like precision with like first, the fastest of
+    a model before its others.
 
     `wanted` is a model, or model/precision. The original is taken in the same precision, else in the one that
     it runs: fp32 before all others.
@@ -195,7 +196,13 @@ def pairs(results: Sequence[RunResult], wanted: str = "") -> list[Pair]:
         if fit:
             found.append(Pair(fit[0], served))
     order = list(dict.fromkeys(pair.tensorrt.model for pair in found))
-    found.sort(key=lambda pair: (order.index(pair.tensorrt.model), -items_per_s(pair.tensorrt.best)))
+    found.sort(
+        key=lambda pair: (
+            order.index(pair.tensorrt.model),
+            pair.original.precision != pair.tensorrt.precision,
+            -items_per_s(pair.tensorrt.best),
+        )
+    )
     return found
 
 

@@ -200,6 +200,18 @@ def test_without_a_limit_nothing_is_simulated() -> None:
     assert lines(case)["latency_ms"].outcome == "better"
 
 
+def test_like_precision_with_like_comes_before_the_fastest() -> None:
+    int8 = measured_run("tensorrt", {1: 0.3, 8: 0.5, 32: 1.0}, precision="int8", number=2)
+    both = msgspec.structs.replace(TRT, cases=(*TRT.cases, *int8.cases))
+    half = msgspec.structs.replace(
+        TORCH, cases=(*TORCH.cases, *measured_run("torch", EAGER, precision="fp16").cases)
+    )
+    headline = measured(original=half, other=both)
+    assert (headline.original.precision, headline.tensorrt.precision) == ("fp16", "fp16")
+    asked = measured(original=half, other=both, wanted="resnet50/int8")
+    assert (asked.original.precision, asked.tensorrt.precision) == ("fp32", "int8")
+
+
 def test_the_same_precision_is_preferred_to_the_original_s_own() -> None:
     both = msgspec.structs.replace(
         TORCH, cases=(*TORCH.cases, *measured_run("torch", EAGER, precision="fp16").cases)

@@ -37,6 +37,17 @@ def test_stored_stacks_are_the_case(tmp_path: Path) -> None:
     assert case.terms.inputs.load.peak_per_s == 400_000 and case.saving_month is not None
 
 
+def test_the_kept_stacks_are_those_of_one_h200_and_like_is_set_beside_like() -> None:
+    case = demo_value.stored_case()
+    assert case.device == "NVIDIA H200" and case.model == "resnet50"
+    assert case.original.source == case.tensorrt.source == "measured"
+    assert case.original.precision == case.tensorrt.precision == "fp16"
+    assert all("transfers" in side.mode for side in (case.original, case.tensorrt))
+    assert case.saving_month and case.saving_month > 0
+    slower = [line.metric for line in case.lines if line.outcome == "worse"]
+    assert slower == ["deploy_hours"], "what costs more is shown like what costs less"
+
+
 def test_the_command_writes_every_form(tmp_path: Path) -> None:
     script = Path(demo_value.__file__)
     done = subprocess.run(
