@@ -62,7 +62,8 @@ try:
         runner.infer()
         other = runner.outputs()
     runner.close()
-    numpy.savez(out, first=first["y"], last=last["y"], other=other["y"])
+    name, = first
+    numpy.savez(out, first=first[name], last=last[name], other=other[name])
     print(msgspec.json.encode({"samples": samples, "notes": facts.notes}).decode())
 except PerfgateError as error:
     print(msgspec.json.encode({"error": str(error), "kind": type(error).__name__}).decode())

@@ -127,6 +127,15 @@ def test_int8_is_symmetric_per_channel_and_leaves_bias_alone(tmp_path: Path, met
     assert sqnr_db(answers(source), answers(emission.path)) > 20
 
 
+def test_a_quantised_convolution_states_its_kernel(tmp_path: Path) -> None:
+    """TensorRT 8.5's parser refuses one that leaves it to weights behind a DequantizeLinear."""
+    source = onnx.load(str(network(tmp_path / "net.onnx")))
+    assert not any(a.name == "kernel_shape" for node in source.graph.node for a in node.attribute)
+    model = onnx.load(made(spec_of(tmp_path), "int8").path)
+    kernels = [list(a.ints) for node in model.graph.node for a in node.attribute if a.name == "kernel_shape"]
+    assert kernels == [[3, 3], [3, 3]]
+
+
 def makers_of(model: Any, name: str) -> list[str]:
     """The operators behind the inputs of a node."""
     makers = {output: node.op_type for node in model.graph.node for output in node.output}

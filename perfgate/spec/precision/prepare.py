@@ -125,7 +125,20 @@ def _tidy(path: Path) -> None:
     model.opset_import.extend(kept)
     model.ir_version = 8
     _name_nodes(model)
+    _state_kernels(model)
     onnx.save_model(model, str(path), save_as_external_data=_is_large(path))
+
+
+def _state_kernels(model: Any) -> None:
+    """ONNX lets a convolution leave its kernel's shape to its weights. TensorRT 8.5's parser cannot see it
+    through a DequantizeLinear, and then refuses the node: so it is stated."""
+    from onnx import helper
+
+    weights = {tensor.name: tensor.dims for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        stated = any(attribute.name == "kernel_shape" for attribute in node.attribute)
+        if node.op_type in ("Conv", "ConvTranspose") and not stated and node.input[1] in weights:
+            node.attribute.append(helper.make_attribute("kernel_shape", list(weights[node.input[1]][2:])))
 
 
 def matching(model: Any, patterns: tuple[str, ...]) -> list[str]:
