@@ -22,6 +22,7 @@ import peers
 import peers_rules
 import power
 import real_aa
+import recordings
 
 FOLDER = Path(__file__).resolve().parent / "benchmarks"
 SCRIPTS = ("false_alarms", "power", "cost", "peers", "real_aa")
@@ -110,9 +111,30 @@ def test_one_cluster_is_not_taken_for_two() -> None:
     assert width == pytest.approx(0.004, rel=0.15)
 
 
+def test_gates_that_were_held_are_recordings_of_their_gpu() -> None:
+    gate = {"base_ns": [1.0, 2.0], "head_ns": [3.0, 4.0], "disturbed": [], "seconds": 8.0}
+    held = {
+        "date": "2026-11-26T10:00:00Z",
+        "device": "h200",
+        "case": "net",
+        "environment": {"uuid": "a"},
+        "engines": {"base": {"digest": "x"}, "rebuilt": {"digest": "y"}, "plus1": {"digest": "z"}},
+        "gates": [{**gate, "head_name": "rebuilt"}, {**gate, "head_name": "plus1"}],
+    }
+    levels = {**recording(1), "date": "2026-11-26T11:00:00Z", "device": "h200", "case": "net"}
+    levels |= {"environment": {"uuid": "a"}, "builds": [{"digest": "w"}, {"digest": "y"}]}
+    other = {**levels, "environment": {"uuid": "b"}}
+    first, second = recordings.joined([recordings.of_gates(held), levels, other])
+    assert [build["digest"] for build in first["builds"]] == ["x", "y", "w"]
+    assert sum(row["build"] == 0 for row in first["loads"]) == 4, "base's launches of both gates"
+    assert sum(row["build"] == 1 for row in first["loads"]) == 2 + 80, "a slower model is not counted"
+    assert first["costs_s"]["process"] == pytest.approx(8 / 4 - 0.5)
+    assert len(second["loads"]) == 160
+
+
 def test_the_committed_recordings_are_read() -> None:
-    assert all(one["loads"] for one in gate_model.read())
-    model = gate_model.fit(gate_model.read())
+    assert all(one["loads"] for one in recordings.read())
+    model = gate_model.fit(recordings.read())
     assert 0 < model.launch_cv < 0.02
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import common
 import gate_model as gm
 import numpy as np
+import recordings
 
 from perfgate.gate.sequential import ALPHA
 from perfgate.gate.simulate import REGRESSION
@@ -37,7 +38,7 @@ def fixed(model: gm.Model, gates: int, slowdown: float, draw: Any) -> float:
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    models = gm.models(gm.read(options.data))
+    models = gm.models(recordings.read(options.data))
     draw = np.random.default_rng(options.seed)
     rows = []
     for world, model in models.items():

@@ -21,6 +21,7 @@ import common
 import gate_model as gm
 import msgspec
 import numpy as np
+import recordings
 
 from perfgate.records import Draws
 
@@ -28,7 +29,7 @@ TARGET_RED, TARGET_OPEN = 2e-4, 5e-3
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    files = gm.read(options.data)
+    files = recordings.read(options.data)
     models, hosts = gm.models(files), gm.residuals(files)
     draw = np.random.default_rng(options.seed)
     rows = []

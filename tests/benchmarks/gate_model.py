@@ -1,8 +1,7 @@
 """The launches that the gate's benchmarks simulate: a model fitted to recordings, and the recordings.
 
-Recordings are the files that `levels.py` writes (host x build x process x load), in `tests/benchmarks/data/`.
-Until three hosts are recorded there, what they do not tell is taken from what was seen on three H200s with
-TensorRT 8.5.3 (2026-11), and `source` says so.
+Recordings are what `levels.py` and `real_aa.py` wrote on real devices (`recordings.py` reads them). What they
+do not tell is taken from what was seen on three H200s with TensorRT 8.5.3 (2026-11), and `source` says so.
 
 A log median is the sum of its machine, its day, its build, and its launch, which lies in one of two clusters.
 """
@@ -10,7 +9,6 @@ A log median is the sum of its machine, its day, its build, and its launch, whic
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
 from collections.abc import Sequence
@@ -20,6 +18,7 @@ from typing import Any
 import common
 import msgspec
 import numpy as np
+from recordings import DATA
 
 from perfgate.gate.power import upper_bound
 from perfgate.gate.screen import worth_screening
@@ -28,7 +27,6 @@ from perfgate.gate.simulate import INCONCLUSIVE, PASS, REGRESSION, Outcomes, Pla
 from perfgate.gate.spread import LAUNCH_CV, LAUNCH_DOF, RUN_CV, spread_of
 from perfgate.records import Record, Tolerance
 
-DATA = common.HERE / "data"
 TOLERANCE = Tolerance(ignore=0.005, catch=0.02)
 LAUNCHES = 5  # of a stored run, and of a screen
 # A build that is slower than its best sibling by more than this drew other tactics.
@@ -81,12 +79,6 @@ HISTORIES = (
     History(name="six runs, this machine", runs=6, machines=1, days=6),
     History(name="six runs, three machines", runs=6, machines=3, days=6),
 )
-
-
-def read(folder: Path = DATA) -> list[dict[str, Any]]:
-    """The recordings, one a host (or visit to one)."""
-    files = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-    return [one for one in files if one.get("schema") == "perfgate-trt/benchmark-levels/v1"]
 
 
 def residuals(files: Sequence[dict[str, Any]]) -> list[Any]:
@@ -313,9 +305,7 @@ def cost(found: Outcomes, launch_s: float) -> dict[str, float]:
 
 
 def add_options(parser: argparse.ArgumentParser, out: str) -> None:
-    parser.add_argument(
-        "--data", type=Path, default=DATA, help="recordings by levels.py (default: %(default)s)"
-    )
+    parser.add_argument("--data", type=Path, default=DATA, help="recorded launches (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=20261124)
     parser.add_argument("--out", type=Path, default=Path(out), help="JSON file (default: %(default)s)")
 

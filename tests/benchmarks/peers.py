@@ -30,6 +30,7 @@ import common
 import gate_model as gm
 import numpy as np
 import peers_rules as rules
+import recordings
 
 from perfgate.gate.simulate import REGRESSION
 from perfgate.records import Draws
@@ -112,7 +113,7 @@ _AGAINST = ("--benchmark-compare=0001", "--benchmark-compare-fail=mean:5%")
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    files = gm.read(options.data)
+    files = recordings.read(options.data)
     models = gm.models(files)
     rows: list[dict[str, Any]] = []
     for world, model in models.items():

@@ -18,6 +18,7 @@ from typing import Any
 import common
 import gate_model as gm
 import numpy as np
+import recordings
 
 from perfgate.gate.simulate import INCONCLUSIVE, PASS, REGRESSION, Outcomes
 from perfgate.records import Draws
@@ -28,7 +29,7 @@ TARGET_LAUNCHES = {0.0: 6, 0.02: 12}
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    models = gm.models(gm.read(options.data))
+    models = gm.models(recordings.read(options.data))
     draw = np.random.default_rng(options.seed)
     rows = []
     for world, model in models.items():
