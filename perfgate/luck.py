@@ -10,12 +10,13 @@ from msgspec.structs import replace
 from perfgate.bases import BaseEngine
 from perfgate.engine.interface import BuildRequest
 from perfgate.errors import CaseError
-from perfgate.gate.build_luck import built_anew, fastest, good, over_builds
+from perfgate.gate.build_luck import fastest, good, over_builds
 from perfgate.gate.evidence import Fresh
 from perfgate.gate.sequential import LEAST_LAUNCHES
 from perfgate.measure.launch import EngineTarget, LaunchRequest
 from perfgate.measure.schedule import Job
 from perfgate.records import Draws, EngineFacts, Launch, Outcome, Record, Verdict
+from perfgate.trial import drawn_anew, engine_digest
 
 Build = Callable[[BuildRequest], tuple[Path, EngineFacts]]
 Say = Callable[[str], None]
@@ -48,7 +49,7 @@ class Luck:
 
         Nothing more is built where the timing cache told both builds, or where both are the same bytes.
         """
-        if draws.builds == 1 or _digest(first.head) == _digest(first.base.job):
+        if draws.builds == 1 or engine_digest(first.head) == engine_digest(first.base.job):
             return first
         sitting = _Sitting(self, first, draws, hold)
         if draws.pick == "best":
@@ -61,11 +62,11 @@ class Luck:
 
     def best_base(self, base: BaseEngine, builds: int) -> tuple[BaseEngine, int]:
         """The fastest of so many builds of base, by a few launches of each in turn, and their time (ns)."""
-        drawn = {_digest(base.job): base.job}
+        drawn = {engine_digest(base.job): base.job}
         for number in range(1, builds):
             job = self._drawn(base.job, number, self._build_base, f"build {number + 1} of {builds} of base")
             if job is not None:
-                drawn.setdefault(_digest(job), job)
+                drawn.setdefault(engine_digest(job), job)
         jobs = list(drawn.values())
         medians: list[list[float]] = [[] for _ in jobs]
         spent_ns = 0
@@ -98,7 +99,7 @@ class _Sitting:
         self._luck, self._draws, self._hold = luck, draws, hold
         self._first, self._base = first, first.base
         self._held = [first]
-        self._known = {_digest(first.head): first}
+        self._known = {engine_digest(first.head): first}
         self._spent_ns = first.fresh.confirmation.gpu_ns
         # Told by its cache, head has one build.
         self._left = list(range(1, draws.builds)) if anew(first.head) else []
@@ -111,7 +112,7 @@ class _Sitting:
             lucky = self._held[-1].head
             self._base, spent_ns = self._luck.best_base(self._base, self._draws.builds)
             self._spent_ns += spent_ns
-            if _digest(self._base.job) != _digest(self._first.base.job):
+            if engine_digest(self._base.job) != engine_digest(self._first.base.job):
                 self._held, self._known = [], {}
                 self._take(lucky)
                 self._until_good()
@@ -125,15 +126,13 @@ class _Sitting:
 
     def _until_good(self) -> None:
         while self._left and self._held and not good(self._held[-1].fresh.decision):
-            if self._held[0].fresh.decision.verdict is None and len(self._held) == 1:
-                return  # not a regression: what is undecided is not the build's doing
             self._next(twice=True)
 
     def _next(self, *, twice: bool = False) -> None:
         head = self._luck.head(self._first.head, self._left.pop(0), self._draws.builds)
         if head is None:
             return
-        if (again := self._known.get(_digest(head))) is not None:
+        if (again := self._known.get(engine_digest(head))) is not None:
             self._held.append(again)
             return
         self._take(head)
@@ -147,7 +146,7 @@ class _Sitting:
         if isinstance(fresh, Fresh):
             held = Held(head=head, base=self._base, outcome=outcome, fresh=fresh)
             self._spent_ns += fresh.confirmation.gpu_ns
-            self._known[_digest(head)] = held
+            self._known[engine_digest(head)] = held
             self._held.append(held)
 
     def _chosen(self) -> Held:
@@ -172,11 +171,7 @@ class _Sitting:
 
 def anew(job: Job) -> bool:
     """Whether the timing cache did not tell all of a job's engine."""
-    request = job.request
-    if request is None or not isinstance(job.target, EngineTarget):
-        return False
-    loaded = Path(request.timing_cache).stat().st_size if request.timing_cache else 0
-    return built_anew(job.engine, loaded)
+    return drawn_anew(job) > 0
 
 
 def draw(job: Job, number: int, build: Build) -> Job:
@@ -186,7 +181,3 @@ def draw(job: Job, number: int, build: Build) -> Job:
     engine, facts = build(request)
     target = replace(job.target, engine=str(engine.resolve()))
     return replace(job, target=target, engine=facts, request=request)
-
-
-def _digest(job: Job) -> str:
-    return job.engine.digest if job.engine else ""

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from perfgate.bases import BaseEngine
 from perfgate.errors import CaseError
+from perfgate.gate.build_luck import share_anew, widened
 from perfgate.gate.evidence import Fresh
 from perfgate.gate.outliers import settle, to_repeat
 from perfgate.gate.sequential import Decision, at_the_end, blocks, decide_next
 from perfgate.gate.spread import Spread
 from perfgate.measure.blocks import Blocks, Sides, repeat
-from perfgate.measure.launch import LaunchRequest
+from perfgate.measure.launch import EngineTarget, LaunchRequest
 from perfgate.measure.schedule import Job
 from perfgate.records import Confirmation, EngineFacts, Failed, Launch, Measured, Outcome, Record, Tolerance
 
@@ -37,14 +39,21 @@ class Trial:
     def __init__(
         self, head: Job, base: BaseEngine, terms: Terms, one: Callable[[LaunchRequest], Launch]
     ) -> None:
-        self._base, self._spread, self._tolerance = base, terms.spread, terms.tolerance
+        self._base, self._spread = base, terms.spread
         self._launches, self._seconds = terms.budget
         self._base_target, self._one = base.job.target, one
         self.failed_side = ""
         self.shown: tuple[Launch, ...] = ()
         self._notes: list[str] = [*base.notes]
-        if base.job.engine and head.engine and base.job.engine.digest == head.engine.digest:
+        same = engine_digest(head) != "" and engine_digest(base.job) == engine_digest(head)
+        share = 0.0 if same else max(drawn_anew(base.job), drawn_anew(head))
+        self._tolerance = widened(terms.tolerance, share) if share else terms.tolerance
+        if same:
             self._notes.append("base's engine and head's are the same bytes")
+        if share:
+            more = (self._tolerance.ignore - terms.tolerance.ignore) * 100
+            told = f"its timing cache did not tell {share * 100:.0f} % of an engine's tactics"
+            self._notes.append(f"{told}: {more:.1f} % more is ignored, for the luck of the build")
         self._blocks = Blocks(base.job, head, blocks(terms.seed), one=self._launch)
 
     def _launch(self, request: LaunchRequest) -> Launch:
@@ -113,6 +122,20 @@ class Trial:
             base_commit=self._base.commit.sha,
             notes=tuple(notes),
         )
+
+
+def engine_digest(job: Job) -> str:
+    """Of the engine that a job launches; empty where it has none."""
+    return job.engine.digest if job.engine else ""
+
+
+def drawn_anew(job: Job) -> float:
+    """The share of an engine's tactics that its build's timing cache did not tell."""
+    request = job.request
+    if request is None or not isinstance(job.target, EngineTarget):
+        return 0.0
+    loaded = Path(request.timing_cache).stat().st_size if request.timing_cache else 0
+    return share_anew(job.engine, loaded)
 
 
 def hold(

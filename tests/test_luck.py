@@ -42,6 +42,26 @@ def test_a_slow_build_of_the_same_model_is_built_again_and_the_best_build_is_gat
     assert "build 1 of head: +17.0 %" in judgement.confirmation.notes
 
 
+def test_what_builds_of_one_model_differ_by_is_no_regression_where_the_cache_did_not_tell() -> None:
+    told = gate(Machine(base=1e6, head=1.03e6), head=job("head"))[1]
+    assert told.verdict is Verdict.REGRESSION and "2 % slower or more" in told.reason
+    build = Builder()
+    _, judgement = gate(Machine(base=1e6, head=1.015e6), head=drawn(), build=build)
+    assert judgement.verdict is Verdict.PASS and build.built == []
+    assert "3.05 % slower or less than 4.55 % or more" in judgement.reason
+    assert judgement.confirmation is not None
+    note = next(one for one in judgement.confirmation.notes if "timing cache" in one)
+    assert "did not tell 100 %" in note and "2.5 % more is ignored" in note
+
+
+def test_a_build_that_stays_undecided_is_drawn_again() -> None:
+    machine = Machine(base=1e6, head=1.038e6) | {"head-1": 1e6}
+    build = Builder()
+    _, judgement = gate(machine, head=drawn(), build=build)
+    assert (judgement.verdict, judgement.code) == (Verdict.PASS, "build")
+    assert build.built == ["head-1"]
+
+
 def test_a_model_that_is_slower_in_every_build_is_a_regression() -> None:
     machine = Machine(base=1e6, head=1.05e6) | {f"head-{number}": 1.05e6 for number in range(1, 6)}
     build = Builder()

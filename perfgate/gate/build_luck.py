@@ -9,18 +9,34 @@ from typing import Final
 from msgspec.structs import replace
 
 from perfgate.gate.sequential import Decision
-from perfgate.records import Draws, EngineFacts, Verdict
+from perfgate.gate.spread import BUILD_CV
+from perfgate.records import Draws, EngineFacts, Tolerance, Verdict
 
 _GOOD: Final = (Verdict.PASS, Verdict.IMPROVEMENT)
 
 
-def built_anew(facts: EngineFacts | None, loaded_bytes: int) -> bool:
-    """Whether some tactic was timed for this very build, so that another build may choose otherwise.
+def share_anew(facts: EngineFacts | None, loaded_bytes: int) -> float:
+    """The share of tactics that were timed for this very build, so that another build may choose otherwise.
 
     `loaded_bytes` is the size of the timing cache that it was built with, 0 without one: what TensorRT 8.5
-    tells of hits and misses is only whether the cache grew. An engine without a timing cache has no luck.
+    tells of hits and misses is only by how much the cache grew. One that shrank was not taken. An engine
+    without a timing cache has no luck.
     """
-    return facts is not None and facts.timing_cache_bytes not in (None, loaded_bytes)
+    if facts is None or not facts.timing_cache_bytes:
+        return 0.0
+    return 1 - loaded_bytes / facts.timing_cache_bytes if loaded_bytes <= facts.timing_cache_bytes else 1.0
+
+
+def widened(tolerance: Tolerance, share: float) -> Tolerance:
+    """What to ignore and what to catch between engines of which this share was timed anew.
+
+    Layers draw their tactics apart, so the variance of a build is in proportion to the share that was drawn,
+    share * BUILD_CV^2, and that of the difference of two builds is twice as large. Both bounds move by two
+    standard deviations of that difference: then a model that did not change is a REGRESSION in at most 0.02 %
+    of gates, all six of its builds held (`tests/benchmarks/false_alarms.py`; `power.py` says what it costs).
+    """
+    more = 2 * math.sqrt(2 * share) * BUILD_CV
+    return replace(tolerance, ignore=tolerance.ignore + more, catch=tolerance.catch + more)
 
 
 def good(decision: Decision) -> bool:

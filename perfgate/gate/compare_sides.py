@@ -58,7 +58,8 @@ def compare_fresh(case: Case, stored: Stored, outcome: Measured, fresh: Fresh, k
         return Judgement(verdict=Verdict.INVALID, reason=reason, base=stored.case.metrics, head=head)
     decision = at_the_end(decision, min(len(base_valid), len(head_valid)))
     verdict, estimate = decision.verdict or Verdict.INCONCLUSIVE, decision.ratio.estimate
-    reason, code = explain_fresh(verdict, decision.ratio, tolerance, decision.log_likelihood), decision.code
+    reason = explain_fresh(verdict, decision.ratio, decision.tolerance, decision.log_likelihood)
+    code = decision.code
     if verdict is Verdict.INCONCLUSIVE and not code:
         reason = f"{reason}; it would take about {decision.needed} more launches a side"
     if shift := _shift(decision.code, base, head, tolerance):

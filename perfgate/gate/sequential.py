@@ -34,12 +34,14 @@ BLOCKS = (("base", "head", "head", "base"), ("head", "base", "base", "head"))
 
 class Decision(Record):
     """Where the test stands. A verdict of None: take more; `needed` estimates how many a side, were they to
-    go on as until now. `code` says what a verdict depends on, such as `build`, and `note` how."""
+    go on as until now. `code` says what a verdict depends on, such as `build`, and `note` how. `tolerance` is
+    what it was held by."""
 
     verdict: Verdict | None
     ratio: Interval
     log_likelihood: float
     needed: int
+    tolerance: Tolerance
     code: str = ""
     note: str = ""
 
@@ -75,6 +77,7 @@ def decide_next(
         ratio=interval(difference, se, dof, CONFIDENCE),
         log_likelihood=round(slower, 4),
         needed=_needed(difference, variance, dof, min(len(base), len(head)), tolerance) if not verdict else 0,
+        tolerance=tolerance,
     )
 
 

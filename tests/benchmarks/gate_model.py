@@ -20,15 +20,19 @@ import msgspec
 import numpy as np
 from recordings import DATA
 
+from perfgate.gate.build_luck import widened
 from perfgate.gate.power import upper_bound
 from perfgate.gate.screen import worth_screening
 from perfgate.gate.sequential import BUDGET
-from perfgate.gate.simulate import INCONCLUSIVE, PASS, REGRESSION, Outcomes, Plan, run_gates, sequential
-from perfgate.gate.spread import LAUNCH_CV, LAUNCH_DOF, RUN_CV, spread_of
-from perfgate.records import Record, Tolerance
+from perfgate.gate.simulate import PASS, REGRESSION, Outcomes, Plan, run_gates, sequential
+from perfgate.gate.spread import BUILD_CV, LAUNCH_CV, LAUNCH_DOF, RUN_CV, spread_of
+from perfgate.records import Draws, Record, Tolerance
 
 TOLERANCE = Tolerance(ignore=0.005, catch=0.02)
+BUILDS = Draws().builds
 LAUNCHES = 5  # of a stored run, and of a screen
+# How much of an engine the other side's timing cache did not tell: a layer or two of a new shape; all of it.
+SHARES = (0.1, 1.0)
 # A build that is slower than its best sibling by more than this drew other tactics.
 LOTTERY = 0.05
 # What one launch holds the GPU for: start of the process, load, 0.2 s warm-up and 0.5 s samples.
@@ -42,13 +46,13 @@ class Model(Record):
     gap: float = 0.015
     slow: float = 0.35
     within: float = 0.002
-    build: float = 0.002
+    build: float = BUILD_CV
     lottery: float = 0.2
     lottery_slowdown: float = 0.17
     day: float = 0.003
     host: float = 0.021
     launch_s: float = LAUNCH_S
-    source: str = "seen on three H200s, 2026-11; `slow`, `within`, `build` and `day` assumed"
+    source: str = "seen on three H200s, 2026-11; `slow`, `within` and `day` assumed"
 
     @property
     def launch_cv(self) -> float:
@@ -59,10 +63,10 @@ class Model(Record):
         cluster = (draw.random(shape) < self.slow) - self.slow
         return cluster * self.gap + draw.normal(0, self.within, shape)
 
-    def builds(self, draw: Any, gates: int) -> Any:
-        """The effect of a build without the other's timing cache."""
-        slow = (draw.random(gates) < self.lottery) * math.log1p(self.lottery_slowdown)
-        return slow + draw.normal(0, self.build, gates)
+    def builds(self, draw: Any, gates: int, share: float = 1.0) -> Any:
+        """The effect of a build of which this share was timed anew."""
+        slow = (draw.random(gates) < self.lottery * share) * math.log1p(self.lottery_slowdown)
+        return slow + draw.normal(0, self.build * math.sqrt(share), gates)
 
 
 class History(Record):
@@ -118,16 +122,18 @@ def fit(files: Sequence[dict[str, Any]]) -> Model:
     gap, slow, within = clusters(np.concatenate(pools))
     found: dict[str, Any] = {"gap": gap, "slow": slow, "within": within}
     said = [f"launches: {sum(len(pool) for pool in pools)} on {len(pools)} hosts"]
-    steps = [step for file in files for step in _build_steps(file)]
-    ordinary = [step for step in steps if step < math.log1p(LOTTERY)]
-    if len(steps) > 3:
-        found["lottery"] = 1 - len(ordinary) / len(steps)
-        slower = [step for step in steps if step >= math.log1p(LOTTERY)]
+    steps = [_build_steps(file) for file in files]
+    ordinary = [[step for step in of_file if step < math.log1p(LOTTERY)] for of_file in steps]
+    slower = [step for of_file in steps for step in of_file if step >= math.log1p(LOTTERY)]
+    # Each visit's best build is what its others are held against.
+    further = sum(len(of_file) - 1 for of_file in steps)
+    if further > 3:
+        found["lottery"] = len(slower) / further
         if slower:
             found["lottery_slowdown"] = math.expm1(statistics.median(slower))
-        if len(ordinary) > 1:
-            found["build"] = statistics.stdev(ordinary)
-        said.append(f"builds: {len(steps)}")
+        if sum(len(of_file) - 1 for of_file in ordinary) > 1:
+            found["build"] = pooled_deviation(ordinary)
+        said.append(f"builds: {further} beside one a host")
     places = machines(files)
     if sum(len(place) - 1 for place in places) >= 2:
         found["host"] = pooled_deviation([[statistics.fmean(days) for days in place] for place in places])
@@ -161,13 +167,13 @@ def pooled_deviation(groups: Sequence[Sequence[float]]) -> float:
 
 
 def _build_steps(file: dict[str, Any]) -> list[float]:
-    """Each further engine's log slowdown against the best build of its file."""
+    """Each engine's log slowdown against the best build of its file, that one first."""
     seen: dict[str, float] = {}
     for number, build in enumerate(file["builds"]):
         if medians := _medians(file, number):
             seen.setdefault(build["digest"], statistics.fmean(np.log(medians)))
-    best = min(seen.values(), default=0.0)
-    return sorted(value - best for value in seen.values())[1:]
+    best = min(seen.values())
+    return sorted(value - best for value in seen.values())
 
 
 def clusters(values: Any) -> tuple[float, float, float]:
@@ -238,17 +244,15 @@ def hold(model: Model, history: History, gates: int, slowdown: float, draw: Any)
     )
 
 
-def hold_rebuilt(model: Model, gates: int, builds: int, draw: Any, slowdown: float = 0.0) -> Outcomes:
-    """Head built anew without the other's timing cache, `pick = "best"`: where its build is a REGRESSION,
-    further builds in turn until one passes twice. Base is the best of as many builds."""
-    base_build = np.min([model.builds(draw, gates) for _ in range(builds)], axis=0)
+def hold_rebuilt(model: Model, gates: int, draw: Any, slowdown: float = 0.0, share: float = 1.0) -> Outcomes:
+    """Head built anew, of which `share` was not told by the other's timing cache, `pick = "best"`: until a
+    build passes, further ones that have to pass twice. Base is the best of as many builds."""
+    base_build = np.min([model.builds(draw, gates, share) for _ in range(BUILDS)], axis=0)
     verdict, launches = np.full(gates, REGRESSION), np.zeros(gates, int)
-    settled, plan = np.zeros(gates, bool), Plan(kind="gpu", tolerance=TOLERANCE)
-    for number in range(builds):
-        if number == 1:
-            settled = verdict == INCONCLUSIVE  # no regression: the build is not to blame
-        open_ = np.flatnonzero((verdict < PASS) & ~settled)
-        head_build = model.builds(draw, len(open_)) + math.log1p(slowdown)
+    plan = Plan(kind="gpu", tolerance=widened(TOLERANCE, share))
+    for number in range(BUILDS):
+        open_ = np.flatnonzero(verdict < PASS)
+        head_build = model.builds(draw, len(open_), share) + math.log1p(slowdown)
         for turn in range(2 if number else 1):
             again = np.arange(len(open_)) if turn == 0 else np.flatnonzero(verdict[open_] >= PASS)
             mine = open_[again]
@@ -261,6 +265,11 @@ def hold_rebuilt(model: Model, gates: int, builds: int, draw: Any, slowdown: flo
     return Outcomes(
         verdict=verdict, base_launches=launches, head_launches=launches, suspect=np.ones(gates, bool)
     )
+
+
+def anew(share: float) -> str:
+    """What a table calls a head of which so much was timed anew."""
+    return f"{'all' if share == 1 else f'{share * 100:.0f} %'} built anew, up to {BUILDS} builds"
 
 
 def hold_recorded(hosts: Sequence[Any], gates: int, slowdown: float, draw: Any) -> Outcomes:

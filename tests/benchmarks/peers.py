@@ -33,7 +33,6 @@ import peers_rules as rules
 import recordings
 
 from perfgate.gate.simulate import REGRESSION
-from perfgate.records import Draws
 
 SCENARIOS = ("same engine", "built anew", "2 % slower", "3 % slower", "5 % slower")
 SLOWDOWN = {"2 % slower": 0.02, "3 % slower": 0.03, "5 % slower": 0.05}
@@ -139,7 +138,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                         }
                     )
             found = (
-                gm.hold_rebuilt(model, 20_000, Draws().builds, draw)
+                gm.hold_rebuilt(model, 20_000, draw)
                 if scenario == "built anew"
                 else gm.hold(model, gm.HISTORIES[0], 20_000, SLOWDOWN.get(scenario, 0.0), draw)
             )

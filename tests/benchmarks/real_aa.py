@@ -199,7 +199,7 @@ def evaluate(files: Sequence[Body]) -> list[Body]:
             continue
         again = [replayed(gate, tolerance, spread_of(kind)) for gate in gates]
         counts = {word: again.count(word) for word in VERDICTS}
-        logs = [np.log([value for gate in gates for value in gate[side]]) for side in ("base_ns", "head_ns")]
+        logs = centred(files, name)
         rows.append(
             {
                 "head": name,
@@ -215,6 +215,20 @@ def evaluate(files: Sequence[Body]) -> list[Body]:
             }
         )
     return rows
+
+
+def centred(files: Sequence[Body], name: str) -> list[Any]:
+    """All log medians of a head's gates, base's and head's, about base's mean in their file: base's device
+    and build differ from file to file."""
+    sides: list[list[Any]] = [[], []]
+    for file in files:
+        gates = [gate for gate in file["gates"] if gate["head_name"] == name]
+        if not gates:
+            continue
+        logs = [np.log([value for gate in gates for value in gate[side]]) for side in ("base_ns", "head_ns")]
+        for side, found in zip(sides, logs, strict=True):
+            side.append(found - logs[0].mean())
+    return [np.concatenate(side) for side in sides]
 
 
 def replayed(gate: Body, tolerance: Tolerance, spread: Spread) -> str:

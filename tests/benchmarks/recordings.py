@@ -1,4 +1,4 @@
-"""Launches recorded on devices: files of `levels.py` and gates of `real_aa.py`, joined to one visit to a GPU each.
+"""Launches recorded on devices: files of `levels.py`, gates of `real_aa.py`, joined to a visit to a GPU each.
 
 A visit has the form of a file of `levels.py`: `device`, `case`, `environment`, `builds` (engines by digest),
 `loads` (launches: build, process, load, `median_ns`, `invalid`) and `costs_s`.

@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfgate.gate.build_luck import built_anew, fastest, over_builds
+from perfgate.gate.build_luck import fastest, over_builds, share_anew, widened
 from perfgate.gate.sequential import Decision
-from perfgate.records import Draws, EngineFacts, Interval, Verdict
+from perfgate.gate.spread import BUILD_CV
+from perfgate.records import Draws, EngineFacts, Interval, Tolerance, Verdict
 
 Pick = Literal["best", "any"]
+GIVEN = Tolerance(ignore=0.005, catch=0.02)
 PASS, RED, BETTER = Verdict.PASS, Verdict.REGRESSION, Verdict.IMPROVEMENT
 
 
@@ -23,6 +25,7 @@ def decision(verdict: Verdict | None, ratio: float = 1.0) -> Decision:
         ratio=Interval(estimate=ratio, low=ratio, high=ratio, confidence=0.95),
         log_likelihood=0.0,
         needed=0,
+        tolerance=GIVEN,
     )
 
 
@@ -74,14 +77,25 @@ def test_best_is_red_only_where_every_build_is_and_any_never_passes_a_red_one(dr
 
 
 @pytest.mark.parametrize(
-    ("cache_bytes", "loaded", "anew"), [(None, 0, False), (10, 10, False), (12, 10, True), (10, 0, True)]
+    ("cache_bytes", "loaded", "share"),
+    [(None, 0, 0), (0, 0, 0), (10, 10, 0), (40, 30, 0.25), (10, 0, 1), (10, 12, 1)],
 )
-def test_a_build_that_the_timing_cache_told_has_no_luck(
-    cache_bytes: int | None, loaded: int, anew: bool
+def test_the_share_that_the_timing_cache_did_not_tell(
+    cache_bytes: int | None, loaded: int, share: float
 ) -> None:
     facts = EngineFacts(digest="ab" * 32, engine_bytes=1, timing_cache_bytes=cache_bytes)
-    assert built_anew(facts, loaded) is anew
-    assert not built_anew(None, loaded)
+    assert share_anew(facts, loaded) == share
+    assert share_anew(None, loaded) == 0
+
+
+def test_the_tolerance_is_wider_by_the_root_of_the_share() -> None:
+    assert widened(GIVEN, 0) == GIVEN
+    whole, quarter = widened(GIVEN, 1), widened(GIVEN, 0.25)
+    more = 2 * math.sqrt(2) * BUILD_CV
+    assert whole.ignore == pytest.approx(0.005 + more) and whole.catch == pytest.approx(0.02 + more)
+    assert quarter.ignore == pytest.approx(0.005 + more / 2) and quarter.catch == pytest.approx(
+        0.02 + more / 2
+    )
 
 
 def test_the_fastest_build_by_the_mean_of_logs() -> None:
