@@ -6,8 +6,9 @@
 
 For each model and precision, for a static profile (min = opt = max) and for the spec's own dynamic one: a
 build without a timing cache, then `--builds` more with the cache that it left, each in a fresh process.
-Shown: the share of equal engines (SHA-256) and of equal tactics (all layers with their kernels and formats),
-and the seconds of a build without and with the cache.
+Shown: the share of equal engines (SHA-256) and of equal tactics (all layers with their kernels and formats)
+against the build without the cache, the share of rebuilds that equal the first of them, and the seconds of a
+build without and with the cache.
 
 With `--timing DIR` nothing is built without a cache: `DIR/**/<model>.<precision>.timing` are used, and
 compared with the engine that the baseline beside it names, which is the rate across machines.
@@ -64,6 +65,11 @@ def summarise(
     return {
         "builds": len(again),
         "equal_engines": sum(one.digest == wanted for one in again) / len(again) if wanted else None,
+        "equal_rebuilds": (
+            sum(one.digest == again[0].digest for one in again[1:]) / (len(again) - 1)
+            if len(again) > 1
+            else None
+        ),
         "equal_tactics": (
             sum(tactics(one) == reference for one in compared) / len(compared)
             if compared and reference
@@ -143,7 +149,7 @@ def show(rows: Sequence[Mapping[str, Any]]) -> str:
     for row in rows:
         name = f"{row['model']} {row['precision']} {row['profile']}"
         if "error" in row:
-            lines.append((name, "-", "-", "-", "-", "-", "not built"))
+            lines.append((name, "-", "-", "-", "-", "-", "-", "not built"))
             continue
         seconds = [
             "-" if row[key] is None else f"{row[key]:.1f}"
@@ -156,12 +162,22 @@ def show(rows: Sequence[Mapping[str, Any]]) -> str:
                 row["builds"],
                 common.percent(row["equal_engines"], 0),
                 common.percent(row["equal_tactics"], 0),
+                common.percent(row["equal_rebuilds"], 0),
                 seconds[0],
                 seconds[1],
                 f"{seconds[2]}{' (target 3)' if late else ''}",
             )
         )
-    head = ("", "builds", "equal engines", "equal tactics", "s without", "s with", "times faster")
+    head = (
+        "",
+        "builds",
+        "equal engines",
+        "equal tactics",
+        "equal rebuilds",
+        "s without",
+        "s with",
+        "times faster",
+    )
     return common.text_table(head, lines)
 
 
