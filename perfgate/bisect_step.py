@@ -129,6 +129,7 @@ class Workbench:
                 spread=spread_of(self.backend.kind),
                 budget=self._settings.budget(),
                 seed=zlib.crc32(f"{base.commit.sha} {head.commit.sha} {attempt}".encode()),
+                luck=False,  # a bisection follows one tolerance through all its commits
             )
             sides, decision = Trial(head.job, base, terms, self._one).run(self._say)
             if decision is None:

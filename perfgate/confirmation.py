@@ -10,6 +10,7 @@ import msgspec
 
 from perfgate.bases import BaseEngine, Bases
 from perfgate.gate.baselines import Baselines, Stored, days_of, runs_of
+from perfgate.gate.build_luck import share_anew
 from perfgate.gate.evidence import NONE, Evidence, Fresh
 from perfgate.gate.judge import judge, kind_of
 from perfgate.gate.screen import screen, worth_screening
@@ -168,7 +169,8 @@ class Measuring:
         again, interrupted = measure(jobs, self._progress, checkpoint=checkpoint, one=self._one)
         for key, outcome in again.items():
             joined = _joined(found.outcomes.get(key), outcome)
-            known = Evidence(spread=self._spread_of(cases[key]))
+            share = share_anew(outcome.engine) if isinstance(outcome, Measured) else 0.0
+            known = Evidence(spread=self._spread_of(cases[key]), share=share)
             found = _with(found, key, joined, known)
         return msgspec.structs.replace(found, interrupted=interrupted)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -17,7 +16,7 @@ from perfgate.gate.outliers import settle, to_repeat
 from perfgate.gate.sequential import Decision, at_the_end, blocks, decide_next
 from perfgate.gate.spread import Spread
 from perfgate.measure.blocks import Blocks, Sides, repeat
-from perfgate.measure.launch import EngineTarget, LaunchRequest
+from perfgate.measure.launch import LaunchRequest
 from perfgate.measure.schedule import Job
 from perfgate.records import Confirmation, EngineFacts, Failed, Launch, Measured, Outcome, Record, Tolerance
 
@@ -25,12 +24,14 @@ _SIDES = ("base", "head")
 
 
 class Terms(Record):
-    """What a trial is held by. `budget` is launches a side, or seconds; `seed` draws the order of blocks."""
+    """What a trial is held by. `budget` is launches a side, or seconds; `seed` draws the order of blocks;
+    `luck` says whether engines that were drawn anew are held by a wider tolerance."""
 
     tolerance: Tolerance
     spread: Spread
     budget: tuple[int | None, int | None]
     seed: int
+    luck: bool = True
 
 
 class Trial:
@@ -46,14 +47,14 @@ class Trial:
         self.shown: tuple[Launch, ...] = ()
         self._notes: list[str] = [*base.notes]
         same = engine_digest(head) != "" and engine_digest(base.job) == engine_digest(head)
-        share = 0.0 if same else max(drawn_anew(base.job), drawn_anew(head))
-        self._tolerance = widened(terms.tolerance, share) if share else terms.tolerance
+        lucky = terms.luck and not same
+        share = max(share_anew(base.job.engine), share_anew(head.engine)) if lucky else 0.0
+        self._tolerance = widened(terms.tolerance, share)
         if same:
             self._notes.append("base's engine and head's are the same bytes")
-        if share:
-            more = (self._tolerance.ignore - terms.tolerance.ignore) * 100
-            told = f"its timing cache did not tell {share * 100:.0f} % of an engine's tactics"
-            self._notes.append(f"{told}: {more:.1f} % more is ignored, for the luck of the build")
+        if (more := self._tolerance.ignore - terms.tolerance.ignore) > 0:
+            told = f"no timing cache told {share * 100:.0f} % of an engine's tactics or more"
+            self._notes.append(f"{told}: {more * 100:.1f} % more is ignored, for the luck of the build")
         self._blocks = Blocks(base.job, head, blocks(terms.seed), one=self._launch)
 
     def _launch(self, request: LaunchRequest) -> Launch:
@@ -127,15 +128,6 @@ class Trial:
 def engine_digest(job: Job) -> str:
     """Of the engine that a job launches; empty where it has none."""
     return job.engine.digest if job.engine else ""
-
-
-def drawn_anew(job: Job) -> float:
-    """The share of an engine's tactics that its build's timing cache did not tell."""
-    request = job.request
-    if request is None or not isinstance(job.target, EngineTarget):
-        return 0.0
-    loaded = Path(request.timing_cache).stat().st_size if request.timing_cache else 0
-    return share_anew(job.engine, loaded)
 
 
 def hold(

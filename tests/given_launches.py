@@ -48,7 +48,7 @@ WOBBLE = (1.0, 1.003, 0.998, 1.001, 0.997, 1.002, 0.999, 1.004, 0.996)
 def launch_of(median_ns: float, invalid: str = "") -> Launch:
     return Launch(
         samples_ns=(round(median_ns),) * 3,
-        wall_ns=3 * 10**6,
+        wall_ns=3 * round(median_ns),
         load_ns=1,
         first_inference_ns=1,
         invalid=invalid,

@@ -53,7 +53,7 @@ def recording(seed: int, *, host: float = 0.0, slow_build: float = 0.0, gap: flo
     ]
     return {
         "schema": "perfgate-trt/benchmark-levels/v1",
-        "builds": [{"digest": f"{seed}{build}"} for build in range(2)],
+        "builds": [{"digest": f"engine {build}"} for build in range(2)],
         "loads": rows,
         "costs_s": {"process": 2.0, "load": 0.5, "sample": 0.001, "build": 50.0},
     }

@@ -73,7 +73,8 @@ def build_engine(api: Api, request: BuildRequest) -> EngineFacts:
         layers=len(layers.layers),
         precision_share=share,
         device_memory_bytes=memory,
-        timing_cache_bytes=cache_bytes,
+        timing_cache_bytes=cache_bytes[1],
+        timing_cache_loaded_bytes=cache_bytes[0],
         layer_record=pack_layers(layers),
         unmet=(realised(recipe.precision, share) or "") if layers.layers else "",
         notes=tuple(notes),
@@ -87,8 +88,8 @@ def _build(
     shapes: Mapping[str, tuple[tuple[int, ...], ...]],
     logger: Any,
     notes: list[str],
-) -> tuple[bytes, list[str], int]:
-    """The serialised engine, notes about the timing cache, and the cache's size afterwards (bytes).
+) -> tuple[bytes, list[str], tuple[int, int]]:
+    """The serialised engine, notes about the timing cache, and the cache's sizes before and after (bytes).
 
     A function of its own so that parser, network and builder are freed before anything is loaded.
     """
@@ -125,7 +126,7 @@ def _build(
     cache_notes.append(_cache_growth(cache, loaded, after))
     if request.timing_cache_out:
         write_bytes(Path(request.timing_cache_out), after)
-    return bytes(plan), cache_notes, len(after)
+    return bytes(plan), cache_notes, (len(loaded), len(after))
 
 
 def parse(api: Api, parser: Any, path: Path, graph: Graph, logger: Any) -> None:

@@ -15,27 +15,30 @@ from perfgate.records import Draws, EngineFacts, Tolerance, Verdict
 _GOOD: Final = (Verdict.PASS, Verdict.IMPROVEMENT)
 
 
-def share_anew(facts: EngineFacts | None, loaded_bytes: int) -> float:
+def share_anew(facts: EngineFacts | None) -> float:
     """The share of tactics that were timed for this very build, so that another build may choose otherwise.
 
-    `loaded_bytes` is the size of the timing cache that it was built with, 0 without one: what TensorRT 8.5
-    tells of hits and misses is only by how much the cache grew. One that shrank was not taken. An engine
-    without a timing cache has no luck.
+    What TensorRT 8.5 tells of hits and misses is only by how much the timing cache grew. The cache keeps what
+    this engine does not use, so the share is the least that it can be. An engine without a timing cache has
+    no luck.
     """
     if facts is None or not facts.timing_cache_bytes:
         return 0.0
-    return 1 - loaded_bytes / facts.timing_cache_bytes if loaded_bytes <= facts.timing_cache_bytes else 1.0
+    return max(0.0, 1 - facts.timing_cache_loaded_bytes / facts.timing_cache_bytes)
 
 
 def widened(tolerance: Tolerance, share: float) -> Tolerance:
     """What to ignore and what to catch between engines of which this share was timed anew.
 
     Layers draw their tactics apart, so the variance of a build is in proportion to the share that was drawn,
-    share * BUILD_CV^2, and that of the difference of two builds is twice as large. Both bounds move by two
-    standard deviations of that difference: then a model that did not change is a REGRESSION in at most 0.02 %
-    of gates, all six of its builds held (`tests/benchmarks/false_alarms.py`; `power.py` says what it costs).
+    share * BUILD_CV^2, and that of the difference of two builds is twice as large. Where three standard
+    deviations of that difference lie beyond the middle of *ignore* and *catch*, both move up by what is
+    lacking: then a model that did not change is a REGRESSION in at most 0.02 % of gates, all of its builds
+    held, if BUILD_CV is what builds differ by (`tests/benchmarks/false_alarms.py` also says where it is more;
+    `power.py` what it costs). A layer or two of a new shape move nothing.
     """
-    more = 2 * math.sqrt(2 * share) * BUILD_CV
+    reach = 3 * math.sqrt(2 * share) * BUILD_CV
+    more = max(0.0, reach - (tolerance.ignore + tolerance.catch) / 2)
     return replace(tolerance, ignore=tolerance.ignore + more, catch=tolerance.catch + more)
 
 

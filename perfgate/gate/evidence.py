@@ -34,13 +34,15 @@ class Tail(Record):
 class Evidence(Record):
     """All optional. `relied_on` are the numbers that an `Unchanged` stands for where they are not the
     baseline's own; `screened` is the screen's interval; `fresh` the confirmation of a suspect; `spread` that
-    of the case's history; `service` the tail with queueing at the load that the SLO names."""
+    of the case's history; `service` the tail with queueing at the load that the SLO names; `share` says how
+    much of head's engine no timing cache told, where it is held against stored launches."""
 
     relied_on: MetricColumns = {}
     screened: Interval | None = None
     fresh: Fresh | None = None
     spread: Spread | None = None
     service: Tail | None = None
+    share: float = 0.0
 
 
 NONE = Evidence()

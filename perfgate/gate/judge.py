@@ -5,9 +5,10 @@ from __future__ import annotations
 import msgspec
 
 from perfgate.gate.baselines import Baselines, Stored
+from perfgate.gate.build_luck import widened
 from perfgate.gate.compare_sides import compare_fresh, compare_stored
 from perfgate.gate.evidence import NONE, Evidence
-from perfgate.gate.metrics import columns, judge_metrics
+from perfgate.gate.metrics import METRICS, columns, judge_metrics
 from perfgate.gate.promises import judge_promises
 from perfgate.gate.spread import spread_of
 from perfgate.measure.environment import differences
@@ -22,6 +23,7 @@ from perfgate.records import (
     NotRun,
     Outcome,
     Protocol,
+    Tolerance,
     Unchanged,
     Verdict,
 )
@@ -107,9 +109,18 @@ def _against_base(
     if evidence.fresh and isinstance(outcome, Measured):
         judgement = compare_fresh(case, stored, outcome, evidence.fresh, kind_of(environment))
     else:
-        judgement = compare_stored(case, stored, head, evidence.screened, kind_of(environment))
+        held = msgspec.structs.replace(case, tolerance=_held_by(case, evidence))
+        judgement = compare_stored(held, stored, head, evidence.screened, kind_of(environment))
+    wider = None if (tolerance := _held_by(case, evidence)) == case.tolerance else tolerance
     noted = differences(stored.environment.noted, environment.noted)
-    return msgspec.structs.replace(judgement, differences=noted)
+    return msgspec.structs.replace(judgement, differences=noted, tolerance=wider)
+
+
+def _held_by(case: Case, evidence: Evidence) -> Tolerance:
+    """The case's tolerance, wider where engines were drawn anew."""
+    if evidence.fresh:
+        return evidence.fresh.decision.tolerance
+    return widened(case.tolerance, evidence.share)
 
 
 def kind_of(environment: Environment) -> str:
@@ -164,11 +175,19 @@ def _judge_others(
     if judgement.verdict not in (*_KINDLY, Verdict.REGRESSION):
         return judgement
     spread = evidence.spread or spread_of(kind_of(environment))
-    found = judge_metrics(
-        judgement.base, judgement.head, spread, fresh=evidence.fresh is not None, floors=case.floors
-    )
+    more = (judgement.tolerance or case.tolerance).ignore - case.tolerance.ignore
+    fresh = evidence.fresh is not None
+    found = judge_metrics(judgement.base, judgement.head, spread, fresh=fresh, floors=case.floors, more=more)
     judgement = msgspec.structs.replace(judgement, metrics=found)
-    worse = [one for one in found if one.verdict is Verdict.REGRESSION and not one.advisory]
+    # Where the latency depends on the build drawn, so do the other times.
+    drawn = judgement.code == "build"
+    worse = [
+        one
+        for one in found
+        if one.verdict is Verdict.REGRESSION
+        and not one.advisory
+        and not (drawn and METRICS[one.metric].timed)
+    ]
     if not worse or judgement.verdict not in _KINDLY:
         return judgement
     reason = "; ".join(f"{one.metric} {one.reason}" for one in worse)

@@ -99,9 +99,11 @@ def judge_metrics(
     *,
     fresh: bool,
     floors: Mapping[str, Floor] | None = None,
+    more: float = 0.0,
 ) -> tuple[MetricJudgement, ...]:
     """Every metric that both sides have, each in its own direction. `fresh` says that both sides were
-    launched in turn just now, so that no run or machine lies between them; `floors` are the case's own."""
+    launched in turn just now, so that no run or machine lies between them; `floors` are the case's own, and
+    `more` is what the luck of a build adds to the relative floor of a time."""
     found = []
     for name, metric in METRICS.items():
         sides = tuple(_worth(name, columns) for columns in (base, head))
@@ -109,6 +111,8 @@ def judge_metrics(
         few = fresh and metric.timed and min(len(side) for side in sides) < LEAST_LAUNCHES
         if sides[0] and sides[1] and not few:
             floor = (floors or {}).get(name, metric.floor)
+            if metric.timed:
+                floor = Floor(relative=floor.relative + more, absolute=floor.absolute)
             found.append(_judge(name, metric, floor, sides, spread if not fresh else _no_runs(spread)))
     return tuple(found)
 

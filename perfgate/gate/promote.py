@@ -158,13 +158,13 @@ def _refuse_other_machines(results: Sequence[RunResult]) -> None:
 
 
 def _refuse_other_cases(results: Sequence[RunResult]) -> None:
-    """The first run says which cases are stored: one that only a later run measured would be lost unseen."""
-    known = {case.case.id for case in results[0].cases}
+    """What the first run measured is stored: a case that only a later run measured would be lost unseen."""
+    known = {case.case.id for case in results[0].cases if isinstance(case.outcome, Measured)}
     for other in results[1:]:
         measured = {case.case.id for case in other.cases if isinstance(case.outcome, Measured)}
         if more := sorted(measured - known):
             raise RefusedError(
-                f"has a case that {results[0].run_id} lacks: {more[0]}",
+                f"measured a case that {results[0].run_id} did not: {more[0]}",
                 where=other.run_id,
                 fix="name the run with all cases first, or promote runs of other cases one by one",
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 
 from perfgate.records.base import Count, MetricColumns, Name, Record, Share, Text
+from perfgate.records.case import Tolerance
 from perfgate.records.launch import Difference
 
 
@@ -78,12 +79,14 @@ class Confirmation(Record):
 class Judgement(Record):
     """The verdict on a case and the evidence for it. `base` and `head` hold one value a launch by metric
     (`latency_ns` is the median of a launch's samples). `code` is a short reason that a machine can read, such
-    as `already-on-base` or `clock/power`."""
+    as `already-on-base` or `clock/power`. `tolerance` is what it was held by, where that is wider than the
+    case's own."""
 
     verdict: Verdict
     reason: Text
     code: Text = ""
     ratio: Interval | None = None
+    tolerance: Tolerance | None = None
     base: MetricColumns = {}
     head: MetricColumns = {}
     differences: tuple[Difference, ...] = ()

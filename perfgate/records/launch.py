@@ -83,8 +83,9 @@ class Launch(Record):
 class EngineFacts(Record):
     """What is known of the engine that was measured. `layers` counts layers or nodes after
     optimisation; `precision_share` is the share of layers by element type, as realised (of weights, where
-    a note says that the runtime tells no more). `layer_record` is the engine's layers as zlib-compressed
-    JSON in base64; `unmet` says which asked-for precision was not realised."""
+    a note says that the runtime tells no more). `timing_cache_bytes` is the timing cache's size after the
+    build, and `timing_cache_loaded_bytes` what of it was there before. `layer_record` is the engine's layers
+    as zlib-compressed JSON in base64; `unmet` says which asked-for precision was not realised."""
 
     digest: Sha256
     engine_bytes: Count
@@ -94,6 +95,7 @@ class EngineFacts(Record):
     precision_share: dict[Name, Share] = {}
     device_memory_bytes: Count | None = None
     timing_cache_bytes: Count | None = None
+    timing_cache_loaded_bytes: Count = 0
     timing_cache_digest: str = ""
     layer_record: Packed = ""
     unmet: Text = ""

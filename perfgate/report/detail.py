@@ -19,7 +19,7 @@ from perfgate.report.view import absent, column, middle
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from perfgate.records import CaseResult, EngineFacts, Launch, RunResult
+    from perfgate.records import CaseResult, EngineFacts, Launch, RunResult, Tolerance
     from perfgate.report.trend_view import CaseTrend
 
 LAUNCHES = 40
@@ -71,9 +71,7 @@ def case_detail(
     return Detail(
         brief=brief,
         facts=(*_facts(result, brief), *(_sides(numbers) if brief else ())),
-        strip=strip(
-            base[:1000], head[:1000], result.case.tolerance, None if judged is None else judged.ratio
-        ),
+        strip=strip(base[:1000], head[:1000], _tolerance(result), None if judged is None else judged.ratio),
         launches=rows[:LAUNCHES],
         launches_hidden=max(0, len(rows) - LAUNCHES),
         numbers=() if brief else numbers,
@@ -166,10 +164,17 @@ def _percentiles(launches: Sequence[Launch]) -> dict[int, float]:
     }
 
 
+def _tolerance(result: CaseResult) -> Tolerance:
+    """What the verdict was held by: the case's own, or what build luck made of it."""
+    wider = result.judgement.tolerance if result.judgement else None
+    return wider or result.case.tolerance
+
+
 def _facts(result: CaseResult, brief: bool) -> tuple[tuple[str, str], ...]:
     case = result.case
     shape = ", ".join(f"{fmt.line(name, 60)} = {size}" for name, size in sorted(case.shape.items()))
-    tolerance = {"ignore": fmt.share(case.tolerance.ignore), "catch": fmt.share(case.tolerance.catch)}
+    held = _tolerance(result)
+    tolerance = {"ignore": fmt.share(held.ignore), "catch": fmt.share(held.catch)}
     limit = case.slo.engine_p99_ms
     facts = [
         (N_("Backend"), f"{fmt.line(case.backend)}, {case.precision}"),

@@ -24,15 +24,13 @@ from perfgate.gate.build_luck import widened
 from perfgate.gate.power import upper_bound
 from perfgate.gate.screen import worth_screening
 from perfgate.gate.sequential import BUDGET
-from perfgate.gate.simulate import PASS, REGRESSION, Outcomes, Plan, run_gates, sequential
+from perfgate.gate.simulate import INCONCLUSIVE, PASS, REGRESSION, Outcomes, Plan, run_gates, sequential
 from perfgate.gate.spread import BUILD_CV, LAUNCH_CV, LAUNCH_DOF, RUN_CV, spread_of
 from perfgate.records import Draws, Record, Tolerance
 
 TOLERANCE = Tolerance(ignore=0.005, catch=0.02)
 BUILDS = Draws().builds
 LAUNCHES = 5  # of a stored run, and of a screen
-# How much of an engine the other side's timing cache did not tell: a layer or two of a new shape; all of it.
-SHARES = (0.1, 1.0)
 # A build that is slower than its best sibling by more than this drew other tactics.
 LOTTERY = 0.05
 # What one launch holds the GPU for: start of the process, load, 0.2 s warm-up and 0.5 s samples.
@@ -67,6 +65,21 @@ class Model(Record):
         """The effect of a build of which this share was timed anew."""
         slow = (draw.random(gates) < self.lottery * share) * math.log1p(self.lottery_slowdown)
         return slow + draw.normal(0, self.build * math.sqrt(share), gates)
+
+
+class Luck(Record):
+    """How much of head's engine the other side's timing cache did not tell, and whether one told base's."""
+
+    name: str
+    share: float
+    base_told: bool
+
+
+LUCK = (
+    Luck(name="10 % of head built anew", share=0.1, base_told=True),
+    Luck(name="all of head built anew", share=1.0, base_told=True),
+    Luck(name="all of both built anew", share=1.0, base_told=False),
+)
 
 
 class History(Record):
@@ -150,12 +163,14 @@ def fit(files: Sequence[dict[str, Any]]) -> Model:
 
 
 def machines(files: Sequence[dict[str, Any]]) -> list[list[list[float]]]:
-    """The log centres of each file's first build: by kind of GPU and case, then by GPU, then by visit."""
-    found: dict[tuple[str, str], dict[str, list[float]]] = {}
+    """The log centres of each file's first build: by kind of GPU, case and engine, then by GPU, then by
+    visit. Engines that differ say nothing of the machines they ran on."""
+    found: dict[tuple[str, ...], dict[str, list[float]]] = {}
     for number, file in enumerate(files):
         if medians := _medians(file, 0):
             gpu = str(file.get("environment", {}).get("uuid", number))
-            kind = str(file.get("device", "")), str(file.get("case", ""))
+            engine = str(file["builds"][0]["digest"])
+            kind = str(file.get("device", "")), str(file.get("case", "")), engine
             found.setdefault(kind, {}).setdefault(gpu, []).append(statistics.fmean(np.log(medians)))
     return [list(gpus.values()) for gpus in found.values()]
 
@@ -244,11 +259,15 @@ def hold(model: Model, history: History, gates: int, slowdown: float, draw: Any)
     )
 
 
-def hold_rebuilt(model: Model, gates: int, draw: Any, slowdown: float = 0.0, share: float = 1.0) -> Outcomes:
-    """Head built anew, of which `share` was not told by the other's timing cache, `pick = "best"`: until a
-    build passes, further ones that have to pass twice. Base is the best of as many builds."""
-    base_build = np.min([model.builds(draw, gates, share) for _ in range(BUILDS)], axis=0)
+def hold_rebuilt(model: Model, gates: int, draw: Any, luck: Luck, slowdown: float = 0.0) -> Outcomes:
+    """Head built anew, `pick = "best"`: until a build passes, further ones that have to pass twice; where one
+    stays undecided and none passes, so does the case. The launches that choose among base's builds are not
+    counted."""
+    share = luck.share
+    drawn = 1 if luck.base_told else BUILDS
+    base_build = np.min([model.builds(draw, gates, share) for _ in range(drawn)], axis=0)
     verdict, launches = np.full(gates, REGRESSION), np.zeros(gates, int)
+    undecided = np.zeros(gates, bool)
     plan = Plan(kind="gpu", tolerance=widened(TOLERANCE, share))
     for number in range(BUILDS):
         open_ = np.flatnonzero(verdict < PASS)
@@ -262,14 +281,11 @@ def hold_rebuilt(model: Model, gates: int, draw: Any, slowdown: float = 0.0, sha
             cv, dof = np.full(len(mine), LAUNCH_CV["gpu"]), np.full(len(mine), LAUNCH_DOF)
             verdict[mine], taken = sequential(base, head, cv, dof, plan)
             launches[mine] += taken
+        undecided |= verdict == INCONCLUSIVE
+    verdict[(verdict < PASS) & undecided] = INCONCLUSIVE
     return Outcomes(
         verdict=verdict, base_launches=launches, head_launches=launches, suspect=np.ones(gates, bool)
     )
-
-
-def anew(share: float) -> str:
-    """What a table calls a head of which so much was timed anew."""
-    return f"{'all' if share == 1 else f'{share * 100:.0f} %'} built anew, up to {BUILDS} builds"
 
 
 def hold_recorded(hosts: Sequence[Any], gates: int, slowdown: float, draw: Any) -> Outcomes:

@@ -138,7 +138,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                         }
                     )
             found = (
-                gm.hold_rebuilt(model, 20_000, draw)
+                gm.hold_rebuilt(model, 20_000, draw, gm.LUCK[-1])
                 if scenario == "built anew"
                 else gm.hold(model, gm.HISTORIES[0], 20_000, SLOWDOWN.get(scenario, 0.0), draw)
             )

@@ -36,7 +36,7 @@ from perfgate.errors import PerfgateError
 from perfgate.files import record_json, write_text
 
 KIT_SAMPLES = 48
-_STEP_S = 180
+_STEP_S = 420
 _SETTINGS = "[tool.perfgate]\nlaunches = {launches}\nduration_ms = 300\nforeign_cpu_limit = 1.0\n"
 _KIT_SPEC = """schema = "perfgate-trt/model/v1"
 name = "ocr"

@@ -78,24 +78,29 @@ def test_best_is_red_only_where_every_build_is_and_any_never_passes_a_red_one(dr
 
 @pytest.mark.parametrize(
     ("cache_bytes", "loaded", "share"),
-    [(None, 0, 0), (0, 0, 0), (10, 10, 0), (40, 30, 0.25), (10, 0, 1), (10, 12, 1)],
+    [(None, 0, 0), (0, 0, 0), (10, 10, 0), (40, 30, 0.25), (10, 0, 1), (10, 12, 0)],
 )
 def test_the_share_that_the_timing_cache_did_not_tell(
     cache_bytes: int | None, loaded: int, share: float
 ) -> None:
-    facts = EngineFacts(digest="ab" * 32, engine_bytes=1, timing_cache_bytes=cache_bytes)
-    assert share_anew(facts, loaded) == share
-    assert share_anew(None, loaded) == 0
-
-
-def test_the_tolerance_is_wider_by_the_root_of_the_share() -> None:
-    assert widened(GIVEN, 0) == GIVEN
-    whole, quarter = widened(GIVEN, 1), widened(GIVEN, 0.25)
-    more = 2 * math.sqrt(2) * BUILD_CV
-    assert whole.ignore == pytest.approx(0.005 + more) and whole.catch == pytest.approx(0.02 + more)
-    assert quarter.ignore == pytest.approx(0.005 + more / 2) and quarter.catch == pytest.approx(
-        0.02 + more / 2
+    facts = EngineFacts(
+        digest="ab" * 32,
+        engine_bytes=1,
+        timing_cache_bytes=cache_bytes,
+        timing_cache_loaded_bytes=loaded,
     )
+    assert share_anew(facts) == share
+    assert share_anew(None) == 0
+
+
+def test_the_tolerance_is_wider_by_what_the_luck_of_builds_reaches_beyond_its_middle() -> None:
+    assert widened(GIVEN, 0) == widened(GIVEN, 0.1) == GIVEN
+    for share in (0.2, 1.0):
+        wide = widened(GIVEN, share)
+        assert wide.catch - wide.ignore == pytest.approx(GIVEN.catch - GIVEN.ignore)
+        assert (wide.ignore + wide.catch) / 2 == pytest.approx(3 * math.sqrt(2 * share) * BUILD_CV)
+    coarse = Tolerance(ignore=0.1, catch=0.3)
+    assert widened(coarse, 1.0) == coarse
 
 
 def test_the_fastest_build_by_the_mean_of_logs() -> None:

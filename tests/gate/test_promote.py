@@ -331,6 +331,9 @@ def test_a_case_that_only_a_later_run_has_is_not_lost_unseen(tmp_path: Path) -> 
     with pytest.raises(RefusedError, match="net/b") as refused:
         promote_runs([first, other], tmp_path, Terms(reason="two"), timing=tmp_path)
     assert "first" in str(refused.value.fix)
+    left_out = run({"net/a": STEADY, "net/b": NotRun(reason="not here")}, tmp_path)
+    with pytest.raises(RefusedError, match="net/b"):
+        promote_runs([left_out, other], tmp_path, Terms(reason="two"), timing=tmp_path)
     assert snapshot(tmp_path) == {}
     promote_runs([other, first], tmp_path, Terms(reason="two"), timing=tmp_path)
     stored = read_baseline(tmp_path / FILE).cases

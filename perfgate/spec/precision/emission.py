@@ -30,7 +30,8 @@ from perfgate.spec.source import SourceModel, file_identity, installed_version
 
 # Raised when the same sources would make another graph; what was made before is then made anew.
 EMISSION_VERSION = 1
-INT8_EMISSION_VERSION = 2  # of what is quantised; 2: residual sums add a convolution's result unrounded
+# Of what is quantised. 2: residual sums add a convolution's result unrounded; 3: convolutions state kernels.
+INT8_EMISSION_VERSION = 3
 RANGE_SAMPLES = 4
 _FACTS_LIMIT_BYTES = 4 << 20
 Typing = Literal["weak", "strong"]

@@ -54,7 +54,7 @@ def prepare(source: Path, target: Path, *, shapes: bool) -> None:
             _infer_shapes(folded, target)
     except Exception as error:
         raise CaseError(f"ONNX Runtime cannot prepare the graph: {str(error)[:500]}") from error
-    _tidy(target)
+    _tidy(target, quantised=shapes)
 
 
 def _fold(source: Path, target: Path) -> None:
@@ -114,7 +114,7 @@ def _name_nodes(model: Any) -> bool:
     return changed
 
 
-def _tidy(path: Path) -> None:
+def _tidy(path: Path, *, quantised: bool) -> None:
     """Only the opsets that are used: ONNX Runtime states all it knows, which other readers refuse."""
     import onnx
 
@@ -125,7 +125,8 @@ def _tidy(path: Path) -> None:
     model.opset_import.extend(kept)
     model.ir_version = 8
     _name_nodes(model)
-    _state_kernels(model)
+    if quantised:
+        _state_kernels(model)
     onnx.save_model(model, str(path), save_as_external_data=_is_large(path))
 
 
