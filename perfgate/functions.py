@@ -53,7 +53,7 @@ def run_function(pipeline: Pipeline, file: Path, test: str, function: str) -> Ca
     if interrupted:
         raise KeyboardInterrupt
     result = CaseResult(case=case, outcome=outcomes[case.id], case_digest=digest(case.id))
-    return pipeline.waived(msgspec.structs.replace(result, judgement=pipeline.judge_case(result)))
+    return pipeline.judging.waived(msgspec.structs.replace(result, judgement=pipeline.judging.case(result)))
 
 
 def _case(pipeline: Pipeline, case_id: str, backend: str) -> Case:

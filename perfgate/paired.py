@@ -209,7 +209,8 @@ def _judged(
         if one.fresh and isinstance(one.result.outcome, Measured)
     }
     evidence = {one.result.case.id: Evidence(fresh=one.fresh) for one in tried if one.fresh}
-    pipeline.adopt(Baselines(root="", cases=stored), Found(evidence=evidence))
+    pipeline.judging.baselines = Baselines(root="", cases=stored)
+    pipeline.judging.found = Found(evidence=evidence)
     result = pipeline.judged(result)
     differ = tuple(
         Difference(field=name, base=base, head=head)

@@ -7,7 +7,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import date, datetime, timezone
+from datetime import datetime, timezone
 from pathlib import Path
 
 import msgspec
@@ -16,7 +16,7 @@ from perfgate import __version__
 from perfgate.answers import Answered, check_answers, with_answers_of
 from perfgate.authority import Authority
 from perfgate.bases import Bases, Workshop
-from perfgate.confirmation import Court, Found, Measuring, without_base
+from perfgate.confirmation import Court, Measuring
 from perfgate.engine import get_backend
 from perfgate.engine.cache import EngineCache
 from perfgate.engine.gpu import device_uuid
@@ -24,13 +24,8 @@ from perfgate.engine.interface import Backend, BuildRequest
 from perfgate.errors import CaseError, InfrastructureError
 from perfgate.explaining import Explaining
 from perfgate.files import file_digest, write_bytes
-from perfgate.gate.accuracy import with_answers
-from perfgate.gate.baselines import Baselines, Stored, load_baselines, stale
-from perfgate.gate.evidence import NONE, Tail
-from perfgate.gate.judge import judge
-from perfgate.gate.summary import summarise
-from perfgate.gate.waivers import reminders, waive
-from perfgate.load import tail_under_load
+from perfgate.gate.baselines import Baselines, Stored, load_baselines
+from perfgate.judging import Judging
 from perfgate.measure.accuracy import CheckRequest
 from perfgate.measure.clocks import clocks_of
 from perfgate.measure.commit import read_commit
@@ -48,9 +43,7 @@ from perfgate.records import (
     CaseResult,
     EngineFacts,
     Environment,
-    Explanation,
     Failed,
-    Judgement,
     Measured,
     Mode,
     Outcome,
@@ -79,15 +72,16 @@ class Pipeline:
         self.backend: Backend = get_backend(settings.backend, settings.device)
         if reason := self.backend.unavailable():
             raise InfrastructureError(reason, where=f"backend {self.backend.name}", fix="perfgate doctor")
-        progress.say(f"{describe(self.backend)} on {self.backend.device()}")
+        versions = ", ".join(f"{name} {version}" for name, version in self.backend.versions().items())
+        progress.say(f"{self.backend.name} ({versions}) on {self.backend.device()}")
         self.interrupted = False
         self.environment: Environment = fingerprint(
             self.backend, settings.device, locked_mhz=settings.lock_clocks_mhz
         )
         self._probe_ns = time.perf_counter_ns() - started
         self.protocol: Protocol = settings.protocol(self.backend.kind)
-        self.baselines: Baselines = load_baselines(settings.path("baselines"), self.environment)
-        self._waivers = self._authority.waivers
+        baselines = load_baselines(settings.path("baselines"), self.environment)
+        self.judging = Judging(settings, self.environment, self.protocol, baselines, self._authority.waivers)
         self._preparation = Preparation(
             settings, self.backend, self.environment, self.baselines, progress.say
         )
@@ -103,9 +97,6 @@ class Pipeline:
             protocol=self.protocol,
         )
         self._bases = Bases(shop, self.backend, self._engines, self.cases, progress.say)
-        self._found = Found()
-        self._explained: dict[str, Explanation] = {}
-        self._tails: dict[str, tuple[Outcome, Tail | None]] = {}
 
     def plan(self, paths: Sequence[Path]) -> list[tuple[ModelSpec, Case]]:
         """All cases of the specs under `paths`. Runs no script and builds nothing. Raises `SpecError`."""
@@ -200,54 +191,12 @@ class Pipeline:
 
     def judged(self, result: RunResult) -> RunResult:
         """The result with a judgement on every case and the summary."""
-        cases = tuple(
-            self.waived(
-                msgspec.structs.replace(
-                    case,
-                    judgement=self.judge_case(case),
-                    explanation=self._explained.get(case.case.id, case.explanation),
-                )
-            )
-            for case in result.cases
-        )
-        summary = summarise(
-            cases,
-            results=f"{self.settings.out}/{RESULTS_NAME}",
-            require_baseline=self.settings.require_baseline,
-            interrupted=self.interrupted,
-        )
-        hints = (*reminders(self._waivers, _today()), *stale(self.baselines, _today()))
-        summary = msgspec.structs.replace(summary, next_steps=(*summary.next_steps, *hints))
-        return msgspec.structs.replace(result, cases=cases, summary=summary)
+        return self.judging.run(result, interrupted=self.interrupted)
 
-    def waived(self, case: CaseResult) -> CaseResult:
-        """The case with a waiver of it applied, where there is one today."""
-        return waive(case, self._waivers, _today())
-
-    def judge_case(self, case: CaseResult) -> Judgement:
-        """What the gate says of one case, with what was found while measuring it."""
-        evidence = self._found.evidence.get(case.case.id, NONE)
-        evidence = msgspec.structs.replace(evidence, service=self._tail(case))
-        judgement = judge(
-            case.case, case.outcome, self.baselines, self.environment, self.protocol, evidence=evidence
-        )
-        judgement = without_base(judgement, case.outcome, self._found.without_base.get(case.case.id, ""))
-        return with_answers(judgement, case, self.baselines)
-
-    def _tail(self, case: CaseResult) -> Tail | None:
-        """What the case's load does to its tail; simulated once, though a case is judged more than once."""
-        outcome, tail = self._tails.get(case.case.id, (None, None))
-        if outcome is not case.outcome:
-            tail = tail_under_load(case.case, case.outcome, self.environment)
-            self._tails[case.case.id] = (case.outcome, tail)
-        return tail
-
-    def adopt(self, baselines: Baselines, found: Found) -> None:
-        """Judge by these in place of what is stored and what was measured here."""
-        self.baselines, self._found = baselines, found
-
-    def empty_result(self) -> RunResult:
-        return self.result_of(())
+    @property
+    def baselines(self) -> Baselines:
+        """What is stored, and judged by."""
+        return self.judging.baselines
 
     def result_of(self, cases: Sequence[CaseResult]) -> RunResult:
         """An unjudged run of these cases, here and now."""
@@ -371,19 +320,19 @@ class Pipeline:
         with self._interruptible(), self.lock(), self._bases as bases:
             checkpoint = Checkpoint(result, self.settings.path("out") / RESULTS_NAME)
             measuring = Measuring(court, bases, self.progress, self.progress.say, self.engine)
-            self._found = measuring.run(jobs, cases, checkpoint)
+            self.judging.found = measuring.run(jobs, cases, checkpoint)
             jobs = [self._gated(job) for job in jobs]
-            if self.settings.explain and not self._found.interrupted:
-                measured = with_outcomes(result, self._found.outcomes).cases
-                slower = [case for case in measured if self.judge_case(case).verdict is Verdict.REGRESSION]
+            if self.settings.explain and not self.judging.found.interrupted:
+                measured = with_outcomes(result, self.judging.found.outcomes).cases
+                slower = [case for case in measured if self.judging.case(case).verdict is Verdict.REGRESSION]
                 explaining = Explaining(bases, self.environment, self.progress.say)
-                self._explained = explaining.all(slower, jobs)
-        self.interrupted = self.interrupted or self._found.interrupted
-        return self._found.outcomes
+                self.judging.explained = explaining.all(slower, jobs)
+        self.interrupted = self.interrupted or self.judging.found.interrupted
+        return self.judging.found.outcomes
 
     def _of_gated_builds(self, result: RunResult, pending: Sequence[Pending]) -> RunResult:
         """The result with the recipe and the answers of builds that are gated in place of the first."""
-        builds = self._found.builds
+        builds = self.judging.found.builds
         if not builds:
             return result
         unknown = Answered(accuracy=Accuracy(reference="none", failures=("this build was not checked",)))
@@ -396,7 +345,7 @@ class Pipeline:
 
     def _gated(self, job: Job) -> Job:
         """The job of the build that is gated, its timing cache kept for promote."""
-        build = self._found.builds.get(job.case_id, job)
+        build = self.judging.found.builds.get(job.case_id, job)
         if build is not job and build.engine and isinstance(build.target, EngineTarget):
             self._keep_timing(Path(build.target.engine).parent / "timing", build.engine)
         return build
@@ -433,20 +382,9 @@ class Pipeline:
             yield
 
 
-def _today() -> date:
-    return datetime.now(timezone.utc).date()
-
-
 def _prebuilt_facts(engine: Path) -> EngineFacts:
     return EngineFacts(
         digest=file_digest(engine), engine_bytes=engine.stat().st_size, notes=("built elsewhere",)
-    )
-
-
-def describe(backend: Backend) -> str:
-    """The backend with its versions, as every run says it first."""
-    return (
-        f"{backend.name} ({', '.join(f'{name} {version}' for name, version in backend.versions().items())})"
     )
 
 

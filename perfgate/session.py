@@ -325,7 +325,7 @@ class GateSession:
         return self._with_cases((*(self._run.cases if self._run else ()), *self._own.values()))
 
     def _with_cases(self, cases: tuple[CaseResult, ...]) -> RunResult:
-        run = self._run or self.pipeline.empty_result()
+        run = self._run or self.pipeline.result_of(())
         summary = summarise(
             cases,
             results=f"{self.settings.out}/results.json",
