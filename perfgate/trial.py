@@ -10,7 +10,7 @@ import msgspec
 
 from perfgate.bases import BaseEngine
 from perfgate.errors import CaseError
-from perfgate.gate.build_luck import share_anew, widened
+from perfgate.gate.build_luck import share_between, widened
 from perfgate.gate.evidence import Fresh
 from perfgate.gate.outliers import settle, to_repeat
 from perfgate.gate.sequential import Decision, at_the_end, blocks, decide_next
@@ -47,8 +47,9 @@ class Trial:
         self.shown: tuple[Launch, ...] = ()
         self._notes: list[str] = [*base.notes]
         same = engine_digest(head) != "" and engine_digest(base.job) == engine_digest(head)
-        lucky = terms.luck and not same
-        share = max(share_anew(base.job.engine), share_anew(head.engine)) if lucky else 0.0
+        # The baseline's own engine comes without a request: its timing cache is what told head's build.
+        built = [job.engine if job.request else None for job in (base.job, head)]
+        share = share_between(*built) if terms.luck and not same else 0.0
         self._tolerance = widened(terms.tolerance, share)
         if same:
             self._notes.append("base's engine and head's are the same bytes")

@@ -92,7 +92,8 @@ class Builder:
         digest = self.digests.get(name.replace("-", "_"), hashlib.sha256(name.encode()).hexdigest())
         if digest == "broken":
             raise CaseError("the builder ran out of memory")
-        return Path(name), EngineFacts(digest=digest, engine_bytes=1, timing_cache_bytes=20)
+        facts = EngineFacts(digest=digest, engine_bytes=1, timing_cache_bytes=20, timing_cache_loaded_bytes=0)
+        return Path(name), facts
 
 
 class FakeBases:
@@ -118,6 +119,7 @@ def job(engine: str, timing_cache_bytes: int | None = None) -> Job:
             digest=DIGEST if engine == "base" else "cd" * 32,
             engine_bytes=1,
             timing_cache_bytes=timing_cache_bytes,
+            timing_cache_loaded_bytes=0,
         ),
         request=BuildRequest(backend=engine, recipe=recipe, onnx="net.onnx"),
     )

@@ -10,11 +10,12 @@ import pytest
 from given_launches import BASE, CASE, Builder, Machine, gate, job
 
 from perfgate.errors import CaseError
-from perfgate.measure.launch import EngineTarget
+from perfgate.measure.launch import EngineTarget, LaunchRequest
 from perfgate.measure.schedule import Job
 from perfgate.records import (
     Draws,
     EngineFacts,
+    Launch,
     Measured,
     Verdict,
 )
@@ -87,6 +88,38 @@ def test_a_base_that_no_cache_told_widens_what_head_is_held_by() -> None:
     _, judgement = gate(machine, base=base, head=job("head"))
     assert judgement.tolerance is not None and judgement.tolerance.catch > 0.04
     assert judgement.verdict is not Verdict.REGRESSION
+
+
+def test_the_baselines_own_engine_told_heads_build_all() -> None:
+    """It was built first, without a cache, and the cache that it left is the one that head's build found."""
+    own = msgspec.structs.replace(job("base", timing_cache_bytes=20), request=None)
+    base = msgspec.structs.replace(BASE, job=own)
+    _, judgement = gate(Machine(base=1e6, head=1.03e6), base=base, head=job("head"))
+    assert judgement.verdict is Verdict.REGRESSION and judgement.tolerance is None
+
+
+def test_a_build_that_passes_is_red_for_its_tail_all_the_same() -> None:
+    machine = Machine(base=1e6, head=1.17e6) | {"head-1": 1e6}
+    judged = [gate(machine, head=drawn())[1]]
+    machine = TailedMachine(base=1e6, head=1.17e6) | {"head-1": 1e6}
+    judged.append(gate(machine, head=drawn())[1])
+    assert [one.verdict for one in judged] == [Verdict.PASS, Verdict.REGRESSION]
+    assert judged[1].code == "metric/p99_ns"
+
+
+class TailedMachine(Machine):
+    """Every launch of head has one query in twenty that takes half as long again."""
+
+    def __or__(self, more: dict[str, float]) -> TailedMachine:
+        return TailedMachine(**self.medians, **more)
+
+    def __call__(self, request: LaunchRequest) -> Launch:
+        launch = super().__call__(request)
+        assert isinstance(request.target, EngineTarget)
+        tail = 1.5 if "head" in request.target.engine else 1.0
+        median = launch.samples_ns[0]
+        samples = tuple(round(median * (tail if index % 20 == 0 else 1)) for index in range(1200))
+        return msgspec.structs.replace(launch, samples_ns=samples, wall_ns=1200 * median)
 
 
 def test_without_a_base_to_launch_the_luck_of_heads_build_counts_too() -> None:

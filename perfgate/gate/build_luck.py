@@ -20,11 +20,18 @@ def share_anew(facts: EngineFacts | None) -> float:
 
     What TensorRT 8.5 tells of hits and misses is only by how much the timing cache grew. The cache keeps what
     this engine does not use, so the share is the least that it can be. An engine without a timing cache has
-    no luck.
+    no luck, and nothing is said of one whose build did not tell what it found.
     """
-    if facts is None or not facts.timing_cache_bytes:
+    if facts is None or not facts.timing_cache_bytes or facts.timing_cache_loaded_bytes is None:
         return 0.0
     return max(0.0, 1 - facts.timing_cache_loaded_bytes / facts.timing_cache_bytes)
+
+
+def share_between(base: EngineFacts | None, head: EngineFacts | None) -> float:
+    """The larger share of two engines that are compared; nothing between the same bytes."""
+    if base and head and base.digest == head.digest:
+        return 0.0
+    return max(share_anew(base), share_anew(head))
 
 
 def widened(tolerance: Tolerance, share: float) -> Tolerance:

@@ -6,6 +6,7 @@ import msgspec
 
 from perfgate.gate.accuracy import with_answers
 from perfgate.gate.baselines import Baselines, Stored
+from perfgate.gate.build_luck import share_between
 from perfgate.gate.evidence import Evidence
 from perfgate.gate.judge import judge
 from perfgate.gate.metrics import columns, metrics_fault
@@ -13,6 +14,7 @@ from perfgate.gate.summary import summarise
 from perfgate.records import (
     BaselineCase,
     CaseResult,
+    EngineFacts,
     Failed,
     Measured,
     MetricColumns,
@@ -39,12 +41,16 @@ def compare_results(base: RunResult, head: RunResult, *, results: str) -> RunRes
         for case in base.cases
         if case.case.id in stored and case.case.id not in present
     ]
-    cases = tuple(_judged(case, baselines, head) for case in [*head.cases, *gone])
+    engines = {case.case.id: _engine(case) for case in base.cases}
+    cases = tuple(_judged(case, baselines, head, engines.get(case.case.id)) for case in [*head.cases, *gone])
     return msgspec.structs.replace(head, cases=cases, summary=summarise(cases, results=results))
 
 
-def _judged(case: CaseResult, baselines: Baselines, head: RunResult) -> CaseResult:
-    """An `Unchanged` was unchanged from its own baseline; against another build its numbers are compared."""
+def _judged(
+    case: CaseResult, baselines: Baselines, head: RunResult, engine: EngineFacts | None
+) -> CaseResult:
+    """An `Unchanged` was unchanged from its own baseline; against another build its numbers are compared.
+    `engine` is base's, where base was measured."""
     base = baselines.cases.get(case.case.id)
     outcome = case.outcome
     relied_on: MetricColumns = {}
@@ -52,9 +58,13 @@ def _judged(case: CaseResult, baselines: Baselines, head: RunResult) -> CaseResu
         relied_on = _metrics(case)
         if metrics_fault(relied_on):
             outcome = Failed(stage="launch", reason=f"{head.run_id} holds no numbers of it")
-    evidence = Evidence(relied_on=relied_on)
+    evidence = Evidence(relied_on=relied_on, share=share_between(engine, _engine(case)))
     judgement = judge(case.case, outcome, baselines, head.environment, head.protocol, evidence=evidence)
     return msgspec.structs.replace(case, judgement=with_answers(judgement, case, baselines))
+
+
+def _engine(case: CaseResult) -> EngineFacts | None:
+    return case.outcome.engine if isinstance(case.outcome, Measured) else None
 
 
 def _metrics(case: CaseResult) -> MetricColumns:

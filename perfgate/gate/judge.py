@@ -179,8 +179,8 @@ def _judge_others(
     fresh = evidence.fresh is not None
     found = judge_metrics(judgement.base, judgement.head, spread, fresh=fresh, floors=case.floors, more=more)
     judgement = msgspec.structs.replace(judgement, metrics=found)
-    # Where the latency depends on the build drawn, so do the other times.
-    drawn = judgement.code == "build"
+    # Where the latency is left open, because it depends on the build drawn, so are the other times.
+    drawn = judgement.code == "build" and judgement.verdict is Verdict.INCONCLUSIVE
     worse = [
         one
         for one in found

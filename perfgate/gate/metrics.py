@@ -144,7 +144,7 @@ def _judge(
     return MetricJudgement(
         metric=name,
         verdict=verdict,
-        reason=f"{share:+.1f} %; {metric.direction.value}, floor {floor.relative * 100:g} %",
+        reason=f"{share:+.1f} %; {metric.direction.value}, floor {floor.relative * 100:.3g} %",
         ratio=ratio,
         base=base,
         head=head,

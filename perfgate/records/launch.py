@@ -95,7 +95,7 @@ class EngineFacts(Record):
     precision_share: dict[Name, Share] = {}
     device_memory_bytes: Count | None = None
     timing_cache_bytes: Count | None = None
-    timing_cache_loaded_bytes: Count = 0
+    timing_cache_loaded_bytes: Count | None = None
     timing_cache_digest: str = ""
     layer_record: Packed = ""
     unmet: Text = ""

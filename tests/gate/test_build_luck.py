@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfgate.gate.build_luck import fastest, over_builds, share_anew, widened
+from perfgate.gate.build_luck import fastest, over_builds, share_anew, share_between, widened
 from perfgate.gate.sequential import Decision
 from perfgate.gate.spread import BUILD_CV
 from perfgate.records import Draws, EngineFacts, Interval, Tolerance, Verdict
@@ -89,8 +90,11 @@ def test_the_share_that_the_timing_cache_did_not_tell(
         timing_cache_bytes=cache_bytes,
         timing_cache_loaded_bytes=loaded,
     )
-    assert share_anew(facts) == share
-    assert share_anew(None) == 0
+    assert share_anew(facts) == share_between(facts, None) == share_between(None, facts) == share
+    assert share_between(facts, facts) == 0, "the same bytes"
+    assert share_anew(None) == share_between(None, None) == 0
+    untold = msgspec.structs.replace(facts, timing_cache_loaded_bytes=None)
+    assert share_anew(untold) == 0, "an earlier perfgate's"
 
 
 def test_the_tolerance_is_wider_by_what_the_luck_of_builds_reaches_beyond_its_middle() -> None:

@@ -7,7 +7,7 @@ from gate_runs import ENVIRONMENT, SLOWER, STEADY, judged_run, measured, run, se
 
 from perfgate.gate.baselines import Baselines, load_baselines
 from perfgate.gate.compare import compare_results
-from perfgate.records import CaseResult, Failed, Outcome, RunResult, Unchanged, Verdict
+from perfgate.records import CaseResult, EngineFacts, Failed, Outcome, RunResult, Unchanged, Verdict
 
 NONE = Baselines(root="none")
 
@@ -35,6 +35,20 @@ def test_each_case_of_head_is_judged_against_base() -> None:
         "net/c": Verdict.MISSING,
         "net/d": Verdict.NEW,
     }
+
+
+def test_builds_that_no_cache_told_are_compared_by_the_wider_tolerance() -> None:
+    """Two first builds of one model differ by more than launches of one build."""
+    slower = measured(1_025_000, 1_026_000, 1_024_000, 1_025_500, 1_024_500)
+    assert verdicts(fresh(a=STEADY), fresh(a=slower)) == {"net/a": Verdict.REGRESSION}
+    anew = EngineFacts(
+        digest="cd" * 32, engine_bytes=1000, timing_cache_bytes=10, timing_cache_loaded_bytes=0
+    )
+    head = fresh(a=msgspec.structs.replace(slower, engine=anew))
+    result = compare_results(fresh(a=STEADY), head, results="r")
+    (judgement,) = [one.judgement for one in result.cases]
+    assert judgement is not None and judgement.verdict is Verdict.PASS
+    assert judgement.tolerance is not None and judgement.tolerance.catch > 0.04
 
 
 def test_swapping_the_files_turns_a_regression_into_an_improvement() -> None:
