@@ -159,7 +159,7 @@ def confirmation(one: Confirmation) -> tuple[tuple[str, str], ...]:
         (N_("More launches a side that it would take"), str(one.needed) if one.needed else ""),
         (N_("Device time"), fmt.duration(one.gpu_ns) if one.gpu_ns else ""),
         (N_("Base commit"), fmt.line(one.base_commit, 60)),
-        (N_("Notes"), _joined(one.notes)),
+        (N_("Notes"), _joined([said(fmt.line(note)) for note in one.notes])),
     ]
     return tuple((gettext(name), value) for name, value in facts if value)
 

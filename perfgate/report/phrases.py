@@ -109,6 +109,21 @@ PHRASES = (
     N_("stored only for %(name)s; numbers are not compared across toolchains"),
     N_("%(said)s; p99 not judged: a launch has fewer than %(count)s samples"),
     N_("p99 is %(number)s ms, above the promise engine_p99_ms = %(limit)s"),
+    # What a confirmation notes.
+    N_("base's engine and head's are the same bytes"),
+    N_(
+        "no timing cache told %(share)s of an engine's tactics or more: %(ignore)s more is ignored, "
+        "for the luck of the build"
+    ),
+    N_("build %(count)s of head: %(signed)s"),
+    N_("base is the fastest of %(count)s engines in %(total)s builds"),
+    N_("base is the baseline's own engine, from the engine cache, because %(text)s"),
+    N_("base's model or recipe is not the one that the baseline was promoted from"),
+    N_("base does not reproduce its recorded engine: %(name)s in place of %(other)s"),
+    N_("base is used otherwise than head: inputs, shape or protocol differ"),
+    N_("no base engine to launch: %(text)s"),
+    N_("measured again because far outside, and not recurring: %(count)s launches"),
+    N_("invalid and taken again: %(count)s launches"),
     # Next steps: the words before the command.
     N_("measure it alone: "),
     N_("if it is meant: "),
