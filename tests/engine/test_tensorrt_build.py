@@ -70,6 +70,7 @@ def test_dynamic_shapes(tmp_path: Path) -> None:
     assert facts.digest == hashlib.sha256(engine).hexdigest()
     assert facts.build_ns > 0
     assert facts.timing_cache_bytes == model.with_suffix(".timing").stat().st_size
+    assert facts.timing_cache_loaded_bytes == 0
     assert any(note.startswith("TF32 is on") for note in facts.notes)
     # The names of the dimensions travel inside the engine.
     assert network_name({"x": ("b", 3, 8, 8)}, ()).encode() in engine

@@ -295,6 +295,8 @@ def test_a_rebuild_with_the_timing_cache_gives_the_same_bytes(tmp_path: Path) ->
     cache = tmp_path / "first.timing"
     again = _build(_model(tmp_path / "again.onnx", batch=4), cache=str(cache))
     assert again.digest == first.digest
+    assert first.timing_cache_loaded_bytes == 0
+    assert again.timing_cache_loaded_bytes == again.timing_cache_bytes == cache.stat().st_size
     assert any("loaded" in note and "grew by 0" in note for note in again.notes), again.notes
     assert not any("refused" in note for note in again.notes)
 
