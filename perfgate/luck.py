@@ -10,13 +10,13 @@ from msgspec.structs import replace
 from perfgate.bases import BaseEngine
 from perfgate.engine.interface import BuildRequest
 from perfgate.errors import CaseError
-from perfgate.gate.build_luck import fastest, good, over_builds, share_anew
+from perfgate.gate.build_luck import fastest, good, over_builds
 from perfgate.gate.evidence import Fresh
 from perfgate.gate.sequential import LEAST_LAUNCHES
 from perfgate.measure.launch import EngineTarget, LaunchRequest
 from perfgate.measure.schedule import Job
 from perfgate.records import Draws, EngineFacts, Launch, Outcome, Record, Verdict
-from perfgate.trial import engine_digest
+from perfgate.trial import drawn_anew, engine_digest
 
 Build = Callable[[BuildRequest], tuple[Path, EngineFacts]]
 Say = Callable[[str], None]
@@ -171,7 +171,7 @@ class _Sitting:
 
 def anew(job: Job) -> bool:
     """Whether no timing cache told all of a job's engine, and it can be built again."""
-    return job.request is not None and share_anew(job.engine) > 0
+    return drawn_anew(job) > 0
 
 
 def draw(job: Job, number: int, build: Build) -> Job:

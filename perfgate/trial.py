@@ -10,7 +10,7 @@ import msgspec
 
 from perfgate.bases import BaseEngine
 from perfgate.errors import CaseError
-from perfgate.gate.build_luck import share_between, widened
+from perfgate.gate.build_luck import share_anew, widened
 from perfgate.gate.evidence import Fresh
 from perfgate.gate.outliers import settle, to_repeat
 from perfgate.gate.sequential import Decision, at_the_end, blocks, decide_next
@@ -47,9 +47,7 @@ class Trial:
         self.shown: tuple[Launch, ...] = ()
         self._notes: list[str] = [*base.notes]
         same = engine_digest(head) != "" and engine_digest(base.job) == engine_digest(head)
-        # The baseline's own engine comes without a request: its timing cache is what told head's build.
-        built = [job.engine if job.request else None for job in (base.job, head)]
-        share = share_between(*built) if terms.luck and not same else 0.0
+        share = max(drawn_anew(base.job), drawn_anew(head)) if terms.luck and not same else 0.0
         self._tolerance = widened(terms.tolerance, share)
         if same:
             self._notes.append("base's engine and head's are the same bytes")
@@ -129,6 +127,12 @@ class Trial:
 def engine_digest(job: Job) -> str:
     """Of the engine that a job launches; empty where it has none."""
     return job.engine.digest if job.engine else ""
+
+
+def drawn_anew(job: Job) -> float:
+    """The share of a job's engine that no timing cache told. Nothing of one that comes without a request, as
+    the baseline's own does: its timing cache is what told head's build."""
+    return share_anew(job.engine) if job.request else 0.0
 
 
 def hold(

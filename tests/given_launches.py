@@ -62,7 +62,7 @@ class Machine:
         self.medians, self.seen, self.odd = medians, [], {}  # type: ignore[var-annotated]
 
     def __or__(self, more: dict[str, float]) -> Machine:
-        return Machine(**self.medians, **more)
+        return type(self)(**self.medians, **more)
 
     def __call__(self, request: LaunchRequest) -> Launch:
         assert isinstance(request.target, EngineTarget)

@@ -113,9 +113,6 @@ def test_a_build_that_passes_is_red_for_its_tail_all_the_same() -> None:
 class TailedMachine(Machine):
     """Every launch of head has one query in twenty that takes half as long again."""
 
-    def __or__(self, more: dict[str, float]) -> TailedMachine:
-        return TailedMachine(**self.medians, **more)
-
     def __call__(self, request: LaunchRequest) -> Launch:
         launch = super().__call__(request)
         assert isinstance(request.target, EngineTarget)

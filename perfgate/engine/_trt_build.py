@@ -56,7 +56,7 @@ def build_engine(api: Api, request: BuildRequest) -> EngineFacts:
     with warnings.catch_warnings():
         # The bindings warn of what a later version drops; what is there has been asked for by name.
         warnings.simplefilter("ignore", DeprecationWarning)
-        engine, cache_notes, cache_bytes = _build(api, request, graph, shapes, logger, notes)
+        engine, cache_notes, (loaded_bytes, cache_bytes) = _build(api, request, graph, shapes, logger, notes)
     build_ns = time.perf_counter_ns() - started
     write_bytes(Path(request.engine), engine)
     layers, memory = inspect_engine(api, engine, notes)
@@ -73,8 +73,8 @@ def build_engine(api: Api, request: BuildRequest) -> EngineFacts:
         layers=len(layers.layers),
         precision_share=share,
         device_memory_bytes=memory,
-        timing_cache_bytes=cache_bytes[1],
-        timing_cache_loaded_bytes=cache_bytes[0],
+        timing_cache_bytes=cache_bytes,
+        timing_cache_loaded_bytes=loaded_bytes,
         layer_record=pack_layers(layers),
         unmet=(realised(recipe.precision, share) or "") if layers.layers else "",
         notes=tuple(notes),

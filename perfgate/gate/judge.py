@@ -106,12 +106,13 @@ def _against_base(
     if (mode := _mode(case, outcome)) != stored.case.mode:
         reason = f"measured as '{mode}', the baseline as '{stored.case.mode}'"
         return Judgement(verdict=Verdict.INCOMPARABLE, reason=reason, base=stored.case.metrics, head=head)
+    tolerance = _held_by(case, evidence)
     if evidence.fresh and isinstance(outcome, Measured):
         judgement = compare_fresh(case, stored, outcome, evidence.fresh, kind_of(environment))
     else:
-        held = msgspec.structs.replace(case, tolerance=_held_by(case, evidence))
+        held = msgspec.structs.replace(case, tolerance=tolerance)
         judgement = compare_stored(held, stored, head, evidence.screened, kind_of(environment))
-    wider = None if (tolerance := _held_by(case, evidence)) == case.tolerance else tolerance
+    wider = None if tolerance == case.tolerance else tolerance
     noted = differences(stored.environment.noted, environment.noted)
     return msgspec.structs.replace(judgement, differences=noted, tolerance=wider)
 

@@ -135,7 +135,7 @@ def fit(files: Sequence[dict[str, Any]]) -> Model:
     gap, slow, within = clusters(np.concatenate(pools))
     found: dict[str, Any] = {"gap": gap, "slow": slow, "within": within}
     said = [f"launches: {sum(len(pool) for pool in pools)} on {len(pools)} hosts"]
-    steps = [_build_steps(file) for file in files]
+    steps = [of_file for file in files if (of_file := _build_steps(file))]
     ordinary = [[step for step in of_file if step < math.log1p(LOTTERY)] for of_file in steps]
     slower = [step for of_file in steps for step in of_file if step >= math.log1p(LOTTERY)]
     # Each visit's best build is what its others are held against.
@@ -187,7 +187,7 @@ def _build_steps(file: dict[str, Any]) -> list[float]:
     for number, build in enumerate(file["builds"]):
         if medians := _medians(file, number):
             seen.setdefault(build["digest"], statistics.fmean(np.log(medians)))
-    best = min(seen.values())
+    best = min(seen.values(), default=0.0)
     return sorted(value - best for value in seen.values())
 
 

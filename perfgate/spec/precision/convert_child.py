@@ -34,7 +34,7 @@ def convert(request: ConvertRequest) -> Emission:
         (room / folder).mkdir(exist_ok=True)
     prepared = room / "prepared.onnx"
     quantised = request.precision.startswith("int8")
-    prepare(Path(request.onnx), prepared, shapes=quantised)
+    prepare(Path(request.onnx), prepared, quantised=quantised)
     calibrated = quantised or request.policy.islands
     started = time.perf_counter_ns()
     data = DataSet(request.data, room / "calibration") if calibrated else None

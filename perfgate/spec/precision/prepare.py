@@ -30,8 +30,9 @@ def check_convertible(model: Any) -> None:
             )
 
 
-def prepare(source: Path, target: Path, *, shapes: bool) -> None:
-    """Write the prepared FP32 graph, with inferred shapes where a calibrator will ask for them.
+def prepare(source: Path, target: Path, *, quantised: bool) -> None:
+    """Write the prepared FP32 graph: where it will be quantised, with the shapes that a calibrator asks for
+    and the kernels that a parser does.
 
     Raises `CaseError` for a graph that cannot be converted.
     """
@@ -47,14 +48,14 @@ def prepare(source: Path, target: Path, *, shapes: bool) -> None:
         ready = target.with_suffix(".named.onnx")
         onnx.save_model(model, str(ready), save_as_external_data=_is_large(source))
     del model
-    folded = target.with_suffix(".folded.onnx") if shapes else target
+    folded = target.with_suffix(".folded.onnx") if quantised else target
     try:
         _fold(ready, folded)
-        if shapes:
+        if quantised:
             _infer_shapes(folded, target)
     except Exception as error:
         raise CaseError(f"ONNX Runtime cannot prepare the graph: {str(error)[:500]}") from error
-    _tidy(target, quantised=shapes)
+    _tidy(target, quantised=quantised)
 
 
 def _fold(source: Path, target: Path) -> None:
