@@ -6,6 +6,7 @@
 Base is one engine of ResNet-50 (FP16, batch 8). Heads, by name:
 
     same             base's engine itself
+    warm             the same model built again with the timing cache that base's build left
     rebuilt          the same model built anew without base's timing cache: other bytes, other luck
     plus1, plus2     one and two more blocks in layer3, built with base's timing cache
     plus1-fresh, …   the same without it
@@ -44,7 +45,7 @@ from perfgate.measure.launch import EngineTarget, LaunchRequest, launch
 from perfgate.records import Protocol, Tolerance
 from perfgate.settings import Settings
 
-HEADS = ("same", "rebuilt", "plus1", "plus2", "plus1-fresh", "plus2-fresh")
+HEADS = ("same", "warm", "rebuilt", "plus1", "plus2", "plus1-fresh", "plus2-fresh")
 VERDICTS = ("REGRESSION", "INCONCLUSIVE", "PASS", "IMPROVEMENT")
 RESAMPLED = 20_000
 RETRIES = 3
