@@ -5,8 +5,8 @@
 
 The first command makes a folder to carry (about 50 MB): the recogniser in FP32, its calibrated Q/DQ graph and
 lines of text to judge it on; it takes a minute or two and no GPU. The second takes about four minutes on an
-H200 with TensorRT 8.5, and the recogniser some more, built for batch 8 alone (8.5 takes long over an FP16 engine
-with a range of batches); without `--kit` it is left out. Each step is a `perfgate run` of its own with a time
+H200 with TensorRT 8.5, and the recogniser some more, built for batch 8 alone (8.5 takes long over an FP16
+engine with a range of batches); without `--kit` it is left out. Each step is a `perfgate run` of its own with a time
 limit, a step that fails does not stop the others, and the table comes last.
 
 Targets: every INT8 engine has INT8 layers and answers within its thresholds; the overflow is an ERROR that
@@ -166,7 +166,12 @@ def run_step(spec: Path, options: argparse.Namespace) -> dict[str, Any]:
     command = [sys.executable, "-m", "perfgate", "run", str(spec), "--out", out.name, "--remeasure"]
     command += ["--backend", options.backend, "--device", options.device, *(["--all"] if options.all else [])]
     with subprocess.Popen(
-        command, cwd=spec.parent, env=package_environment(), stderr=subprocess.PIPE, text=True
+        command,
+        cwd=spec.parent,
+        env=package_environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         try:
             said = process.communicate(timeout=options.step_seconds)[1]

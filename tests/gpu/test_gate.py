@@ -192,7 +192,7 @@ def test_a_planted_slowdown_is_a_regression_that_names_the_case(project: Project
         assert case["judgement"]["ratio"]["low"] > 1.3
         assert len(case["outcome"]["screen"]) == 3, "a suspect is confirmed with launches of its own"
         engine, notes = case["outcome"]["engine"], str(case["judgement"]["confirmation"]["notes"])
-        # More of the same layers are told by the baseline's timing cache, and then there is no luck to ask of.
+        # More of the same layers are told by the baseline's timing cache: then no luck was drawn.
         told = engine["timing_cache_loaded_bytes"] == engine["timing_cache_bytes"]
         assert ("build 2 of head: " in notes) is not told, (engine["notes"], notes)
 
