@@ -64,8 +64,10 @@ def build_engine(api: Api, request: BuildRequest) -> EngineFacts:
     share = layer_share(layers.layers)
     notes += [*cache_notes, *_precision_notes(layers)]
     if layers.layers and not share:
-        share = stored_share(len(engine), graph.weights)
-        notes.append("the layers are opaque blocks; precision is told from the size of the stored weights")
+        share = stored_share(len(engine), graph.weights, recipe.precision)
+        told = "told from the size of the stored weights"
+        least = ", at least so much of the narrower type" if len(share) > 1 else ""
+        notes.append(f"the layers are opaque blocks; precision is {told}{least}")
     return EngineFacts(
         digest=hashlib.sha256(engine).hexdigest(),
         engine_bytes=len(engine),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import re
 import zlib
@@ -174,18 +175,26 @@ def weight_share(layers: Iterable[Layer]) -> dict[str, float]:
     return _shares(total)
 
 
-def stored_share(engine_bytes: int, weights: int) -> dict[str, float]:
-    """The type that an engine's weights are stored in, told from its size; empty where that says too little.
+def stored_share(engine_bytes: int, weights: int, precision: Precision) -> dict[str, float]:
+    """The types that an engine's weights are stored in, told from its size; empty where that says too little.
 
     For engines whose layers are one opaque block, such as a transformer that Myelin compiled: `weights`
     elements of 32, 16 or 8 bits make almost all of a large engine, so the bits an element say which. Kernels
-    and tables may add a quarter; below a million weights they would drown them.
+    and tables may add a quarter; below a million weights they would drown them. Between two widths, where
+    less than FP32 was asked for, all that is beyond the narrower one counts as weights of the wider: the
+    narrower has at least this share, (wider - bits) / (wider - narrower).
     """
     if weights < _TELLING_WEIGHTS:
         return {}
     bits = engine_bytes * 8 / weights
-    kind = next((kind for kind, width in _STORED_BITS.items() if width * 0.9 <= bits <= width * 1.25), "")
-    return {kind: 1.0} if kind else {}
+    for kind, width in _STORED_BITS.items():
+        if width * 0.9 <= bits <= width * 1.25:
+            return {kind: 1.0}
+    for (narrow, few), (wide, many) in itertools.pairwise(_STORED_BITS.items()):
+        if few < bits < many and precision != "fp32":
+            least = round((many - bits) / (many - few), 4)
+            return {narrow: least, wide: round(1 - least, 4)}
+    return {}
 
 
 def _shares(counts: Counter[str]) -> dict[str, float]:

@@ -20,6 +20,7 @@ from perfgate.records import (
     BaselineCase,
     BaselineRun,
     CaseResult,
+    EngineFacts,
     Environment,
     Measured,
     MetricColumns,
@@ -65,7 +66,8 @@ def promote(results: Sequence[RunResult], root: Path, terms: Terms, *, timing: P
 
     Further results are runs of the same cases, on other days or machines of one kind: their launches are kept
     apart by run, so that it is known how far runs lie apart. `timing` is the folder where the first run left
-    the timing caches of its engines, named by digest; each goes beside the baseline of its engine.
+    the timing caches of its engines, named by digest; each goes beside the baseline of its engine, but where
+    the one that lies there has told the same engine.
 
     Raises `RefusedError` for a dirty tree, for a run with ERROR or INVALID cases or wrong answers, and for a
     loss, an undecided or a missing case, or another toolchain, that `accept` does not name. Nothing is
@@ -98,7 +100,7 @@ def promote(results: Sequence[RunResult], root: Path, terms: Terms, *, timing: P
         after = _merge(before, cases, results, terms)
         moves += _moves(before, after)
         files[path] = after
-        caches |= _timing_caches(path, cases, timing)
+        caches |= _timing_caches(path, cases, after, timing)
     # All are read before any is written: a damaged one leaves the others alone.
     for path, data in caches.items():
         write_bytes(path, data)
@@ -198,14 +200,15 @@ def _merge(before: Baseline, cases: list[CaseResult], results: Sequence[RunResul
             merged.pop(case.case.id, None)
             continue
         engine = case.outcome.engine
-        metrics, runs = _grouped(case, results, before.cases.get(case.case.id) if terms.add else None)
+        stored = before.cases.get(case.case.id) if terms.add else None
+        metrics, runs = _grouped(case, results, stored)
         if wrong := metrics_fault(metrics):
             raise RefusedError(f"{case.case.id} {wrong}", where=result.run_id, fix="measure it again")
         merged[case.case.id] = BaselineCase(
             case_digest=case.case_digest,
             usage_digest=case.usage_digest,
             mode=case.outcome.mode or case.case.mode,
-            timing_cache=engine.timing_cache_digest if engine else "",
+            timing_cache=_timing_digest(engine, stored),
             onnx_digest=case.recipe.onnx_digest if case.recipe else "",
             source_digest=case.source_digest,
             engine_digest=engine.digest if engine else "",
@@ -220,6 +223,14 @@ def _merge(before: Baseline, cases: list[CaseResult], results: Sequence[RunResul
     return msgspec.structs.replace(
         before, cases=merged, environments={**before.environments, key: result.environment}
     )
+
+
+def _timing_digest(engine: EngineFacts | None, stored: BaselineCase | None) -> str:
+    """The timing cache to build with from now on. One that gave these very bytes stays, for a cache is written
+    in another order each time, and another file would have every engine built again."""
+    if engine and stored and stored.engine_digest == engine.digest and stored.timing_cache:
+        return stored.timing_cache
+    return engine.timing_cache_digest if engine else ""
 
 
 def _grouped(
@@ -272,12 +283,16 @@ def _split(stored: BaselineCase) -> list[MetricColumns]:
     return found
 
 
-def _timing_caches(baseline: Path, cases: list[CaseResult], folder: Path) -> dict[Path, bytes]:
+def _timing_caches(
+    baseline: Path, cases: list[CaseResult], after: Baseline, folder: Path
+) -> dict[Path, bytes]:
     caches = {}
     for case in cases:
         engine = case.outcome.engine if isinstance(case.outcome, Measured) else None
         if engine is None or not engine.timing_cache_digest:
             continue
+        if after.cases[case.case.id].timing_cache != engine.timing_cache_digest:
+            continue  # the stored one stays
         source = folder / f"{engine.timing_cache_digest}.timing"
         data = read_bytes(source, limit_bytes=TIMING_LIMIT_BYTES)
         if hashlib.sha256(data).hexdigest() != engine.timing_cache_digest:

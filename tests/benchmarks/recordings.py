@@ -17,7 +17,8 @@ import common
 Visit = dict[str, Any]
 DATA = common.HERE / "data"
 LEVELS, GATES = (f"perfgate-trt/benchmark-{kind}/v1" for kind in ("levels", "real-gates"))
-# Heads of `real_aa.py` that are base's model: the others are slower by what was planted.
+# Heads of `real_aa.py` that are base's model: the others are slower by what was planted. `warm` is left out, for
+# an engine whose tactics base's timing cache told is no draw of a build.
 _SAME_MODEL = ("same", "rebuilt")
 
 

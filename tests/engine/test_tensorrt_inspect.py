@@ -10,6 +10,7 @@ import pytest
 
 from perfgate.engine._trt_inspect import stored_share
 from perfgate.engine.tensorrt import Layers, layer_share, read_layers, realised, weight_share
+from perfgate.records import Precision
 
 REAL = Path(__file__).parent / "data" / "engine_inspector_resnet50_trt-8.5.3.json"
 
@@ -140,16 +141,22 @@ def test_realised_precision_against_the_least_share() -> None:
 
 
 @pytest.mark.parametrize(
-    ("engine_bytes", "weights", "share"),
+    ("engine_bytes", "weights", "precision", "share"),
     [
-        (436_850_651, 109_000_000, {"fp32": 1.0}),  # BERT-base as TensorRT 8.5.3 stored it on a GPU
-        (219_000_000, 109_000_000, {"fp16": 1.0}),
-        (115_000_000, 109_000_000, {"int8": 1.0}),
-        (330_000_000, 109_000_000, {}),  # half in FP32, half in FP16: the size says neither
-        (4_000_000, 999_999, {}),  # so few weights that kernels would drown them
+        # BERT-base as TensorRT 8.5.3 stored it on a GPU: FP32; FP16 for one shape; FP16 for batch 1 to 8
+        (436_850_651, 108_890_898, "fp32", {"fp32": 1.0}),
+        (220_023_932, 108_890_898, "fp16", {"fp16": 1.0}),
+        (286_348_212, 108_890_898, "fp16", {"fp16": 0.6852, "fp32": 0.3148}),
+        (115_000_000, 109_000_000, "int8", {"int8": 1.0}),
+        (163_500_000, 109_000_000, "int8+fp16", {"int8": 0.5, "fp16": 0.5}),
+        (327_000_000, 109_000_000, "fp16", {"fp16": 0.5, "fp32": 0.5}),
+        (327_000_000, 109_000_000, "fp32", {}),  # its builder was allowed no FP16: some weights are not used
+        (436_850_651, 108_890_898, "fp16", {"fp32": 1.0}),  # asked for and not realised
+        (700_000_000, 109_000_000, "fp16", {}),  # far more than the weights, whatever they are
+        (4_000_000, 999_999, "fp16", {}),  # so few weights that kernels would drown them
     ],
 )
 def test_an_opaque_engines_precision_is_told_from_its_size(
-    engine_bytes: int, weights: int, share: dict[str, float]
+    engine_bytes: int, weights: int, precision: Precision, share: dict[str, float]
 ) -> None:
-    assert stored_share(engine_bytes, weights) == share
+    assert stored_share(engine_bytes, weights, precision) == share

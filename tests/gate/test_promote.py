@@ -253,6 +253,31 @@ def test_the_timing_cache_of_the_engine_goes_beside_its_baseline(tmp_path: Path)
     assert (root / "nvidia-h200/tensorrt-10.13/net.fp16.timing").read_bytes() == b"tactics"
 
 
+@pytest.mark.parametrize(("engine", "kept"), [("the same", True), ("another", False)])
+def test_a_run_that_is_added_keeps_the_timing_cache_that_told_the_same_engine(
+    tmp_path: Path, engine: str, kept: bool
+) -> None:
+    root, caches, texts = tmp_path / "baselines", tmp_path / "caches", (b"tactics", b"cistact")
+    caches.mkdir()
+    for text in texts:
+        (caches / f"{hashlib.sha256(text).hexdigest()}.timing").write_bytes(text)
+    first, more = (run({"net/a": with_timing(STEADY, text)}, root) for text in texts)
+    promote(first, root, reason="x", timing=caches)
+    if engine == "another":
+        case = more.cases[0]
+        assert isinstance(case.outcome, Measured) and case.outcome.engine is not None
+        facts = msgspec.structs.replace(case.outcome.engine, digest="cd" * 32)
+        outcome = msgspec.structs.replace(case.outcome, engine=facts)
+        more = msgspec.structs.replace(more, cases=(msgspec.structs.replace(case, outcome=outcome),))
+    more = dated(more, "run-2", "2026-02-01T00:00:00Z")
+    promote_runs([more], root, Terms(reason="another machine", add=True), timing=caches)
+    told = texts[0] if kept else texts[1]
+    stored = read_baseline(root / FILE).cases["net/a"]
+    assert (root / "nvidia-h200/tensorrt-10.13/net.fp16.timing").read_bytes() == told
+    assert stored.timing_cache == hashlib.sha256(told).hexdigest()
+    assert [one.launches for one in stored.runs] == [5, 5]
+
+
 @pytest.mark.parametrize("found", [None, b"another"])
 def test_a_timing_cache_that_is_missing_or_another_promotes_nothing(
     tmp_path: Path, found: bytes | None
