@@ -73,7 +73,7 @@ def test_a_model_is_recovered_from_recordings_of_three_hosts() -> None:
     assert model.lottery == pytest.approx(0.2)
     assert model.lottery_slowdown == pytest.approx(math.expm1(0.16), rel=0.1)
     assert model.launch_s == pytest.approx(3.0)
-    assert "400 on 5 hosts" in model.source
+    assert "400 on 5 GPUs" in model.source
 
 
 def test_machines_are_compared_within_one_kind_and_days_within_one_machine() -> None:
@@ -93,6 +93,30 @@ def test_machines_are_compared_within_one_kind_and_days_within_one_machine() -> 
     model = gate_model.fit(files)
     assert model.day == pytest.approx(0.01 / math.sqrt(2), rel=0.15)
     assert model.host == pytest.approx(math.sqrt((0.04**2 / 2 + 0.02**2 / 2) / 2), rel=0.1)
+
+
+def test_gpus_of_one_host_are_one_machine_and_engines_that_they_share_are_drawn_once() -> None:
+    files = [
+        {
+            **recording(seed, host=centre, slow_build=step, gap=0.0),
+            **{"device": "h100", "case": "net", "environment": {"uuid": f"gpu {seed}"}},
+            **{"date": f"2026-01-0{day}T00:00:00Z", "machine": machine},
+        }
+        for seed, (machine, day, centre, step) in enumerate(
+            [
+                ("one", 1, 0.00, 0.010),
+                ("one", 1, 0.02, 0.012),
+                ("two", 1, 0.05, 0.020),
+                ("three", 2, 0.03, 0.000),
+            ]
+        )
+    ]
+    model = gate_model.fit([*files, recording(9, slow_build=0.016, gap=0.0)])
+    assert "builds: 4 beside" in model.source, "the GPUs of machine one took the same two engines"
+    steps = (0.011, 0.020, 0.000, 0.016)
+    assert model.build == pytest.approx(math.sqrt(sum(step**2 / 2 for step in steps) / 4), rel=0.1)
+    assert model.host == pytest.approx(float(np.std([0.01, 0.05, 0.03], ddof=1)), rel=0.1)
+    assert "machines: 4" in model.source
 
 
 def test_without_recordings_the_model_says_what_it_rests_on() -> None:

@@ -226,8 +226,8 @@ def _merge(before: Baseline, cases: list[CaseResult], results: Sequence[RunResul
 
 
 def _timing_digest(engine: EngineFacts | None, stored: BaselineCase | None) -> str:
-    """The timing cache to build with from now on. One that gave these very bytes stays, for a cache is written
-    in another order each time, and another file would have every engine built again."""
+    """The timing cache to build with from now on. One that gave these very bytes stays: a cache is written in
+    another order each time, and another file would have every engine built again."""
     if engine and stored and stored.engine_digest == engine.digest and stored.timing_cache:
         return stored.timing_cache
     return engine.timing_cache_digest if engine else ""

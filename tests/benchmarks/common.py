@@ -30,7 +30,7 @@ from perfgate.gate.baselines import Baselines
 from perfgate.measure.environment import fingerprint
 from perfgate.measure.lock import device_lock
 from perfgate.preparation import Preparation
-from perfgate.records import Case, Dimension, EngineFacts, Failed, Mode, NotRun, Record
+from perfgate.records import Case, Dimension, EngineFacts, Failed, Mode, NotRun, Record, digest
 from perfgate.settings import Settings
 from perfgate.spec.cases import expand
 from perfgate.spec.model import read_spec
@@ -158,10 +158,12 @@ def store(given: Path | None) -> Iterator[Path]:
 
 
 def about(backend: str, device: str) -> dict[str, Any]:
-    """When and on what: date, GPU (or CPU), driver and versions."""
+    """When and on what: date, machine (a digest of its boot), GPU (or CPU), driver and versions."""
     environment = fingerprint(get_backend(backend, device), device)
+    boot = Path("/proc/sys/kernel/random/boot_id")
     return {
         "date": f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}",
+        "machine": digest(boot.read_text().strip())[:12] if boot.is_file() else "",
         "device": environment.device,
         "toolchain": environment.toolchain,
         "environment": {**environment.noted, **environment.key},

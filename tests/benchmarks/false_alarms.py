@@ -7,7 +7,7 @@ in `tests/benchmarks/data/`, and from what was seen on three H200s (clusters, la
 machines: see `gate_model.py`), for three histories; with head, or both sides, built anew without a timing
 cache, up to six builds, `pick = "best"`; on machines less kind (clusters twice as far apart; one launch in
 ten in the slow one; normal launches; builds further apart); at the very border, a head slower by *ignore*;
-and by bootstrap over the recorded hosts, where there are three. Bounds are exact, one-sided, 95 %.
+and by bootstrap over the recorded GPUs, where there are three. Bounds are exact, one-sided, 95 %.
 
 Target: REGRESSION at most 0.02 %, INCONCLUSIVE at most 0.5 %.
 """
@@ -60,7 +60,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     rows.append({**gm.alarm_row("at the border, 0.5 % slower", border, model.launch_s), "beyond": True})
     if len(hosts) >= 3:
         found = gm.hold_recorded(hosts, options.gates, 0.0, draw)
-        rows.append(gm.alarm_row(f"bootstrap over {len(hosts)} hosts", found, model.launch_s))
+        rows.append(gm.alarm_row(f"bootstrap over {len(hosts)} GPUs", found, model.launch_s))
     return {"models": gm.described(models), "rows": rows}
 
 

@@ -134,19 +134,19 @@ def fit(files: Sequence[dict[str, Any]]) -> Model:
         return Model()
     gap, slow, within = clusters(np.concatenate(pools))
     found: dict[str, Any] = {"gap": gap, "slow": slow, "within": within}
-    said = [f"launches: {sum(len(pool) for pool in pools)} on {len(pools)} hosts"]
-    steps = [of_file for file in files if (of_file := _build_steps(file))]
-    ordinary = [[step for step in of_file if step < math.log1p(LOTTERY)] for of_file in steps]
-    slower = [step for of_file in steps for step in of_file if step >= math.log1p(LOTTERY)]
-    # Each visit's best build is what its others are held against.
-    further = sum(len(of_file) - 1 for of_file in steps)
+    said = [f"launches: {sum(len(pool) for pool in pools)} on {len(pools)} GPUs"]
+    steps = [of_set for one in _sets(files) if (of_set := _build_steps(one))]
+    ordinary = [[step for step in of_set if step < math.log1p(LOTTERY)] for of_set in steps]
+    slower = [step for of_set in steps for step in of_set if step >= math.log1p(LOTTERY)]
+    # Each set's best build is what its others are held against.
+    further = sum(len(of_set) - 1 for of_set in steps)
     if further > 3:
         found["lottery"] = len(slower) / further
         if slower:
             found["lottery_slowdown"] = math.expm1(statistics.median(slower))
-        if sum(len(of_file) - 1 for of_file in ordinary) > 1:
+        if sum(len(of_set) - 1 for of_set in ordinary) > 1:
             found["build"] = pooled_deviation(ordinary)
-        said.append(f"builds: {further} beside one a host")
+        said.append(f"builds: {further} beside one a set")
     places = machines(files)
     if sum(len(place) - 1 for place in places) >= 2:
         found["host"] = pooled_deviation([[statistics.fmean(days) for days in place] for place in places])
@@ -163,16 +163,33 @@ def fit(files: Sequence[dict[str, Any]]) -> Model:
 
 
 def machines(files: Sequence[dict[str, Any]]) -> list[list[list[float]]]:
-    """The log centres of each file's first build: by kind of GPU, case and engine, then by GPU, then by
-    visit. Engines that differ say nothing of the machines they ran on."""
-    found: dict[tuple[str, ...], dict[str, list[float]]] = {}
+    """The log centres of each file's first build: by kind of GPU, case and engine, then by machine, then by
+    day, the mean of its GPUs. Engines that differ say nothing of the machines they ran on."""
+    found: dict[tuple[str, ...], dict[str, dict[str, list[float]]]] = {}
     for number, file in enumerate(files):
         if medians := _medians(file, 0):
-            gpu = str(file.get("environment", {}).get("uuid", number))
             engine = str(file["builds"][0]["digest"])
             kind = str(file.get("device", "")), str(file.get("case", "")), engine
-            found.setdefault(kind, {}).setdefault(gpu, []).append(statistics.fmean(np.log(medians)))
-    return [list(gpus.values()) for gpus in found.values()]
+            days = found.setdefault(kind, {}).setdefault(_machine(file, number), {})
+            days.setdefault(str(file.get("date", number))[:10], []).append(statistics.fmean(np.log(medians)))
+    return [
+        [[statistics.fmean(gpus) for gpus in days.values()] for days in places.values()]
+        for places in found.values()
+    ]
+
+
+def _machine(file: dict[str, Any], number: int) -> str:
+    return str(file.get("machine") or file.get("environment", {}).get("uuid", number))
+
+
+def _sets(files: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The files by the engines that they are of: GPUs that took theirs from one store draw no build twice."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for number, file in enumerate(files):
+        engine = str(file["builds"][0]["digest"]) if file["builds"] else ""
+        shared = f"{engine} on {file['machine']}" if file.get("machine") else str(number)
+        found.setdefault(shared, []).append(file)
+    return list(found.values())
 
 
 def pooled_deviation(groups: Sequence[Sequence[float]]) -> float:
@@ -181,14 +198,20 @@ def pooled_deviation(groups: Sequence[Sequence[float]]) -> float:
     return math.sqrt(squares / sum(len(group) - 1 for group in groups))
 
 
-def _build_steps(file: dict[str, Any]) -> list[float]:
-    """Each engine's log slowdown against the best build of its file, that one first."""
-    seen: dict[str, float] = {}
-    for number, build in enumerate(file["builds"]):
-        if medians := _medians(file, number):
-            seen.setdefault(build["digest"], statistics.fmean(np.log(medians)))
-    best = min(seen.values(), default=0.0)
-    return sorted(value - best for value in seen.values())
+def _build_steps(files: Sequence[dict[str, Any]]) -> list[float]:
+    """Each engine's log slowdown against the best build of a set, that one first: the mean over its GPUs of
+    what lies between it and the set's first engine."""
+    steps: dict[str, list[float]] = {}
+    for file in files:
+        seen: dict[str, float] = {}
+        for number, build in enumerate(file["builds"]):
+            if medians := _medians(file, number):
+                seen.setdefault(build["digest"], statistics.fmean(np.log(medians)))
+        first = next(iter(seen.values()), 0.0)
+        for engine, value in seen.items():
+            steps.setdefault(engine, []).append(value - first)
+    found = [statistics.fmean(values) for values in steps.values()]
+    return sorted(value - min(found) for value in found)
 
 
 def clusters(values: Any) -> tuple[float, float, float]:

@@ -5,9 +5,9 @@
 
 The first command makes a folder to carry (about 50 MB): the recogniser in FP32, its calibrated Q/DQ graph and
 lines of text to judge it on; it takes a minute or two and no GPU. The second takes about four minutes on an
-H200 with TensorRT 8.5, and the recogniser some more, built for batch 8 alone (8.5 takes long over an FP16
-engine with a range of batches); without `--kit` it is left out. Each step is a `perfgate run` of its own with a time
-limit, a step that fails does not stop the others, and the table comes last.
+H200 with TensorRT 8.5, and five more for the recogniser, built for batch 8 alone (8.5 takes long over an FP16
+engine with a range of batches); without `--kit` it is left out. Each step is a `perfgate run` of its own with
+a time limit, a step that fails does not stop the others, and the table comes last.
 
 Targets: every INT8 engine has INT8 layers and answers within its thresholds; the overflow is an ERROR that
 names its layer, and none where islands are kept; a broken calibration set is refused in one line.

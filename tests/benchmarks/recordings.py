@@ -1,7 +1,8 @@
 """Launches recorded on devices: files of `levels.py`, gates of `real_aa.py`, joined to a visit to a GPU each.
 
 A visit has the form of a file of `levels.py`: `device`, `case`, `environment`, `builds` (engines by digest),
-`loads` (launches: build, process, load, `median_ns`, `invalid`) and `costs_s`.
+`loads` (launches: build, process, load, `median_ns`, `invalid`), `costs_s`, and `machine`, which GPUs of one
+host share (files from before it was recorded have a name given by hand, or none: a GPU, a machine).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import common
 Visit = dict[str, Any]
 DATA = common.HERE / "data"
 LEVELS, GATES = (f"perfgate-trt/benchmark-{kind}/v1" for kind in ("levels", "real-gates"))
-# Heads of `real_aa.py` that are base's model: the others are slower by what was planted. `warm` is left out, for
+# Heads of `real_aa.py` that are base's model: the others are slower by what was planted. `warm` is left out:
 # an engine whose tactics base's timing cache told is no draw of a build.
 _SAME_MODEL = ("same", "rebuilt")
 
@@ -56,7 +57,7 @@ def of_gates(file: Visit) -> Visit:
     # `fit` adds the half second of samples; a gate's launch is timed whole.
     cost_s = max(0.0, statistics.median(seconds) - 0.5)
     return {
-        **{key: file[key] for key in ("date", "device", "case", "environment")},
+        **{key: file[key] for key in ("date", "machine", "device", "case", "environment") if key in file},
         "builds": [{"digest": digest} for digest in digests],
         "loads": rows,
         "costs_s": {"process": cost_s, "load": 0.0},
