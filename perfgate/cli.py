@@ -199,6 +199,7 @@ def compare(base: Path, head: Path) -> None:
 @cli.command()
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--reason", required=True, help="Why these numbers are right; kept in the baseline.")
+@click.option("-k", "keyword", default="", help="Only cases whose id contains this text.")
 @click.option("--accept", multiple=True, metavar="CASE", help="A regression or removal that is meant.")
 @click.option("--allow-dirty", is_flag=True, help="Promote numbers of a tree with uncommitted changes.")
 @click.option("--add", is_flag=True, help="Keep the stored runs of the same case, and add these.")
@@ -206,6 +207,7 @@ def compare(base: Path, head: Path) -> None:
 def promote(
     results: tuple[Path, ...],
     reason: str,
+    keyword: str,
     accept: tuple[str, ...],
     allow_dirty: bool,
     add: bool,
@@ -214,16 +216,24 @@ def promote(
     """Make the launches in RESULTS the baseline, and print what moved.
 
     Several files are runs of the same cases, on other days or machines of one kind: they are kept apart, and
-    tell how far runs lie apart.
+    tell how far runs lie apart. With -k the other cases keep what is stored of them.
     """
+    from msgspec.structs import replace
+
     from perfgate.gate.promote import Terms
     from perfgate.gate.promote import promote as promote_results
     from perfgate.outputs import read_results
     from perfgate.report.moves import render_moves
 
     settings = _load(flags)
+    runs = [read_results(path) for path in results]
+    chosen = [replace(run, cases=tuple(one for one in run.cases if keyword in one.case.id)) for run in runs]
+    if keyword and not chosen[0].cases:
+        raise UsageError(
+            f"selects no case of {results[0]}: {keyword!r}", where="-k", fix="give part of an id"
+        )
     moves = promote_results(
-        [read_results(path) for path in results],
+        chosen,
         settings.path("baselines"),
         Terms(reason=reason, accept=accept, allow_dirty=allow_dirty, add=add),
         timing=results[0].parent / "timing",

@@ -42,7 +42,7 @@ _GRACE_S = 30
 _SETTINGS = "[tool.perfgate]\nlaunches = {launches}\nduration_ms = 300\nforeign_cpu_limit = 1.0\n"
 _KIT_SPEC = """schema = "perfgate-trt/model/v1"
 name = "ocr"
-precisions = ["fp16", "int8+fp16"]
+precisions = ["fp32", "fp16", "int8+fp16"]
 [source]
 onnx = "ocr.onnx"
 [precision.graphs]

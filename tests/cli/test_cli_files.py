@@ -106,6 +106,23 @@ def test_promoting_nothing_or_without_a_reason_is_refused(cli: Cli) -> None:
     assert "holds no measured case" in done.stderr
 
 
+def test_some_cases_of_a_run_are_promoted_whatever_became_of_the_others(cli: Cli) -> None:
+    table = json.loads(cli.results.read_text())
+    wrong = json.loads(json.dumps(table["cases"][0]))
+    wrong["case"]["id"], wrong["case"]["model"] = "other/fp32/b1", "other"
+    wrong["judgement"]["verdict"] = "ERROR"
+    path = _written(cli, "two.json", {**table, "cases": [*table["cases"], wrong]})
+    args = ("promote", path, "--reason", "x", "--baselines", "fresh")
+    refused = cli(*args)
+    assert refused.returncode == 2 and "other/fp32/b1 is ERROR" in refused.stderr
+    none = cli(*args, "-k", "resnet")
+    assert none.returncode == 2 and "selects no case" in none.stderr
+    assert not (cli.root / "fresh").exists()
+    done = cli(*args, "-k", "tinyconv")
+    assert done.returncode == 0, done.stderr
+    assert [file.name for file in (cli.root / "fresh").rglob("*.json")] == ["tinyconv.json"]
+
+
 def test_promoting_into_a_folder_that_cannot_be_is_one_clear_line(cli: Cli) -> None:
     (cli.root / "taken").write_text("a file")
     done = cli("promote", cli.results, "--reason", "x", "--baselines", "taken/baselines")
