@@ -1,6 +1,7 @@
 """`make demo`: the reports of the stored H200 results, on a machine without a GPU."""
 
 import json
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -45,13 +46,15 @@ def test_the_results_are_the_stored_numbers_and_claim_nothing_else(folder: Path)
 
 
 def test_the_report_is_there_in_both_languages(folder: Path) -> None:
+    launches_ns = read_baseline(STORED / "resnet50.json").cases["resnet50/fp16/b8"].metrics["latency_ns"]
+    median = f"{statistics.median(launches_ns) / 1000:.1f} µs"
     for name, word in (
         ("report.html", "UNCHANGED"),
         ("report.zh-CN.html", "无变化"),
         ("comment.md", "UNCHANGED"),
     ):
         text = (folder / name).read_text(encoding="utf-8")
-        assert word in text and "resnet50/fp16/b8" in text and "532.6 µs" in text
+        assert word in text and "resnet50/fp16/b8" in text and median in text
     assert json.loads((folder / "results.json").read_text())["schema"] == "perfgate-trt/results/v1"
 
 
