@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -20,7 +20,6 @@ from perfgate.records import (
     BaselineCase,
     BaselineRun,
     CaseResult,
-    EngineFacts,
     Environment,
     Measured,
     MetricColumns,
@@ -66,8 +65,8 @@ def promote(results: Sequence[RunResult], root: Path, terms: Terms, *, timing: P
 
     Further results are runs of the same cases, on other days or machines of one kind: their launches are kept
     apart by run, so that it is known how far runs lie apart. `timing` is the folder where the first run left
-    the timing caches of its engines, named by digest; each goes beside the baseline of its engine, but where
-    the one that lies there has told the same engine.
+    the timing caches of its engines, named by digest; each goes beside the baseline of its engine, unless the
+    one that lies there told the same engine.
 
     Raises `RefusedError` for a dirty tree, for a run with ERROR or INVALID cases or wrong answers, and for a
     loss, an undecided or a missing case, or another toolchain, that `accept` does not name. Nothing is
@@ -99,8 +98,9 @@ def promote(results: Sequence[RunResult], root: Path, terms: Terms, *, timing: P
         )
         after = _merge(before, cases, results, terms)
         moves += _moves(before, after)
-        files[path] = after
-        caches |= _timing_caches(path, cases, after, timing)
+        told = _timing_caches(path, cases, before, timing)
+        files[path] = _naming(after, told)
+        caches |= {timing_path(path, model, precision): data for precision, data in told.items()}
     # All are read before any is written: a damaged one leaves the others alone.
     for path, data in caches.items():
         write_bytes(path, data)
@@ -208,7 +208,7 @@ def _merge(before: Baseline, cases: list[CaseResult], results: Sequence[RunResul
             case_digest=case.case_digest,
             usage_digest=case.usage_digest,
             mode=case.outcome.mode or case.case.mode,
-            timing_cache=_timing_digest(engine, stored),
+            timing_cache=engine.timing_cache_digest if engine else "",
             onnx_digest=case.recipe.onnx_digest if case.recipe else "",
             source_digest=case.source_digest,
             engine_digest=engine.digest if engine else "",
@@ -223,14 +223,6 @@ def _merge(before: Baseline, cases: list[CaseResult], results: Sequence[RunResul
     return msgspec.structs.replace(
         before, cases=merged, environments={**before.environments, key: result.environment}
     )
-
-
-def _timing_digest(engine: EngineFacts | None, stored: BaselineCase | None) -> str:
-    """The timing cache to build with from now on. One that gave these very bytes stays: a cache is written in
-    another order each time, and another file would have every engine built again."""
-    if engine and stored and stored.engine_digest == engine.digest and stored.timing_cache:
-        return stored.timing_cache
-    return engine.timing_cache_digest if engine else ""
 
 
 def _grouped(
@@ -284,21 +276,40 @@ def _split(stored: BaselineCase) -> list[MetricColumns]:
 
 
 def _timing_caches(
-    baseline: Path, cases: list[CaseResult], after: Baseline, folder: Path
-) -> dict[Path, bytes]:
-    caches = {}
+    baseline: Path, cases: list[CaseResult], before: Baseline, folder: Path
+) -> dict[str, bytes]:
+    """The timing caches of a model to build with from now on, by precision. The stored one stays where it
+    told these very engines: a cache is written in another order each time, and another file would have every
+    engine built again."""
+    caches: dict[str, bytes] = {}
     for case in cases:
+        precision = case.case.precision
         engine = case.outcome.engine if isinstance(case.outcome, Measured) else None
         if engine is None or not engine.timing_cache_digest:
             continue
-        if after.cases[case.case.id].timing_cache != engine.timing_cache_digest:
-            continue  # the stored one stays
+        path = timing_path(baseline, case.case.model, precision)
+        stored = read_bytes(path, limit_bytes=TIMING_LIMIT_BYTES) if path.is_file() else b""
+        pair = engine.digest, hashlib.sha256(stored).hexdigest()
+        if any((one.engine_digest, one.timing_cache) == pair for one in before.cases.values()):
+            caches.setdefault(precision, stored)
+            continue
         source = folder / f"{engine.timing_cache_digest}.timing"
         data = read_bytes(source, limit_bytes=TIMING_LIMIT_BYTES)
         if hashlib.sha256(data).hexdigest() != engine.timing_cache_digest:
             raise DataError("is not the timing cache that the results name", where=source, fix="run again")
-        caches[timing_path(baseline, case.case.model, case.case.precision)] = data
+        caches[precision] = data
     return caches
+
+
+def _naming(after: Baseline, caches: Mapping[str, bytes]) -> Baseline:
+    """All cases of a model and precision name its one timing cache, those too that were not promoted now."""
+    cases = dict(after.cases)
+    for precision, data in caches.items():
+        name = hashlib.sha256(data).hexdigest()
+        for case_id, case in after.cases.items():
+            if case_id.startswith(f"{after.model}/{precision}/"):
+                cases[case_id] = msgspec.structs.replace(case, timing_cache=name)
+    return msgspec.structs.replace(after, cases=cases)
 
 
 def _environment_key(environment: Environment) -> str:

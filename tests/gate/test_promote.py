@@ -253,29 +253,47 @@ def test_the_timing_cache_of_the_engine_goes_beside_its_baseline(tmp_path: Path)
     assert (root / "nvidia-h200/tensorrt-10.13/net.fp16.timing").read_bytes() == b"tactics"
 
 
-@pytest.mark.parametrize(("engine", "kept"), [("the same", True), ("another", False)])
-def test_a_run_that_is_added_keeps_the_timing_cache_that_told_the_same_engine(
-    tmp_path: Path, engine: str, kept: bool
+def with_digest(outcome: Measured, engine_digest: str) -> Measured:
+    assert outcome.engine is not None
+    return msgspec.structs.replace(
+        outcome, engine=msgspec.structs.replace(outcome.engine, digest=engine_digest)
+    )
+
+
+@pytest.mark.parametrize("add", [True, False])
+@pytest.mark.parametrize(("engine", "kept"), [("12" * 32, True), ("cd" * 32, False)])
+def test_one_timing_cache_serves_a_precision_and_stays_where_it_told_the_same_engine(
+    tmp_path: Path, engine: str, kept: bool, add: bool
 ) -> None:
     root, caches, texts = tmp_path / "baselines", tmp_path / "caches", (b"tactics", b"cistact")
     caches.mkdir()
     for text in texts:
         (caches / f"{hashlib.sha256(text).hexdigest()}.timing").write_bytes(text)
-    first, more = (run({"net/a": with_timing(STEADY, text)}, root) for text in texts)
-    promote(first, root, reason="x", timing=caches)
-    if engine == "another":
-        case = more.cases[0]
-        assert isinstance(case.outcome, Measured) and case.outcome.engine is not None
-        facts = msgspec.structs.replace(case.outcome.engine, digest="cd" * 32)
-        outcome = msgspec.structs.replace(case.outcome, engine=facts)
-        more = msgspec.structs.replace(more, cases=(msgspec.structs.replace(case, outcome=outcome),))
-    more = dated(more, "run-2", "2026-02-01T00:00:00Z")
-    promote_runs([more], root, Terms(reason="another machine", add=True), timing=caches)
+    before = with_timing(with_digest(STEADY, "12" * 32), texts[0])
+    after = with_timing(with_digest(STEADY, engine), texts[1])
+    promote(run({f"net/fp16/{size}": before for size in ("b1", "b8")}, root), root, reason="x", timing=caches)
+    # One of the stored cases, and one that is new beside them: all are served by one engine.
+    more = dated(
+        run({f"net/fp16/{size}": after for size in ("b1", "b32")}, root), "run-2", "2026-02-01T00:00:00Z"
+    )
+    promote_runs([more], root, Terms(reason="another machine", add=add), timing=caches)
     told = texts[0] if kept else texts[1]
-    stored = read_baseline(root / FILE).cases["net/a"]
+    stored = read_baseline(root / FILE).cases
     assert (root / "nvidia-h200/tensorrt-10.13/net.fp16.timing").read_bytes() == told
-    assert stored.timing_cache == hashlib.sha256(told).hexdigest()
-    assert [one.launches for one in stored.runs] == [5, 5]
+    assert {one.timing_cache for one in stored.values()} == {hashlib.sha256(told).hexdigest()}
+    assert [len(runs_of(stored[f"net/fp16/{size}"])) for size in ("b1", "b8", "b32")] == [1 + add, 1, 1]
+
+
+def test_a_stored_timing_cache_that_is_gone_is_written_anew(tmp_path: Path) -> None:
+    root, caches = tmp_path / "baselines", tmp_path / "caches"
+    caches.mkdir()
+    (caches / f"{hashlib.sha256(b'tactics').hexdigest()}.timing").write_bytes(b"tactics")
+    result = run({"net/fp16/b1": with_timing(STEADY, b"tactics")}, root)
+    promote(result, root, reason="x", timing=caches)
+    path = root / "nvidia-h200/tensorrt-10.13/net.fp16.timing"
+    path.unlink()
+    promote(result, root, reason="x", timing=caches)
+    assert path.read_bytes() == b"tactics"
 
 
 @pytest.mark.parametrize("found", [None, b"another"])
