@@ -228,10 +228,9 @@ def promote(
     settings = _load(flags)
     runs = [read_results(path) for path in results]
     chosen = [replace(run, cases=tuple(one for one in run.cases if keyword in one.case.id)) for run in runs]
-    if keyword and not chosen[0].cases:
-        raise UsageError(
-            f"selects no case of {results[0]}: {keyword!r}", where="-k", fix="give part of an id"
-        )
+    for path, run in zip(results, chosen, strict=True):
+        if keyword and not run.cases:
+            raise UsageError(f"selects no case of {path}: {keyword!r}", where="-k", fix="give part of an id")
     moves = promote_results(
         chosen,
         settings.path("baselines"),

@@ -253,7 +253,7 @@ class Preparation:
         """A stored case of this model and precision in this environment, with the timing cache that they
         share: a case that is new beside them is served by the same engine."""
         for case_id, stored in self._baselines.cases.items():
-            ours = case_id.startswith(f"{model}/{precision}/") and stored.case.timing_cache
+            ours = case_id.split("/")[:2] == [model, precision] and stored.case.timing_cache
             if ours and not differences(stored.environment.key, self._environment.key):
                 return stored
         return None

@@ -22,6 +22,7 @@ import identity
 import levels
 import overhead
 import overhead_child
+import precision_gpu
 import second_run
 
 from perfgate.children import package_environment
@@ -50,6 +51,25 @@ def draw_tree(counts: tuple[int, ...], spreads: tuple[float, ...], seed: int) ->
 def by_level(tree: Any, *, sample_variance: float = 0.0, samples: int = 300) -> dict[str, Any]:
     found = levels.components(tree, sample_variance=sample_variance, samples=samples)
     return {one.level: one for one in found}
+
+
+def test_a_step_out_of_time_is_asked_to_end_and_heard(tmp_path: Path) -> None:
+    """Also where it was started in the background of a script, and so ignores Ctrl-C."""
+    code = (
+        "import signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit('kept what there was'))\n"
+        "print('ready', flush=True)\n"
+        "signal.pause()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        said = precision_gpu._stopped(process, 7)
+    assert said.startswith("kept what there was") and said.endswith("stopped after 7 s")
+    assert process.returncode == 1
 
 
 def test_components_are_recovered() -> None:

@@ -51,6 +51,12 @@ def prepared(tmp_path: Path, sibling: str, environment: Environment = HERE) -> t
     return result.recipe.timing_cache_digest, request.timing_cache
 
 
+def test_a_model_without_dimensions_has_its_own(tmp_path: Path) -> None:
+    """Its only case is `model/precision`, and nothing behind it."""
+    told, path = prepared(tmp_path, "tinyconv/fp32")
+    assert told and path
+
+
 def test_a_case_that_is_new_beside_others_is_built_with_their_timing_cache(tmp_path: Path) -> None:
     told, path = prepared(tmp_path, "tinyconv/fp32/b8")
     timing = tmp_path / "baselines/tinyconv.fp32.timing"

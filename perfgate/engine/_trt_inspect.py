@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import itertools
 import json
 import re
 import zlib
@@ -33,6 +32,13 @@ _MOVES = {
 }  # fmt: skip
 _WANTED = {"fp32": ("fp32",), "fp16": ("fp16",), "int8": ("int8",), "int8+fp16": ("int8", "fp16")}
 _STORED_BITS = {"int8": 8, "fp16": 16, "fp32": 32}
+# What a builder may store weights as: FP32 always, and what was asked for.
+_STORED_KINDS = {
+    "fp32": ("int8", "fp16", "fp32"),  # whatever the graph has
+    "fp16": ("fp16", "fp32"),
+    "int8": ("int8", "fp32"),
+    "int8+fp16": ("int8", "fp16", "fp32"),
+}
 _TELLING_WEIGHTS = 1_000_000
 UNPACKED_LIMIT_BYTES = 32 << 20
 _BAD_NUMBER = re.compile(r"(?<=[:\[,])(\s*)-?(?:nan|inf)(?:inity)?(?=\s*[,}\]])", re.IGNORECASE)
@@ -180,21 +186,22 @@ def stored_share(engine_bytes: int, weights: int, precision: Precision) -> dict[
 
     For engines whose layers are one opaque block, such as a transformer that Myelin compiled: `weights`
     elements of 32, 16 or 8 bits make almost all of a large engine, so the bits an element say which. Kernels
-    and tables may add a quarter; below a million weights they would drown them. Between two widths, where
-    less than FP32 was asked for, all that is beyond the narrower one counts as weights of the wider: the
-    narrower has at least this share, (wider - bits) / (wider - narrower).
+    and tables may add a quarter; below a million weights they would drown them. Between the two narrowest
+    widths that `precision` allows, all that is beyond the narrower one counts as weights of the wider, so the
+    narrower has at least this share, (wider - bits) / (wider - narrower), if every weight is stored once or
+    more. Some are not in some engines: less than half tells nothing.
     """
     if weights < _TELLING_WEIGHTS:
         return {}
-    bits = engine_bytes * 8 / weights
-    for kind, width in _STORED_BITS.items():
-        if width * 0.9 <= bits <= width * 1.25:
+    bits, kinds = engine_bytes * 8 / weights, _STORED_KINDS[precision]
+    for kind in kinds:
+        if _STORED_BITS[kind] * 0.9 <= bits <= _STORED_BITS[kind] * 1.25:
             return {kind: 1.0}
-    for (narrow, few), (wide, many) in itertools.pairwise(_STORED_BITS.items()):
-        if few < bits < many and precision != "fp32":
-            least = round((many - bits) / (many - few), 4)
-            return {narrow: least, wide: round(1 - least, 4)}
-    return {}
+    narrow, wide = kinds[:2]
+    least = (_STORED_BITS[wide] - bits) / (_STORED_BITS[wide] - _STORED_BITS[narrow])
+    if precision == "fp32" or not 0.5 <= least < 1:
+        return {}
+    return {narrow: round(least, 4), wide: round(1 - least, 4)}
 
 
 def _shares(counts: Counter[str]) -> dict[str, float]:

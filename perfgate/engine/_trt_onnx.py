@@ -7,6 +7,7 @@ import re
 import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from perfgate.errors import CaseError
 from perfgate.records import Dimension, Record
@@ -39,6 +40,7 @@ def read_graph(path: Path) -> Graph:
     except Exception as error:  # protobuf and onnx raise families of their own
         raise CaseError(f"{path.name} is not a readable ONNX file: {error}") from error
     weights = {tensor.name for tensor in graph.initializer}
+    used = _used_names(graph)
     beside = {
         path.parent / entry.value
         for tensor in graph.initializer
@@ -62,8 +64,18 @@ def read_graph(path: Path) -> Graph:
         inputs=inputs,
         nodes=tuple((node.name, node.op_type) for node in graph.node),
         size_bytes=sum(file.stat().st_size for file in (path, *beside) if file.is_file()),
-        weights=sum(math.prod(tensor.dims) for tensor in graph.initializer),
+        weights=sum(math.prod(tensor.dims) for tensor in graph.initializer if tensor.name in used),
     )
+
+
+def _used_names(graph: Any) -> set[str]:
+    """Every tensor that a node takes, in the graph or in a branch or loop of it."""
+    used = {name for node in graph.node for name in node.input}
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                used |= _used_names(inner)
+    return used
 
 
 def profile_shapes(

@@ -307,7 +307,7 @@ def _naming(after: Baseline, caches: Mapping[str, bytes]) -> Baseline:
     for precision, data in caches.items():
         name = hashlib.sha256(data).hexdigest()
         for case_id, case in after.cases.items():
-            if case_id.startswith(f"{after.model}/{precision}/"):
+            if case_id.split("/")[:2] == [after.model, precision]:
                 cases[case_id] = msgspec.structs.replace(case, timing_cache=name)
     return msgspec.structs.replace(after, cases=cases)
 

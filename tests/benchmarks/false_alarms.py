@@ -51,7 +51,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         found = gm.hold(other, first, options.gates, 0.0, draw)
         rows.append({**gm.alarm_row(f"unkind: {name}", found, model.launch_s), "beyond": True})
     recorded = next(iter(models.values()))
-    for more in (1.33, 1.8):  # the second is the one-sided 95 % bound of what was recorded
+    for more in (1.33, 1.8):  # the second is the upper end of the 95 % interval of what was recorded
         apart = msgspec.structs.replace(recorded, build=BUILD_CV * more)
         found = gm.hold_rebuilt(apart, options.gates, draw, gm.LUCK[-1])
         name = f"unkind: builds {common.percent(apart.build, 1)} apart, {gm.LUCK[-1].name}"
@@ -60,7 +60,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     rows.append({**gm.alarm_row("at the border, 0.5 % slower", border, model.launch_s), "beyond": True})
     if len(hosts) >= 3:
         found = gm.hold_recorded(hosts, options.gates, 0.0, draw)
-        rows.append(gm.alarm_row(f"bootstrap over {len(hosts)} GPUs", found, model.launch_s))
+        rows.append(gm.alarm_row(f"bootstrap over {len(hosts)} GPUs", found, recorded.launch_s))
     return {"models": gm.described(models), "rows": rows}
 
 

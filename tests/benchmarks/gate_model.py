@@ -148,10 +148,10 @@ def fit(files: Sequence[dict[str, Any]]) -> Model:
             found["build"] = pooled_deviation(ordinary)
         said.append(f"builds: {further} beside one a set")
     places = machines(files)
-    if sum(len(place) - 1 for place in places) >= 2:
-        found["host"] = pooled_deviation([[statistics.fmean(days) for days in place] for place in places])
-        said.append(f"machines: {sum(len(place) for place in places)}")
-    visits = [days for place in places for days in place]
+    if sum(len(kind) - 1 for kind in places) >= 2:
+        found["host"] = host_deviation(places)
+        said.append(f"machines: {sum(len(kind) for kind in places)}")
+    visits = [[statistics.fmean(gpus) for gpus in days] for kind in places for days in kind]
     if sum(len(days) - 1 for days in visits) >= 2:
         found["day"] = pooled_deviation(visits)
         said.append(f"visits to them: {sum(len(days) for days in visits)}")
@@ -162,33 +162,49 @@ def fit(files: Sequence[dict[str, Any]]) -> Model:
     return Model(**found, source="; ".join([*said, f"not recorded: {', '.join(kept)}"]))
 
 
-def machines(files: Sequence[dict[str, Any]]) -> list[list[list[float]]]:
-    """The log centres of each file's first build: by kind of GPU, case and engine, then by machine, then by
-    day, the mean of its GPUs. Engines that differ say nothing of the machines they ran on."""
-    found: dict[tuple[str, ...], dict[str, dict[str, list[float]]]] = {}
-    for number, file in enumerate(files):
+def machines(files: Sequence[dict[str, Any]]) -> list[list[list[list[float]]]]:
+    """The log centres of each file's first build: by kind of GPU, case and engine, then by machine, by day,
+    and its GPUs. Engines that differ say nothing of the machines they ran on."""
+    found: dict[tuple[str, ...], dict[int, dict[str, list[float]]]] = {}
+    for number, (file, place) in enumerate(zip(files, places_of(files), strict=True)):
         if medians := _medians(file, 0):
             engine = str(file["builds"][0]["digest"])
             kind = str(file.get("device", "")), str(file.get("case", "")), engine
-            days = found.setdefault(kind, {}).setdefault(_machine(file, number), {})
+            days = found.setdefault(kind, {}).setdefault(place, {})
             days.setdefault(str(file.get("date", number))[:10], []).append(statistics.fmean(np.log(medians)))
-    return [
-        [[statistics.fmean(gpus) for gpus in days.values()] for days in places.values()]
-        for places in found.values()
-    ]
+    return [[list(days.values()) for days in of_kind.values()] for of_kind in found.values()]
 
 
-def _machine(file: dict[str, Any], number: int) -> str:
-    return str(file.get("machine") or file.get("environment", {}).get("uuid", number))
+def places_of(files: Sequence[dict[str, Any]]) -> list[int]:
+    """A number a machine: files of one GPU, by its UUID, or with one name of a machine are of the same."""
+    known: dict[str, int] = {}
+    found = []
+    for number, file in enumerate(files):
+        gpu, machine = file.get("environment", {}).get("uuid", number), file.get("machine", "")
+        names = [str(gpu), *([f"machine {machine}"] if machine else [])]
+        place = next((known[name] for name in names if name in known), number)
+        known |= dict.fromkeys(names, place)
+        found.append(place)
+    return found
+
+
+def host_deviation(places: Sequence[Sequence[Sequence[Sequence[float]]]]) -> float:
+    """How far a GPU lies from its kind's mean: machines lie apart, and so do GPUs of one machine. Of the
+    variance of machines' means a GPU's own share is one over their number (harmonic mean), so the rest of it
+    is added (Searle, Casella and McCulloch, "Variance Components", 1992, chapter 3)."""
+    means = [[statistics.fmean(statistics.fmean(gpus) for gpus in days) for days in kind] for kind in places]
+    groups = [gpus for kind in places for days in kind for gpus in days]
+    within = pooled_deviation(groups) if any(len(gpus) > 1 for gpus in groups) else 0.0
+    gpus = statistics.harmonic_mean([len(one) for one in groups])
+    return math.hypot(pooled_deviation(means), within * math.sqrt(1 - 1 / gpus))
 
 
 def _sets(files: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     """The files by the engines that they are of: GPUs that took theirs from one store draw no build twice."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for number, file in enumerate(files):
+    found: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for file, place in zip(files, places_of(files), strict=True):
         engine = str(file["builds"][0]["digest"]) if file["builds"] else ""
-        shared = f"{engine} on {file['machine']}" if file.get("machine") else str(number)
-        found.setdefault(shared, []).append(file)
+        found.setdefault((engine, place), []).append(file)
     return list(found.values())
 
 

@@ -19,7 +19,6 @@ import argparse
 import json
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -189,8 +188,9 @@ def run_step(spec: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _stopped(process: subprocess.Popen[str], seconds: int) -> str:
-    """What a step said that ran out of time. Interrupted as by Ctrl-C, it writes what it has."""
-    process.send_signal(signal.SIGINT)
+    """What a step said that ran out of time. Stopped like by Ctrl-C, it writes what it has: SIGTERM, because
+    what a script starts in the background ignores SIGINT."""
+    process.terminate()
     try:
         said = process.communicate(timeout=_GRACE_S)[1]
     except subprocess.TimeoutExpired:

@@ -13,7 +13,8 @@ Base is one engine of ResNet-50 (FP16, batch 8). Heads, by name:
 
 Every gate takes fresh launches of both sides in random ABBA/BAAB blocks, short ones, until the sequential
 test stops or 32 a side are taken. All launch medians are recorded, so that `--evaluate` judges them again
-without a device; it also draws gates from all launches of a head with replacement. With `--store` a later
+without a device, by the tolerances of today and as far as they go; it also draws gates from all launches of a
+head with replacement. With `--store` a later
 call finds the engines built (on an H100: about 20 s with a timing cache, 50 s without). The file is written
 after every gate.
 """
@@ -210,6 +211,7 @@ def evaluate(files: Sequence[Body]) -> list[Body]:
                 "counts": counts,
                 "red_upper": upper_bound(counts["REGRESSION"], len(gates)),
                 "ratio": overall(logs),
+                "pairs": pairs(files, name),
                 "launch_cv": float(np.sqrt(np.mean([side.var(ddof=1) for side in logs]))),
                 "launches_a_side": statistics.median(len(gate["head_ns"]) for gate in gates),
                 "seconds": statistics.median(gate["seconds"] for gate in gates),
@@ -237,7 +239,7 @@ def centred(files: Sequence[Body], name: str) -> list[Any]:
         logs = [np.log([value for gate in gates for value in gate[side]]) for side in ("base_ns", "head_ns")]
         for side, found in zip(sides, logs, strict=True):
             side.append(found - logs[0].mean())
-    return [np.concatenate(side) for side in sides]
+    return [np.concatenate(side) if side else np.empty(0) for side in sides]
 
 
 def replayed(gate: Body, tolerance: Tolerance, spread: Spread) -> str:
@@ -256,6 +258,21 @@ def overall(logs: Sequence[Any]) -> Body:
     dof = sum(parts) ** 2 / sum(part**2 / (len(side) - 1) for part, side in zip(parts, logs, strict=True))
     found = interval(float(logs[1].mean() - logs[0].mean()), math.sqrt(sum(parts)), float(dof), 0.95)
     return {"estimate": found.estimate, "low": found.low, "high": found.high}
+
+
+def pairs(files: Sequence[Body], name: str) -> list[Body]:
+    """The ratio of each pair of engines, for builds differ: an interval over all launches is of these engines
+    alone."""
+    of_pair: dict[tuple[str, ...], list[Body]] = {}
+    for file in files:
+        engines = file.get("engines", {})
+        digests = tuple(engines.get(side, {}).get("digest", "") for side in ("base", name))
+        of_pair.setdefault(digests, []).append(file)
+    held = {key: of_files for key, of_files in of_pair.items() if centred(of_files, name)[0].size}
+    return [
+        {"base": base, "head": head, "ratio": overall(centred(of_files, name))}
+        for (base, head), of_files in held.items()
+    ]
 
 
 def pair_correlation(gates: Sequence[Body]) -> float | None:
@@ -286,10 +303,18 @@ def resampled(logs: Sequence[Any], kind: str, tolerance: Tolerance, draw: Any) -
     }
 
 
+def _ratios(row: Body) -> str:
+    """One pair's ratio with its interval; of several pairs the least and the greatest, and their number."""
+    found = sorted(one["ratio"]["estimate"] for one in row["pairs"])
+    if len(found) > 1:
+        return f"{found[0]:.4f} to {found[-1]:.4f} in {len(found)}"
+    return f"{row['ratio']['estimate']:.4f} ({row['ratio']['low']:.4f}-{row['ratio']['high']:.4f})"
+
+
 def show(rows: Sequence[Body]) -> str:
     head = (
         "head",
-        "ratio (95 %)",
+        "ratio (95 %, or range of pairs)",
         "CV",
         "gates",
         *VERDICTS,
@@ -304,7 +329,7 @@ def show(rows: Sequence[Body]) -> str:
         [
             (
                 row["head"],
-                f"{row['ratio']['estimate']:.4f} ({row['ratio']['low']:.4f}-{row['ratio']['high']:.4f})",
+                _ratios(row),
                 common.percent(row["launch_cv"]),
                 row["gates"],
                 *row["counts"].values(),

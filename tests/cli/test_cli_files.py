@@ -109,18 +109,21 @@ def test_promoting_nothing_or_without_a_reason_is_refused(cli: Cli) -> None:
 def test_some_cases_of_a_run_are_promoted_whatever_became_of_the_others(cli: Cli) -> None:
     table = json.loads(cli.results.read_text())
     wrong = json.loads(json.dumps(table["cases"][0]))
-    wrong["case"]["id"], wrong["case"]["model"] = "other/fp32/b1", "other"
+    wrong["case"]["id"] = "tinyconv/fp32/b9"
     wrong["judgement"]["verdict"] = "ERROR"
     path = _written(cli, "two.json", {**table, "cases": [*table["cases"], wrong]})
     args = ("promote", path, "--reason", "x", "--baselines", "fresh")
     refused = cli(*args)
-    assert refused.returncode == 2 and "other/fp32/b1 is ERROR" in refused.stderr
+    assert refused.returncode == 2 and "tinyconv/fp32/b9 is ERROR" in refused.stderr
     none = cli(*args, "-k", "resnet")
     assert none.returncode == 2 and "selects no case" in none.stderr
     assert not (cli.root / "fresh").exists()
-    done = cli(*args, "-k", "tinyconv")
+    done = cli(*args, "-k", "/b1")
     assert done.returncode == 0, done.stderr
-    assert [file.name for file in (cli.root / "fresh").rglob("*.json")] == ["tinyconv.json"]
+    (stored,) = (cli.root / "fresh").rglob("*.json")
+    assert list(json.loads(stored.read_text())["cases"]) == ["tinyconv/fp32/b1"]
+    both = cli("promote", path, cli.results, "--reason", "x", "--baselines", "fresh", "-k", "/b9")
+    assert both.returncode == 2 and f"selects no case of {cli.results}" in both.stderr.replace("\n", " ")
 
 
 def test_promoting_into_a_folder_that_cannot_be_is_one_clear_line(cli: Cli) -> None:

@@ -16,6 +16,7 @@ from perfgate.engine._trt_onnx import (
     network_name,
     plugins_in,
     profile_shapes,
+    read_graph,
     read_network_name,
 )
 from perfgate.engine.interface import BuildRequest
@@ -47,6 +48,26 @@ def conv(path: Path, element: type = np.float32, **more: Any) -> Path:
         helper.make_node("Relu", ["c"], ["y"], "relu1"),
     ]
     return save(path, nodes, {"w": weight}, **more)
+
+
+def test_weights_that_nothing_takes_are_not_counted(tmp_path: Path) -> None:
+    branch = helper.make_graph(
+        [helper.make_node("Add", ["c", "inner"], ["sum"])],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("sum", TensorProto.FLOAT, None)],
+    )
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], "conv1"),
+        helper.make_node("If", ["yes"], ["y"], then_branch=branch, else_branch=branch),
+    ]
+    weights = {
+        "w": np.zeros((4, 3, 3, 3), np.float32),
+        "inner": np.zeros(5, np.float32),
+        "yes": np.array(True),
+        "unused": np.zeros(1000, np.float32),
+    }
+    assert read_graph(save(tmp_path / "net.onnx", nodes, weights)).weights == 108 + 5 + 1
 
 
 def build(model: Path, **recipe: Any) -> EngineFacts:

@@ -150,7 +150,12 @@ def test_realised_precision_against_the_least_share() -> None:
         (115_000_000, 109_000_000, "int8", {"int8": 1.0}),
         (163_500_000, 109_000_000, "int8+fp16", {"int8": 0.5, "fp16": 0.5}),
         (327_000_000, 109_000_000, "fp16", {"fp16": 0.5, "fp32": 0.5}),
-        (327_000_000, 109_000_000, "fp32", {}),  # its builder was allowed no FP16: some weights are not used
+        (327_000_000, 109_000_000, "fp32", {}),  # its builder was allowed no FP16
+        (390_000_000, 109_000_000, "fp16", {}),  # a quarter, or FP32 without weights that nothing uses
+        (163_500_000, 109_000_000, "fp16", {}),  # fewer bits than were allowed
+        (181_700_000, 109_000_000, "int8", {"int8": 0.7777, "fp32": 0.2223}),  # 13.3 bits
+        (273_000_000, 109_000_000, "int8", {}),  # half of it at the most
+        (273_000_000, 109_000_000, "int8+fp16", {}),  # there may be no INT8 in it
         (436_850_651, 108_890_898, "fp16", {"fp32": 1.0}),  # asked for and not realised
         (700_000_000, 109_000_000, "fp16", {}),  # far more than the weights, whatever they are
         (4_000_000, 999_999, "fp16", {}),  # so few weights that kernels would drown them

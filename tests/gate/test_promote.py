@@ -288,8 +288,9 @@ def test_a_stored_timing_cache_that_is_gone_is_written_anew(tmp_path: Path) -> N
     root, caches = tmp_path / "baselines", tmp_path / "caches"
     caches.mkdir()
     (caches / f"{hashlib.sha256(b'tactics').hexdigest()}.timing").write_bytes(b"tactics")
-    result = run({"net/fp16/b1": with_timing(STEADY, b"tactics")}, root)
+    result = run({"net/fp16": with_timing(STEADY, b"tactics")}, root)
     promote(result, root, reason="x", timing=caches)
+    assert read_baseline(root / FILE).cases["net/fp16"].timing_cache
     path = root / "nvidia-h200/tensorrt-10.13/net.fp16.timing"
     path.unlink()
     promote(result, root, reason="x", timing=caches)
