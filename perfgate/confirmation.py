@@ -33,7 +33,7 @@ from perfgate.records import (
     Record,
     Verdict,
 )
-from perfgate.trial import Terms, Trial, hold
+from perfgate.trial import Terms, Trial, TrialInterrupted, hold
 
 _SUSPECT = (Verdict.REGRESSION, Verdict.INCONCLUSIVE, Verdict.IMPROVEMENT)
 
@@ -265,7 +265,10 @@ class Measuring:
             trial = Trial(head, against, terms, self._one)
             return hold(trial, head, earlier, lambda note: self._progress.step(head.case_id, note))
 
-        outcome, fresh = held(job, base)
+        try:
+            outcome, fresh = held(job, base)
+        except TrialInterrupted as interrupt:
+            return _Confirmed(outcome=_in_doubt(interrupt.outcome), interrupted=True)
         if isinstance(fresh, str):
             return _Confirmed(why=fresh)
         build = None

@@ -34,6 +34,14 @@ class Terms(Record):
     luck: bool = True
 
 
+class TrialInterrupted(KeyboardInterrupt):
+    """Ctrl-C in a trial; `outcome` is what was launched until then."""
+
+    def __init__(self, outcome: Measured) -> None:
+        super().__init__()
+        self.outcome = outcome
+
+
 class Trial:
     """One suspect's confirmation."""
 
@@ -44,6 +52,7 @@ class Trial:
         self._launches, self._seconds = terms.budget
         self._base_target, self._one = base.job.target, one
         self.failed_side = ""
+        self.seen: dict[str, list[Launch]] = {side: [] for side in _SIDES}
         self.shown: tuple[Launch, ...] = ()
         self._notes: list[str] = [*base.notes]
         same = engine_digest(head) != "" and engine_digest(base.job) == engine_digest(head)
@@ -54,7 +63,13 @@ class Trial:
         if (more := self._tolerance.ignore - terms.tolerance.ignore) > 0:
             told = f"no timing cache told {share * 100:.0f} % of an engine's tactics or more"
             self._notes.append(f"{told}: {more * 100:.1f} % more is ignored, for the luck of the build")
-        self._blocks = Blocks(base.job, head, blocks(terms.seed), one=self._launch)
+        self._blocks = Blocks(
+            base.job,
+            head,
+            blocks(terms.seed),
+            one=self._launch,
+            told=lambda side, launch: self.seen[side].append(launch),
+        )
 
     def _launch(self, request: LaunchRequest) -> Launch:
         self.failed_side = "base" if request.target == self._base_target else "head"
@@ -141,10 +156,22 @@ def hold(
     """Head's outcome after its trial, `earlier` launches kept beside it, and what the trial found.
 
     Text in place of a finding says why base could not be launched. Without a finding it is head that could
-    not, or the machine that let no launch be valid.
+    not, or the machine that let no launch be valid. Raises `TrialInterrupted` with what head has launched.
     """
     try:
         sides, decision = trial.run(told)
+    except KeyboardInterrupt as interrupt:
+        if not trial.seen["head"]:
+            raise
+        launched = {side: tuple(launches) for side, launches in trial.seen.items()}
+        raise TrialInterrupted(
+            Measured(
+                engine=head.engine,
+                launches=launched["head"],
+                screen=earlier,
+                base_launches=launched["base"],
+            )
+        ) from interrupt
     except CaseError as error:
         stage: Literal["capture", "launch"] = "capture" if error.kind == "GraphCaptureError" else "launch"
         failed = Failed(stage=stage, reason=error.what, stderr_tail=error.stderr_tail)

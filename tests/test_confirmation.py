@@ -163,10 +163,16 @@ def test_one_launch_ten_times_as_long_is_measured_again_and_shown_but_decides_no
 @pytest.mark.parametrize("runs", [1, 3])
 def test_an_interrupt_keeps_what_was_measured_and_fails_nothing_for_it(runs: int) -> None:
     machine = Machine(base=1e6, head=1.5e6)
-    machine.odd["base", 1] = KeyboardInterrupt()
+    machine.odd["head", 6 if runs == 3 else 1] = KeyboardInterrupt()
     found, judgement = gate(machine, runs=runs)
     assert found.interrupted
     assert judgement.verdict is Verdict.INVALID
+    outcome = found.outcomes[CASE.id]
+    assert isinstance(outcome, Measured)
+    # Head's launches of the confirmation, base's beside them, and the screen's where there was one.
+    assert len(outcome.launches) == 1 and outcome.base_launches
+    assert len(outcome.screen) == (5 if runs == 3 else 0)
+    assert all("interrupted" in one.invalid for one in outcome.launches)
 
 
 def test_the_order_of_blocks_is_the_runs_own() -> None:

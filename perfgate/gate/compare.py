@@ -7,7 +7,7 @@ import msgspec
 from perfgate.gate.accuracy import with_answers
 from perfgate.gate.baselines import Baselines, Stored
 from perfgate.gate.build_luck import share_between
-from perfgate.gate.evidence import Evidence
+from perfgate.gate.evidence import Evidence, launches_wanted
 from perfgate.gate.judge import judge
 from perfgate.gate.metrics import columns, metrics_fault
 from perfgate.gate.summary import summarise
@@ -58,7 +58,11 @@ def _judged(
         relied_on = _metrics(case)
         if metrics_fault(relied_on):
             outcome = Failed(stage="launch", reason=f"{head.run_id} holds no numbers of it")
-    evidence = Evidence(relied_on=relied_on, share=share_between(engine, _engine(case)))
+    evidence = Evidence(
+        relied_on=relied_on,
+        share=share_between(engine, _engine(case)),
+        launches=launches_wanted(case, head.protocol),
+    )
     judgement = judge(case.case, outcome, baselines, head.environment, head.protocol, evidence=evidence)
     return msgspec.structs.replace(case, judgement=with_answers(judgement, case, baselines))
 

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from perfgate.gate.sequential import Decision
 from perfgate.gate.spread import Spread
-from perfgate.records import Confirmation, EngineFacts, Interval, Launch, MetricColumns, Record
+from perfgate.records import (
+    CaseResult,
+    Confirmation,
+    EngineFacts,
+    Interval,
+    Launch,
+    MetricColumns,
+    Protocol,
+    Record,
+)
 
 
 class Fresh(Record):
@@ -35,7 +44,8 @@ class Evidence(Record):
     """All optional. `relied_on` are the numbers that an `Unchanged` stands for where they are not the
     baseline's own; `screened` is the screen's interval; `fresh` the confirmation of a suspect; `spread` that
     of the case's history; `service` the tail with queueing at the load that the SLO names; `share` says how
-    much of head's engine no timing cache told, where it is held against stored launches."""
+    much of head's engine no timing cache told, where it is held against stored launches; `launches` how many
+    valid ones make the case, where that is not the protocol's number."""
 
     relied_on: MetricColumns = {}
     screened: Interval | None = None
@@ -43,6 +53,16 @@ class Evidence(Record):
     spread: Spread | None = None
     service: Tail | None = None
     share: float = 0.0
+    launches: int | None = None
 
 
 NONE = Evidence()
+
+
+def launches_wanted(case: CaseResult, protocol: Protocol) -> int:
+    """How many valid launches make a case's result whole: the protocol's number, or as many as a sequential
+    test took to decide."""
+    confirmation = case.judgement.confirmation if case.judgement else None
+    if confirmation is None or not confirmation.decided or not confirmation.base_launches:
+        return protocol.launches
+    return max(2, min(protocol.launches, confirmation.head_launches))

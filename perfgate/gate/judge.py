@@ -66,7 +66,7 @@ def judge(
             unmet = f"precision not realised: {outcome.engine.unmet}"
             return Judgement(verdict=Verdict.INVALID, reason=unmet, base=_metrics(stored), head=head)
         # A sequential test takes as many launches as it needs; of everything else the protocol says how many.
-        wanted = 1 if evidence.fresh else protocol.launches
+        wanted = 1 if evidence.fresh else evidence.launches or protocol.launches
         short = _too_few(outcome, len(valid), wanted) if len(valid) < wanted else ""
         nothing_to_compare = case.id not in baselines.cases and case.id not in baselines.elsewhere
         if short and nothing_to_compare and len(outcome.launches) >= protocol.launches:

@@ -12,6 +12,7 @@ import msgspec
 from perfgate.errors import DataError, RefusedError
 from perfgate.files import TIMING_LIMIT_BYTES, read_bytes, write_bytes
 from perfgate.gate.baselines import baseline_path, read_baseline, timing_path, write_baseline
+from perfgate.gate.evidence import launches_wanted
 from perfgate.gate.metrics import columns, metrics_fault
 from perfgate.measure.environment import differences
 from perfgate.records import (
@@ -138,7 +139,7 @@ def _refuse(result: RunResult, terms: Terms) -> None:
             )
         if isinstance(case.outcome, Measured):
             valid = sum(not launch.invalid for launch in case.outcome.launches)
-            if valid < (wanted := _wanted(case, result)):
+            if valid < (wanted := launches_wanted(case, result.protocol)):
                 raise RefusedError(
                     f"{case.case.id} has only {valid} of {wanted} valid launches",
                     where=result.run_id,
@@ -170,14 +171,6 @@ def _refuse_other_cases(results: Sequence[RunResult]) -> None:
                 where=other.run_id,
                 fix="name the run with all cases first, or promote runs of other cases one by one",
             )
-
-
-def _wanted(case: CaseResult, result: RunResult) -> int:
-    """How many launches a baseline needs: the protocol's, or as many as a sequential test took to decide."""
-    confirmation = case.judgement.confirmation if case.judgement else None
-    if confirmation is None or not confirmation.decided or not confirmation.base_launches:
-        return result.protocol.launches
-    return max(2, min(result.protocol.launches, confirmation.head_launches))
 
 
 def _refuse_loss(case: CaseResult, verdict: Verdict, run_id: str, accept: Sequence[str]) -> None:

@@ -70,6 +70,8 @@ def measure(
                 continue
             done[job.case_id].append(result)
             note = f"{result.median_ns / 1e6:.4g} ms"
+            if result.invalid:
+                note = f"invalid: {result.invalid}"
             if result.invalid and again[job.case_id]:
                 again[job.case_id] -= 1
                 queue.append(job)

@@ -7,7 +7,17 @@ from gate_runs import ENVIRONMENT, SLOWER, STEADY, judged_run, measured, run, se
 
 from perfgate.gate.baselines import Baselines, load_baselines
 from perfgate.gate.compare import compare_results
-from perfgate.records import CaseResult, EngineFacts, Failed, Outcome, RunResult, Unchanged, Verdict
+from perfgate.records import (
+    CaseResult,
+    Confirmation,
+    EngineFacts,
+    Failed,
+    Judgement,
+    Outcome,
+    RunResult,
+    Unchanged,
+    Verdict,
+)
 
 NONE = Baselines(root="none")
 
@@ -49,6 +59,16 @@ def test_builds_that_no_cache_told_are_compared_by_the_wider_tolerance() -> None
     (judgement,) = [one.judgement for one in result.cases]
     assert judgement is not None and judgement.verdict is Verdict.PASS
     assert judgement.tolerance is not None and judgement.tolerance.catch > 0.04
+
+
+def test_a_case_that_a_sequential_test_decided_is_whole_with_the_launches_that_it_took() -> None:
+    head = fresh(a=measured(*(one.median_ns for one in SLOWER.launches[:4])))
+    assert verdicts(fresh(a=STEADY), head) == {"net/a": Verdict.INVALID}, "four of five, and nobody says why"
+    decided = Confirmation(base_launches=4, head_launches=4, decided=True)
+    judged = Judgement(verdict=Verdict.REGRESSION, reason="slower", confirmation=decided)
+    case = msgspec.structs.replace(head.cases[0], judgement=judged)
+    head = msgspec.structs.replace(head, cases=(case,))
+    assert verdicts(fresh(a=STEADY), head) == {"net/a": Verdict.REGRESSION}
 
 
 def test_swapping_the_files_turns_a_regression_into_an_improvement() -> None:

@@ -158,7 +158,11 @@ def test_an_invalid_launch_is_kept_and_measured_again() -> None:
 
 def test_a_device_that_stays_slow_is_not_measured_for_ever() -> None:
     one, launched = scripted(INVALID)
-    outcomes, interrupted = measure([job("a", 2)], Told(), one=one)
+    told = Told()
+    outcomes, interrupted = measure([job("a", 2)], told, one=one)
     assert not interrupted
     assert len(launched) == 2 + RETRIES
+    notes = [note for _, note in told.steps]
+    assert notes[:RETRIES] == ["invalid, to be measured again: slowed down"] * RETRIES
+    assert notes[RETRIES:] == ["invalid: slowed down"] * 2, "no launch that does not count looks like one"
     assert isinstance(outcomes["a"], Measured)
