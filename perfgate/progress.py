@@ -21,11 +21,11 @@ class PlainProgress:
 
     def step(self, case_id: str, note: str) -> None:
         self._done += 1
-        # An invalid launch is measured again, beyond the plan.
-        self._total = max(self._total, self._done)
-        passed = time.monotonic() - self._started
-        left = passed / self._done * (self._total - self._done)
-        self.say(f"[{self._done}/{self._total}, {left:.0f} s left] {case_id}: {note}")
+        where = str(self._done)  # repeats and confirmations are beyond the plan: nobody knows how many
+        if self._done <= self._total:
+            left_s = (time.monotonic() - self._started) / self._done * (self._total - self._done)
+            where = f"{self._done}/{self._total}, {left_s:.0f} s left"
+        self.say(f"[{where}] {case_id}: {note}")
 
     def __enter__(self) -> PlainProgress:
         return self
@@ -54,10 +54,13 @@ class BarProgress(PlainProgress):
         super().__init__(lambda text: self._bar.console.print(text, markup=False, highlight=False))
 
     def start(self, total: int) -> None:
+        self._total, self._done = total, 0
         self._task = self._bar.add_task("measuring", total=total)
 
     def step(self, case_id: str, note: str) -> None:
-        self._bar.update(self._task, advance=1, description=f"{case_id}: {note}")
+        self._done += 1
+        total = max(self._done, self._total)  # never 4 of 3
+        self._bar.update(self._task, completed=self._done, total=total, description=f"{case_id}: {note}")
 
     def __enter__(self) -> BarProgress:
         self._bar.start()
