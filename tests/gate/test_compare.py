@@ -62,7 +62,7 @@ def test_builds_that_no_cache_told_are_compared_by_the_wider_tolerance() -> None
 
 
 def test_a_case_that_a_sequential_test_decided_is_whole_with_the_launches_that_it_took() -> None:
-    head = fresh(a=measured(*(one.median_ns for one in SLOWER.launches[:4])))
+    head = fresh(a=measured(*(round(one.median_ns) for one in SLOWER.launches[:4])))
     assert verdicts(fresh(a=STEADY), head) == {"net/a": Verdict.INVALID}, "four of five, and nobody says why"
     decided = Confirmation(base_launches=4, head_launches=4, decided=True)
     judged = Judgement(verdict=Verdict.REGRESSION, reason="slower", confirmation=decided)
