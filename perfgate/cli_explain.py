@@ -111,6 +111,8 @@ def explanation_text(case: str, found: Explanation) -> str:
     ]
     if found.state_ratio is not None:
         lines.append(f"  state of the loads {found.state_ratio:.4f} (head by base; removed from the layers)")
+    elif found.profiled_head_ns is not None:
+        lines.append("  state of the loads not removed: too little is known to be unchanged to tell it")
     if found.unexplained_ns is not None:
         lines.append(f"  unexplained        {found.unexplained_ns / 1e6:.4f} ms")
     for change in found.layers[:_SHOWN]:

@@ -12,6 +12,7 @@ from perfgate.errors import CaseError, SpecError
 from perfgate.gate.clock import lower_clock
 from perfgate.gate.explain.cause import Evidence, cause_of
 from perfgate.gate.explain.graph_diff import GraphDiff, diff_graphs
+from perfgate.gate.explain.graph_work import with_nodes
 from perfgate.gate.explain.layer_groups import Group, Names, group_layers, is_opaque
 from perfgate.gate.explain.layer_times import Timed, Times, weigh
 from perfgate.gate.explain.side import Side, compare_sides
@@ -30,8 +31,10 @@ def explain_case(
     here; without it, or where it fails, layers are compared by what they are and no time is told.
     """
     unseen: list[str] = []
-    graph = _graph(base, head, unseen)
+    graph = _graph(case, base, head, unseen)
     layers = _layers(base.facts, unseen, "base"), _layers(head.facts, unseen, "head")
+    if graph.graphs:
+        layers = with_nodes(layers[0], graph.graphs[0]), with_nodes(layers[1], graph.graphs[1])
     same_engine = bool(base.facts and head.facts and base.facts.digest == head.facts.digest)
     groups = group_layers(*layers, _names(graph)) if all(layers) else []
     loads = _loads(profile, unseen)
@@ -73,14 +76,14 @@ def explain_case(
     )
 
 
-def _graph(base: Side, head: Side, unseen: list[str]) -> GraphDiff:
+def _graph(case: Case, base: Side, head: Side, unseen: list[str]) -> GraphDiff:
     if not (base.onnx and head.onnx):
         unseen.append("the ONNX files of both sides are not here, so their graphs were not compared")
         return GraphDiff()
     if base.recipe and head.recipe and base.recipe.onnx_digest == head.recipe.onnx_digest:
         return GraphDiff()
     try:
-        return diff_graphs(Path(base.onnx), Path(head.onnx))
+        return diff_graphs(Path(base.onnx), Path(head.onnx), sizes=case.shape)
     except (SpecError, OSError) as error:
         unseen.append(f"the graphs were not compared: {getattr(error, 'what', error)}"[:1000])
         return GraphDiff()
@@ -91,7 +94,7 @@ def _names(graph: GraphDiff) -> Names:
         kind: frozenset(change.node for change in graph.changes if change.kind == kind)
         for kind in ("removed", "added")
     }
-    return Names(pairs=graph.pairs, removed=only["removed"], added=only["added"])
+    return Names(graph.pairs, only["removed"], only["added"], graph.changed, graph.unsure)
 
 
 def _layers(facts: EngineFacts | None, unseen: list[str], side: str) -> tuple[Layer, ...]:
@@ -135,7 +138,7 @@ def _not_seen(layers: tuple[tuple[Layer, ...], ...], times: Times | None) -> lis
             + ", ".join(times.strangers[:3])[:300]
         )
     if times and times.state_ratio is None:
-        found.append("too little is unchanged to tell the state that all layers of a load share")
+        found.append("too little is known to be unchanged to tell the state of a load, so none was removed")
     return found
 
 

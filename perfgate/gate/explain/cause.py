@@ -91,7 +91,7 @@ def _of_a_slowdown(evidence: Evidence, times: Times) -> tuple[Cause, str]:
     explains = f"explains {_ms(sums[best])} of {_ms(times.slowdown_ns)} ms"
     reformats = [t for t in changed if t.group.kind == "reformat" and not t.group.base]
     beside = f", with {_count(len(reformats), 'new reformat layer')}" if leading == best and reformats else ""
-    return best, f"{_phrase(best, members)}, {explains}{beside}{_graph(best, evidence.graph)}"
+    return best, f"{_phrase(best, members)}, {explains}{beside}{_graph(best, evidence.graph)}{_work(members)}"
 
 
 def _family(timed: Timed, evidence: Evidence) -> Cause:
@@ -124,7 +124,7 @@ def _most(changed: Sequence[Timed], evidence: Evidence) -> tuple[Cause, list[Tim
 
 
 def _phrase(family: Cause, members: Sequence[Timed]) -> str:
-    first = sorted(members, key=lambda t: -abs(t.difference_ns))
+    first = _largest_first(members)
     if family == "un-fused":
         group = next((t.group for t in first if t.group.kind == "un-fused"), first[0].group)
         more = sum(t.group.kind == "un-fused" for t in members) - 1
@@ -137,6 +137,8 @@ def _phrase(family: Cause, members: Sequence[Timed]) -> str:
     if family == "precision":
         changed = next((t.group.detail for t in first if t.group.kind == "precision"), "")
         return f"new precision: {count} changed from {changed.replace(' → ', ' to ')} ({names}{rest})"
+    if first[0].group.kind == "resized":
+        return f"changed layers: {names}{rest}"
     words = {
         "new-layers": f"new layers: {names}{rest}",
         "reformat": f"new reformat layers: {names}{rest}",
@@ -156,6 +158,17 @@ def _graph(family: Cause, graph: Sequence[GraphChange]) -> str:
             more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
             return f"; {_cut(found[0].what, 200)}{more}"
     return ""
+
+
+def _work(members: Sequence[Timed]) -> str:
+    """In what the largest layer differs, where it is one that does other work; of its first node alone."""
+    group = _largest_first(members)[0].group
+    detail = group.detail.split("; ")[0]
+    return f"; {_cut(detail, 200)}" if group.kind == "resized" and detail else ""
+
+
+def _largest_first(members: Sequence[Timed]) -> list[Timed]:
+    return sorted(members, key=lambda t: -abs(t.difference_ns))
 
 
 def _unexplained(evidence: Evidence, times: Times | None) -> str:

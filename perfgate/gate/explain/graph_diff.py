@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from perfgate.gate.explain.graph_match import match_nodes
 from perfgate.gate.explain.graph_read import Node, ReadGraph, read_for_diff
+from perfgate.gate.explain.graph_work import compare_work
 from perfgate.records import GraphChange, Record
 
 _MOST = 10_000
@@ -14,15 +15,20 @@ _NAME = 200
 
 
 class GraphDiff(Record):
-    """The changes, and which base node is which head node (by key)."""
+    """The changes, and which base node is which head node (by key). `changed` and `unsure` are as in
+    `graph_work.Work`; `graphs` are base's and head's, None where they were not compared."""
 
     changes: tuple[GraphChange, ...] = ()
     pairs: dict[str, str] = {}
+    changed: dict[str, str] = {}
+    unsure: frozenset[str] = frozenset()
+    graphs: tuple[ReadGraph, ReadGraph] | None = None
 
 
-def diff_graphs(base: Path, head: Path) -> GraphDiff:
-    """Compare two ONNX files. Raises `SpecError` for one that does not parse or whose data is not its own."""
-    return compare_graphs(read_for_diff(base), read_for_diff(head))
+def diff_graphs(base: Path, head: Path, *, sizes: Mapping[str, int] | None = None) -> GraphDiff:
+    """Compare two ONNX files, with `sizes` of named axes. Raises `SpecError` for one that does not parse or
+    whose data is not its own."""
+    return compare_graphs(read_for_diff(base, sizes or {}), read_for_diff(head, sizes or {}))
 
 
 def compare_graphs(base: ReadGraph, head: ReadGraph) -> GraphDiff:
@@ -34,7 +40,14 @@ def compare_graphs(base: ReadGraph, head: ReadGraph) -> GraphDiff:
             break
         changes.append(change)
     named = {base.nodes[one].key: head.nodes[other].key for one, other in pairs.items()}
-    return GraphDiff(changes=tuple(changes), pairs=named)
+    work = compare_work(base, head, pairs)
+    return GraphDiff(
+        changes=tuple(changes),
+        pairs=named,
+        changed=work.changed,
+        unsure=work.unsure,
+        graphs=(base, head),
+    )
 
 
 def _all_changes(base: ReadGraph, head: ReadGraph, pairs: dict[int, int]) -> Iterator[GraphChange]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from perfgate.errors import SpecError
+from perfgate.gate.explain.graph_shapes import Shape, tensor_shapes
 from perfgate.spec.graph import external_files
 
 _SHOWN = 80
@@ -45,30 +46,34 @@ class Node(NamedTuple):
 
 
 class ReadGraph(NamedTuple):
+    """`shapes` are those that the file states of inner tensors, `known` those that follow for all of them."""
+
     nodes: list[Node]
     maker: dict[str, int]
     inputs: dict[str, str]
     outputs: dict[str, str]
     shapes: dict[str, str]
     opsets: dict[str, int]
+    known: dict[str, Shape]
 
 
-def read_for_diff(path: Path) -> ReadGraph:
-    """Read a model's graph. Raises `SpecError` for one that does not parse or whose data lies elsewhere."""
+def read_for_diff(path: Path, sizes: Mapping[str, int]) -> ReadGraph:
+    """Read a model's graph, with `sizes` of named axes. Raises `SpecError` for one that does not parse or
+    whose data lies elsewhere."""
     import onnx
 
     path = path.resolve()
     try:
         model = onnx.load(str(path), load_external_data=False)
         external_files(path.parent, model)  # refuses those that leave the model's folder
-        return _read(path, model)
+        return _read(path, model, sizes)
     except SpecError:
         raise
     except Exception as error:  # protobuf raises its own kinds, by version
         raise SpecError(f"does not parse as ONNX: {error}", where=path, fix="export it again") from error
 
 
-def _read(path: Path, model: Any) -> ReadGraph:
+def _read(path: Path, model: Any, sizes: Mapping[str, int]) -> ReadGraph:
     import onnx
 
     graph = model.graph
@@ -99,6 +104,7 @@ def _read(path: Path, model: Any) -> ReadGraph:
         outputs=_values(graph.output, names),
         shapes=_values(graph.value_info, names),
         opsets={entry.domain or "ai.onnx": entry.version for entry in model.opset_import},
+        known=tensor_shapes(model, sizes),
     )
 
 

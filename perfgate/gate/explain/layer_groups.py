@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from perfgate.engine.tensorrt import Layer
@@ -21,12 +21,14 @@ _JOIN = re.compile(r" \+ |, | \|\| ")
 
 
 class Group(NamedTuple):
-    """Layers of base and of head that do the same part of the network's work."""
+    """Layers of base and of head that do the same part of the network's work. `sure` is False where it
+    cannot be told whether that is the same work: nothing may rest on such a group being unchanged."""
 
     base: tuple[Layer, ...]
     head: tuple[Layer, ...]
     kind: Kind
     detail: str = ""
+    sure: bool = True
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -34,11 +36,14 @@ class Group(NamedTuple):
 
 
 class Names(NamedTuple):
-    """What a base node is called in head: the graph diff's pairs, and the nodes that only one graph has."""
+    """What a base node is called in head: the graph diff's pairs, and the nodes that only one graph has.
+    `changed` says of head nodes in what their work differs; of those in `unsure` it cannot be told."""
 
     pairs: dict[str, str]
     removed: frozenset[str]
     added: frozenset[str]
+    changed: Mapping[str, str] = {}
+    unsure: frozenset[str] = frozenset()
 
     def of_base(self, node: str) -> str:
         if node in self.pairs:
@@ -50,6 +55,22 @@ class Names(NamedTuple):
 
     def of_head(self, node: str) -> str:
         return f"added: {node}" if node in self.added else node
+
+    def change(self, layer: Layer) -> str:
+        """In what the work of a head layer differs, by its nodes."""
+        return "; ".join(self.changed[node] for node in layer.onnx_nodes if node in self.changed)[:1000]
+
+    def sure(self, layer: Layer) -> bool:
+        """Would it be known if this head layer did other work? Not of what hides its nodes, once any node
+        of the graph differs; nor of a layer without a node or a shape of its own, once any shape does."""
+        other = bool(self.changed or self.unsure)
+        if is_opaque(layer):
+            return not (other or self.removed or self.added)
+        return (
+            not other
+            or bool(layer.shapes)
+            or bool(layer.onnx_nodes and not self.unsure & {*layer.onnx_nodes})
+        )
 
 
 def is_reformat(layer: Layer) -> bool:
@@ -74,7 +95,7 @@ def group_layers(base: Sequence[Layer], head: Sequence[Layer], names: Names) -> 
         [_nodes(layer, names.of_base) for layer in base],
         [_nodes(layer, names.of_head) for layer in head],
     )
-    groups = _by_nodes(base, head, sides)
+    groups = _by_nodes(base, head, sides, names)
     left = [layer for layer, nodes in zip(base, sides[0], strict=True) if not nodes]
     right = [layer for layer, nodes in zip(head, sides[1], strict=True) if not nodes]
     for of_base, of_head in (
@@ -82,10 +103,11 @@ def group_layers(base: Sequence[Layer], head: Sequence[Layer], names: Names) -> 
         (_looks, _looks),
     ):
         left, right, found = _pair(left, right, of_base, of_head)
-        groups += [Group((one,), (other,), *_one_to_one(one, other)) for one, other in found]
+        groups += [Group((one,), (other,), *_one_to_one(one, other, names)) for one, other in found]
     groups += [Group((), (layer,), *_alone(layer, "appeared")) for layer in right]
     groups += [Group((layer,), (), *_alone(layer, "vanished")) for layer in left]
     order = {id(layer): index for index, layer in enumerate(head)}
+    groups = [group._replace(sure=all(map(names.sure, group.head))) for group in groups]
     return sorted(groups, key=lambda g: min((order[id(layer)] for layer in g.head), default=len(order)))
 
 
@@ -109,7 +131,10 @@ def _looks(layer: Layer) -> Hashable:
 
 
 def _by_nodes(
-    base: Sequence[Layer], head: Sequence[Layer], sides: tuple[list[frozenset[str]], list[frozenset[str]]]
+    base: Sequence[Layer],
+    head: Sequence[Layer],
+    sides: tuple[list[frozenset[str]], list[frozenset[str]]],
+    names: Names,
 ) -> list[Group]:
     """Connected components of layers that share nodes (union-find)."""
     parent: dict[Hashable, Hashable] = {}
@@ -132,13 +157,17 @@ def _by_nodes(
     groups = []
     for ours, theirs in members.values():
         old, new = tuple(base[i] for i in ours), tuple(head[i] for i in theirs)
-        kind, detail = _classify(old, new, [sides[0][i] for i in ours], [sides[1][i] for i in theirs])
+        kind, detail = _classify(old, new, [sides[0][i] for i in ours], [sides[1][i] for i in theirs], names)
         groups.append(Group(old, new, kind, detail))
     return groups
 
 
 def _classify(
-    old: tuple[Layer, ...], new: tuple[Layer, ...], before: list[frozenset[str]], after: list[frozenset[str]]
+    old: tuple[Layer, ...],
+    new: tuple[Layer, ...],
+    before: list[frozenset[str]],
+    after: list[frozenset[str]],
+    names: Names,
 ) -> tuple[Kind, str]:
     if not old:
         return _alone(new[0], "appeared")
@@ -146,8 +175,8 @@ def _classify(
         return _alone(old[0], "vanished")
     if len(before) == len(after) and sorted(map(sorted, before)) == sorted(map(sorted, after)):
         if len(old) == 1:
-            return _one_to_one(old[0], new[0])
-        found = [_one_to_one(one, other) for one, other in zip(old, new, strict=True)]
+            return _one_to_one(old[0], new[0], names)
+        found = [_one_to_one(one, other, names) for one, other in zip(old, new, strict=True)]
         return next((each for each in found if each[0] != "same"), ("same", ""))
     split, joined = _torn(before, after), _torn(after, before)
     counts = f"{len(old)} → {len(new)} layers"
@@ -173,10 +202,12 @@ def _torn(before: list[frozenset[str]], after: list[frozenset[str]]) -> bool:
     return False
 
 
-def _one_to_one(old: Layer, new: Layer) -> tuple[Kind, str]:
+def _one_to_one(old: Layer, new: Layer, names: Names) -> tuple[Kind, str]:
     computing = old.computes and new.computes and not is_reformat(new)
     if computing and old.precision and new.precision and old.precision != new.precision:
         return "precision", f"{old.precision} → {new.precision}"
+    if not is_reformat(new) and (change := names.change(new)):
+        return "resized", change
     if old.shapes != new.shapes and old.shapes and new.shapes:
         return "resized", f"{_shapes(old)} → {_shapes(new)}"
     if old.weights != new.weights:

@@ -68,10 +68,11 @@ class Times(NamedTuple):
 def weigh(groups: Sequence[Group], base: Loads, head: Loads) -> Times:
     """Times by group from at least two loads a side.
 
-    The state of a load is the weighted median over unchanged groups of the logarithm of a group's time by its
-    mean over all loads. A group is named when the difference of its means is beyond Student's quantile at
-    `ALPHA`/groups times its standard error; the variance is shrunk towards the spread that all unchanged
-    groups share, s2 = (v0*s0^2 + v*s^2) / (v0 + v) (Smyth, Stat. Appl. Genet. Mol. Biol. 3, 2004).
+    The state of a load is the weighted median, over groups that are known to be unchanged, of the logarithm
+    of a group's time by its mean over all loads. A group is named when the difference of its means is beyond
+    Student's quantile at `ALPHA`/groups times its standard error; the variance is shrunk towards the spread
+    that all unchanged groups share, s2 = (v0*s0^2 + v*s^2) / (v0 + v) (Smyth, Stat. Appl. Genet. Mol. Biol.
+    3, 2004).
     """
     rows = [([_time(g.base, load) for load in base], [_time(g.head, load) for load in head]) for g in groups]
     totals = [[sum(load.values()) for load in side] for side in (base, head)]
@@ -116,11 +117,12 @@ def _time(layers: Sequence[object], load: Mapping[str, float]) -> float:
 def _states(
     groups: Sequence[Group], rows: Sequence[Row], total_ns: float
 ) -> tuple[list[float], list[float]] | None:
-    """The logarithm of each load's common factor, a side each; None where too little is unchanged."""
+    """The logarithm of each load's common factor, a side each; None where too little is known to be
+    unchanged: a layer whose work has grown would make its own slowdown a state, and remove it."""
     calm = [
         row
         for group, row in zip(groups, rows, strict=True)
-        if group.kind == "same" and min(*row[0], *row[1]) > 0
+        if group.kind == "same" and group.sure and min(*row[0], *row[1]) > 0
     ]
     weights = [statistics.fmean(row[0]) for row in calm]
     if len(calm) < LEAST_LAYERS or math.fsum(weights) < LEAST_TIME_SHARE * total_ns:
@@ -159,11 +161,15 @@ def _weighted_median(values: Sequence[float], weights: Sequence[float]) -> float
 
 
 def _shared_cv(groups: Sequence[Group], rows: Sequence[Row]) -> float:
-    """The coefficient of variation between loads that the middle one of the unchanged groups has."""
+    """The coefficient of variation between loads that the middle one of the unchanged groups has; of all
+    groups that both sides have where fewer than `LEAST_LAYERS` are unchanged: one small layer says nothing
+    of the others, and a spread within a side is none between sides."""
+    both = [(g, row) for g, row in zip(groups, rows, strict=True) if g.base and g.head]
+    calm = [row for group, row in both if group.kind == "same"]
     found = [
         math.sqrt(_pooled(row)[0]) / mean
-        for group, row in zip(groups, rows, strict=True)
-        if group.kind == "same" and (mean := statistics.fmean([*row[0], *row[1]])) > 0
+        for row in (calm if len(calm) >= LEAST_LAYERS else [row for _, row in both])
+        if (mean := statistics.fmean([*row[0], *row[1]])) > 0
     ]
     return max(LEAST_CV, statistics.median(found)) if found else LEAST_CV
 
