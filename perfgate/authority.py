@@ -118,7 +118,9 @@ def _commit(root: Path, settings: Settings) -> Commit:
     asked = "" if settings.base == OF_BASELINE else settings.base
     base = find_base(root, asked)
     if not base.commit.sha:
-        raise UsageError(base.why, where="policy_from", fix="name the revision: --policy-from REV")
+        raise UsageError(
+            base.why, where="policy_from", fix=base.fix or "name the revision: --policy-from REV"
+        )
     return base.commit
 
 

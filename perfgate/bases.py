@@ -14,7 +14,7 @@ from perfgate.engine.cache import EngineCache
 from perfgate.engine.interface import Backend, BuildRequest
 from perfgate.errors import PerfgateError
 from perfgate.gate.baselines import Baselines, Stored
-from perfgate.measure.commit import Base, find_base, resolve, worktree
+from perfgate.measure.commit import NO_REPOSITORY, Base, find_base, resolve, worktree
 from perfgate.measure.launch import EngineTarget
 from perfgate.measure.schedule import Job
 from perfgate.preparation import Preparation
@@ -94,7 +94,9 @@ class Bases:
     def check(self) -> None:
         """Before any work: a base that was asked for is there. Raises `UsageError`."""
         if (why := self.base.why) and self._shop.settings.base != OF_BASELINE:
-            self._say(f"no base commit: {why}")
+            # Without a repository a run is whole as it is; in one that git does not read, something is wrong.
+            fix = "" if why == NO_REPOSITORY else self.base.fix
+            self._say(f"no base commit: {why}" + (f"; {fix}" if fix else ""))
 
     def engine(self, result: CaseResult, mode: Mode) -> BaseEngine | str:
         """Base's engine of a case to launch in this mode, or why none can be had."""

@@ -18,7 +18,7 @@ from perfgate.bisect_step import Finding, Task, Workbench, read_task
 from perfgate.children import Finished, package_environment, run_child
 from perfgate.errors import CaseError, InfrastructureError, RefusedError, UsageError
 from perfgate.files import record_json, write_text
-from perfgate.measure.commit import resolve, top_level, worktree
+from perfgate.measure.commit import Base, resolve, top_level, without_commits, worktree
 from perfgate.records import Commit, Record, Verdict
 from perfgate.settings import Settings
 
@@ -57,7 +57,8 @@ def bisect(settings: Settings, good: str, bad: str, case_id: str, say: Callable[
     root = Path(settings.root)
     top = top_level(root)
     if top is None:
-        raise UsageError("is in no git repository", where=root, fix="bisect inside one")
+        none = without_commits(root) or Base(why="there is no working tree", fix="bisect inside one")
+        raise UsageError(f"cannot bisect: {none.why}", where=root, fix=none.fix)
     start, end = resolve(root, good), resolve(root, bad)
     if start.sha == end.sha or _git(top, "merge-base", "--is-ancestor", start.sha, end.sha).failure:
         raise UsageError(

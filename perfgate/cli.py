@@ -5,6 +5,8 @@ Exit codes: 0 all well, 1 a case is red, 2 usage or configuration, 3 environment
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -34,12 +36,17 @@ if TYPE_CHECKING:
     from perfgate.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
+_FINISHING = b"\nperfgate: finishing; press Ctrl-C again to stop at once\n"
+_said: list[bytes] = []
 FORMATS = ("terminal", "markdown", "html", "json", "pytest-benchmark")
 
 
 def main() -> NoReturn:
     """The console script: `PerfgateError` becomes a short message and its exit code."""
     signal.signal(signal.SIGTERM, _interrupt)
+    # It may be ignored, as a shell has it for what runs in the background.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         # Not standalone, click returns the code of an `Exit` and raises the rest.
         code = cli(standalone_mode=False) or 0
@@ -65,6 +72,11 @@ def _report(error: PerfgateError) -> int:
 
 def _interrupt(number: int, frame: object) -> NoReturn:
     # SIGTERM, as a cancelled CI job sends it, is a Ctrl-C: children are killed, what was measured is kept.
+    if number == signal.SIGINT and _FINISHING not in _said:
+        _said.append(_FINISHING)
+        # Not by `print`: its buffer may be in the middle of another line when the signal comes.
+        with contextlib.suppress(OSError):
+            os.write(2, _FINISHING)
     raise KeyboardInterrupt
 
 
@@ -163,6 +175,7 @@ def run(
             raise UsageError(
                 f"selects no case: {keyword!r}", where="-k", fix="perfgate run without -k lists all"
             )
+        pipeline.preparation.check_missing(missing, plan, [case for _, case in selected])
         if engine is not None and not engine.is_file():
             raise UsageError(f"no such file: {engine}", where="--engine", fix="name an engine file")
         plan_ids = [*(case.id for _, case in selected), *(ghost.case.id for ghost in missing)]

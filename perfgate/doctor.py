@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import os
 import platform
 import shutil
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from perfgate.engine.host import cpu_count, cpu_name
+from perfgate.files import STORE_FIX
 from perfgate.records import Record
 from perfgate.settings import Settings
 
@@ -34,6 +36,7 @@ def examine(settings: Settings) -> list[Finding]:
         _onnxruntime,
         _gpu,
         _tensorrt,
+        lambda: _store(settings),
         lambda: _disk(settings),
         lambda: _locks(),
         lambda: _baselines(settings),
@@ -131,8 +134,24 @@ def _tensorrt() -> Iterator[Finding]:
         yield Finding(subject=name, state="ok", text=str(version))
 
 
+def _store(settings: Settings) -> Iterator[Finding]:
+    """Engines and models go into the store; nothing is made to find out whether they can."""
+    folder = settings.path("store").resolve()
+    there = _existing(folder)
+    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+        yield Finding(subject="store", state="ok", text=str(folder))
+    else:
+        why = "cannot be written to" if there.is_dir() else "is not a folder"
+        yield Finding(subject="store", state="broken", text=f"{there} {why}", remedy=STORE_FIX)
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there."""
+    return next(path for path in (folder, *folder.parents) if os.access(path, os.F_OK))
+
+
 def _disk(settings: Settings) -> Iterator[Finding]:
-    folder = Path(settings.root).resolve()
+    folder = _existing(settings.path("store").resolve())
     free = shutil.disk_usage(folder).free
     enough = free >= _DISK_BYTES
     yield Finding(

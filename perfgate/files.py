@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +23,7 @@ FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 BASELINE_LIMIT_BYTES = 8 << 20
 TIMING_LIMIT_BYTES = 64 << 20
 TEXT_LIMIT_BYTES = 1 << 20
+STORE_FIX = "choose a writable folder with the setting store: PERFGATE_STORE, or store in [tool.perfgate]"
 
 
 def read_bytes(path: Path, *, limit_bytes: int) -> bytes:
@@ -119,23 +121,63 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise
 
 
-def check_writable(folder: Path) -> None:
+def check_writable(folder: Path, *, fix: str = "choose a writable folder with --out") -> None:
     """Fail before long work, not after it: raises what writing into `folder` would raise."""
     probe = folder / f".probe-{os.getpid()}"
     try:
         write_bytes(probe, b"")
     except PerfgateError as error:
         error.where = str(folder)
+        if isinstance(error, OutputError):
+            error.fix = fix
         raise
     probe.unlink(missing_ok=True)
 
 
-def write_error(path: Path, error: OSError) -> PerfgateError:
-    """The perfgate error for a write that failed."""
+def store_folder(path: Path) -> Path:
+    """A folder of the store, made where it is not there. Raises as `write_error` does."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(path, error, fix=STORE_FIX) from error
+    return path
+
+
+@contextlib.contextmanager
+def store_lock(home: Path) -> Iterator[None]:
+    """A folder of the store, made where it is not there and held by this process alone. Raises as
+    `write_error` does."""
+    from filelock import FileLock
+
+    lock = FileLock(store_folder(home) / "lock")
+    try:
+        lock.acquire()
+    except OSError as error:
+        raise write_error(home, error, fix=STORE_FIX) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def write_error(
+    path: Path, error: OSError, *, fix: str = "choose a place that can be written to"
+) -> PerfgateError:
+    """The perfgate error for a write that failed; `fix` is the remedy, unless the disk is full."""
     if error.errno in FULL_DISK:
         return InfrastructureError(
             f"no space left on the device ({error.strerror})", where=path, fix="free some space, run again"
         )
-    return OutputError(
-        f"cannot be written: {error.strerror}", where=path, fix="choose a writable folder with --out"
-    )
+    return OutputError(f"cannot be written: {error.strerror}", where=path, fix=fix)
+
+
+def toml_fix(error: Exception) -> str:
+    """The remedy for a file that is not valid TOML: its parser names a line, or the end, or nothing."""
+    said = str(error)
+    if "at line" in said:
+        return "correct the line it names"
+    if "end of document" in said:
+        return "the file ends too early: complete its last entry"
+    if isinstance(error, UnicodeDecodeError):
+        return "save the file as UTF-8 text"
+    return "correct the file"

@@ -62,6 +62,7 @@ class Judging:
             results=f"{self._settings.out}/{RESULTS_NAME}",
             require_baseline=self._settings.require_baseline,
             interrupted=interrupted,
+            dirty=result.commit.dirty,
         )
         hints = (*reminders(self._waivers, _today()), *stale(self.baselines, _today()))
         summary = msgspec.structs.replace(summary, next_steps=(*summary.next_steps, *hints))

@@ -78,6 +78,7 @@ def _leg(name: str, parts: list[RunResult], *, foreign: bool) -> Leg:
         results=f"{name}/results.json",
         require_baseline=any(_required_baseline(part) for part in parts),
         interrupted=any(_interrupted(part) for part in parts),
+        dirty=any(part.commit.dirty for part in parts),
     )
     whole = msgspec.structs.replace(
         first,

@@ -82,9 +82,7 @@ class Pipeline:
         self.protocol: Protocol = settings.protocol(self.backend.kind)
         baselines = load_baselines(settings.path("baselines"), self.environment)
         self.judging = Judging(settings, self.environment, self.protocol, baselines, self._authority.waivers)
-        self._preparation = Preparation(
-            settings, self.backend, self.environment, self.baselines, progress.say
-        )
+        self.preparation = Preparation(settings, self.backend, self.environment, self.baselines, progress.say)
         self._engines = EngineCache(
             settings.path("store") / "engines",
             cap_bytes=settings.engine_cache_mib << 20,
@@ -182,7 +180,7 @@ class Pipeline:
         results: list[CaseResult] = []
         pending: list[Pending] = []
         with self._interruptible():
-            for result, item in self._preparation.all_cases(selected, prebuilt=prebuilt):
+            for result, item in self.preparation.all_cases(selected, prebuilt=prebuilt):
                 results.append(result)
                 pending += [] if item is None else [item]
         met = {result.case.id for result in results}
@@ -225,7 +223,7 @@ class Pipeline:
 
     def asked(self, selected: tuple[ModelSpec, Case]) -> tuple[CaseResult, BuildRequest]:
         """One case with the request for its engine, whatever the baseline says. Raises `CaseError`."""
-        return self._preparation.one_case(*selected)
+        return self.preparation.one_case(*selected)
 
     def engine(self, request: BuildRequest) -> tuple[Path, EngineFacts]:
         """The engine of a request, from the cache or built now. Raises `CaseError`."""
@@ -237,7 +235,7 @@ class Pipeline:
 
     def graphs(self, spec: ModelSpec, case: Case) -> CheckRequest | None:
         """The FP32 graph, the case's own and the data to judge on; None without ONNX Runtime."""
-        return self._preparation.graphs(spec, case)
+        return self.preparation.graphs(spec, case)
 
     def gated_engine_digest(self, result: CaseResult) -> str:
         """The digest of the engine that a result's verdict is about; empty where none is known."""
@@ -274,7 +272,7 @@ class Pipeline:
         except CaseError as error:
             return Failed(stage="build", reason=error.what, stderr_tail=error.stderr_tail)
         self._keep_timing(engine.parent / "timing", facts)
-        if self._preparation.same_engine(item.result, facts):
+        if self.preparation.same_engine(item.result, facts):
             return Unchanged(evidence="engine")
         target = EngineTarget(
             engine=str(engine.resolve()), case=case, folder=item.folder, device=self.settings.device

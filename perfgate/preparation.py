@@ -5,6 +5,7 @@ All models are made and held against their specs here, before anything is built.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -176,6 +177,21 @@ class Preparation:
         model = materialise(spec, self._settings.path("store") / "models")
         check_against_graph(spec, model.graph)
         return model
+
+    def check_missing(
+        self, missing: Sequence[CaseResult], plan: Sequence[tuple[ModelSpec, Case]], selected: Sequence[Case]
+    ) -> None:
+        """Cases may be missing because their spec does not fit its graph: that is said first.
+
+        Only specs without a selected case are looked at, the others are prepared all the same. Raises
+        `SpecError`.
+        """
+        gone = {ghost.case.model for ghost in missing} - {case.model for case in selected}
+        for spec in {spec.path: spec for spec, _ in plan if spec.name in gone}.values():
+            if any(self._not_run(spec, case) is None for one, case in plan if one.path == spec.path):
+                # A script that fails is its cases' own fault, and none of them is asked for.
+                with contextlib.suppress(CaseError):
+                    self._materialise(spec)
 
     def _stored_onnx_digest(self, case: Case, source: str) -> str:
         """The ONNX digest that the baseline recorded for this very source, so that no file need be made."""

@@ -25,7 +25,7 @@ from perfgate.files import (
     check_writable,
     read_record,
     record_json,
-    write_error,
+    store_folder,
     write_text,
 )
 from perfgate.functions import run_benchmarks, run_function
@@ -42,6 +42,7 @@ from perfgate.spec.model import ModelSpec, read_spec
 
 _SCHEMA_MARK = b"perfgate-trt/model/"
 _ENVIRONMENT = 3
+_OUT_FIX = "choose a writable folder with --perfgate-out"
 
 
 class _Trouble(PerfgateError):
@@ -163,7 +164,7 @@ class GateSession:
         trouble = self._shared / "trouble.json"
         try:
             self._make_shared()
-            check_writable(self.settings.path("out"))
+            check_writable(self.settings.path("out"), fix=_OUT_FIX)
             parts = []
             for shard in plan_shards(self.settings, self.pipeline.backend.kind, **self._place()):
                 saved = self._shared / f"results-{shard.number}.json"
@@ -189,10 +190,7 @@ class GateSession:
             raise KeyboardInterrupt
 
     def _make_shared(self) -> None:
-        try:
-            self._shared.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise write_error(self._shared, error) from error
+        store_folder(self._shared)
 
     def _place(self) -> dict[str, int]:
         """How many xdist workers there are, and which of them this is."""
@@ -330,6 +328,7 @@ class GateSession:
             cases,
             results=f"{self.settings.out}/results.json",
             require_baseline=self.settings.require_baseline,
+            dirty=run.commit.dirty,
         )
         return msgspec.structs.replace(run, cases=cases, summary=summary)
 

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from perfgate.errors import UsageError
-from perfgate.files import TEXT_LIMIT_BYTES, read_bytes
+from perfgate.files import TEXT_LIMIT_BYTES, read_bytes, toml_fix
 from perfgate.records import Name, Positive, Protocol, Record, Share, Tolerance
 
 if sys.version_info >= (3, 11):
@@ -27,6 +27,26 @@ _PROTOCOLS = {
     "gpu": Protocol(launches=5, duration_ns=500_000_000, min_samples=200, max_samples=4_000),
     "cpu": Protocol(launches=5, duration_ns=1_000_000_000, min_samples=5),
 }
+_PREFIX = "PERFGATE_"
+# Variables that are no settings: perfgate's own, and those of its workflows and actions.
+_VARIABLES = (
+    "ANCHOR",
+    "APP_ID",
+    "APP_KEY",
+    "ENGINES",
+    "IMAGE",
+    "IMAGE_DIGEST",
+    "LEGS",
+    "LOCK_DIR",
+    "PAGES",
+    "PARENT_PID",
+    "PUSHGATEWAY",
+    "REGISTRY",
+)
+# Any name may follow these.
+_FAMILIES = ("WEBHOOK_",)
+_NEAR = 0.8
+_warned: set[str] = set()
 
 
 class Settings(Record):
@@ -110,8 +130,13 @@ def load_settings(
 ) -> Settings:
     """Join the three sources. `flags` that are None were not given.
 
-    Raises `UsageError` that names the source and key of a value that does not fit.
+    Raises `UsageError` that names the source and key of a value that does not fit. A variable that is
+    probably a mistyped one is warned of, once a process: it may belong to somebody else.
     """
+    for name, text in mistyped(environ).items():
+        if name not in _warned:
+            _warned.add(name)
+            print(f"perfgate: warning: {text}", file=sys.stderr)
     root, table = _project_table(start)
     settings = _layer(
         {"root": str(root)}, table, where=f"{root / 'pyproject.toml'}: tool.perfgate", strict=True
@@ -123,6 +148,22 @@ def load_settings(
     settings = _layer(settings, from_environment, where="environment", strict=False)
     given = {name: value for name, value in flags.items() if value is not None}
     return msgspec.convert(_layer(settings, given, where="flags", strict=True), Settings)
+
+
+def mistyped(environ: Mapping[str, str]) -> dict[str, str]:
+    """What to say of each `PERFGATE_*` variable that nothing reads and that is nearly one that is read."""
+    import difflib
+
+    settings = (name.upper() for name in Settings.__struct_fields__ if name != "root")
+    known = [*settings, *_VARIABLES, *_FAMILIES]
+    said = {}
+    for variable in sorted(environ):
+        name = variable.removeprefix(_PREFIX)
+        if name == variable or name in known or name.startswith(_FAMILIES):
+            continue
+        if close := difflib.get_close_matches(name.upper(), known, n=1, cutoff=_NEAR):
+            said[variable] = f"environment: {variable}: unknown; did you mean {_PREFIX}{close[0]}?"
+    return said
 
 
 def _layer(under: dict[str, Any], over: Mapping[str, Any], *, where: str, strict: bool) -> dict[str, Any]:
@@ -155,7 +196,8 @@ def _project_table(start: Path) -> tuple[Path, dict[str, Any]]:
             try:
                 project = tomllib.loads(read_bytes(path, limit_bytes=TEXT_LIMIT_BYTES).decode())
             except (ValueError, RecursionError) as error:  # a number of 5000 digits is a plain ValueError
-                raise UsageError(f"is not valid TOML: {error}", where=path) from error
+                fix = toml_fix(error)
+                raise UsageError(f"is not valid TOML: {error}", where=path, fix=fix) from error
             tool = project.get("tool")
             table = tool.get("perfgate") if isinstance(tool, dict) else None
             if table is not None and not isinstance(table, dict):

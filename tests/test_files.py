@@ -24,7 +24,16 @@ from perfgate.errors import (
     SpecError,
     UsageError,
 )
-from perfgate.files import file_digest, read_bytes, record_json, write_bytes, write_error, write_text
+from perfgate.files import (
+    check_writable,
+    file_digest,
+    read_bytes,
+    record_json,
+    store_lock,
+    write_bytes,
+    write_error,
+    write_text,
+)
 from perfgate.records import Mode, Protocol, Tolerance
 
 
@@ -146,7 +155,7 @@ def test_a_place_that_cannot_be_written_is_an_output_error_that_names_it(tmp_pat
     with pytest.raises(OutputError, match="cannot be written") as caught:
         write_text(tmp_path / name, "text")
     assert str(tmp_path / name) in str(caught.value)
-    assert "--out" in str(caught.value)
+    assert "fix: choose a place that can be written to" in str(caught.value)
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -161,6 +170,29 @@ def test_a_place_that_cannot_be_written_is_an_output_error_that_names_it(tmp_pat
 )
 def test_the_kind_of_a_write_error(number: int, kind: type[PerfgateError]) -> None:
     assert type(write_error(Path("x"), OSError(number, os.strerror(number)))) is kind
+
+
+def test_the_remedy_of_a_write_error_fits_what_was_written(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    folder = tmp_path / "taken/inner"
+    with pytest.raises(OutputError, match="--out"):
+        check_writable(folder)
+    with pytest.raises(OutputError, match="choose a place") as caught:
+        write_text(folder / "report.html", "")
+    assert "--out" not in str(caught.value)
+    with pytest.raises(OutputError, match="with the setting store: PERFGATE_STORE"), store_lock(folder):
+        pass
+
+
+def test_a_folder_of_the_store_that_cannot_be_locked_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(lock: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    with pytest.raises(OutputError, match="with the setting store: PERFGATE_STORE"), store_lock(tmp_path):
+        pass
 
 
 @pytest.mark.parametrize(

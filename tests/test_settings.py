@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perfgate.errors import DataError, PerfgateError, UsageError
-from perfgate.settings import Settings, load_settings
+from perfgate.settings import _VARIABLES, Settings, load_settings, mistyped
 
 
 def project(folder: Path, text: str) -> Path:
@@ -104,6 +105,50 @@ def test_a_mistake_in_the_environment_is_named(tmp_path: Path, name: str, value:
 def test_an_unknown_setting_is_answered_with_the_one_that_was_meant(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="lanches: unknown key\n  fix: did you mean 'launches'"):
         load(project(tmp_path, "[tool.perfgate]\nlanches = 3\n"))
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("PERFGATE_LAUNCHS", "PERFGATE_LAUNCHES"),
+        ("PERFGATE_Launches", "PERFGATE_LAUNCHES"),
+        ("PERFGATE_LOCKDIR", "PERFGATE_LOCK_DIR"),
+        ("PERFGATE_REQUIRE_BASELINES", "PERFGATE_REQUIRE_BASELINE"),
+    ],
+)
+def test_a_mistyped_variable_is_warned_of_once(
+    tmp_path: Path, name: str, meant: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("perfgate.settings._warned", set())
+    for _ in range(2):
+        assert load(tmp_path, **{name: "3"}).launches is None
+    warned = f"perfgate: warning: environment: {name}: unknown; did you mean {meant}?\n"
+    assert capsys.readouterr().err == warned
+
+
+def test_every_variable_that_something_reads_is_known() -> None:
+    """All that stand in the package, the workflows, the actions and docker/, and somebody else's."""
+    root = Path(__file__).parent.parent
+    places = [path for name in ("perfgate", ".github", "docker") for path in (root / name).rglob("*")]
+    text = "".join(
+        path.read_text() for path in places if path.suffix in (".py", ".yml", ".sh", "") and path.is_file()
+    )
+    names = {name for name in re.findall(r"PERFGATE_[A-Z0-9_]+", text) if not name.endswith("_")}
+    assert len(names) > 10
+    assert mistyped(dict.fromkeys([*names, "PERFGATE_TEAM_BUDGET", "PERFGATE_WEBHOOK_OURS"], "")) == {}
+    assert names - {f"PERFGATE_{name}" for name in _VARIABLES} <= {
+        "PERFGATE_HISTORY",
+        "PERFGATE_STORE",
+        "PERFGATE_WEBHOOK_TEAM",
+        "PERFGATE_WEBHOOK_TEAM_SECRET",
+    }, "list it in perfgate/settings.py: _VARIABLES"
+
+
+def test_a_project_that_is_cut_short_is_told_how_to_mend_it(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="fix: the file ends too early: complete its last entry"):
+        load(project(tmp_path, "[tool.perfgate]\nlaunches = "))
+    with pytest.raises(UsageError, match="fix: correct the line it names"):
+        load(project(tmp_path, "[tool.perfgate]\nlaunches = = 3\n"))
 
 
 def test_an_unknown_flag_and_a_bad_one_are_named(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from perfgate.children import call_child
 from perfgate.engine.interface import BuildRequest
 from perfgate.errors import DataError
-from perfgate.files import file_digest, read_record, record_json, write_error, write_text
+from perfgate.files import file_digest, read_record, record_json, store_lock, write_text
 from perfgate.interpreter import HERE, Interpreter
 from perfgate.records import EngineFacts, digest
 
@@ -53,11 +53,7 @@ class EngineCache:
         """
         home = self._root / digest(request.recipe)[:32]
         self._in_use.add(home)
-        try:
-            home.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise write_error(home, error) from error
-        with FileLock(home / "lock"):
+        with store_lock(home):
             found = self._load(home)
             if found is None:
                 self._build(home, request, timeout_s)

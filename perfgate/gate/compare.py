@@ -43,7 +43,9 @@ def compare_results(base: RunResult, head: RunResult, *, results: str) -> RunRes
     ]
     engines = {case.case.id: _engine(case) for case in base.cases}
     cases = tuple(_judged(case, baselines, head, engines.get(case.case.id)) for case in [*head.cases, *gone])
-    return msgspec.structs.replace(head, cases=cases, summary=summarise(cases, results=results))
+    return msgspec.structs.replace(
+        head, cases=cases, summary=summarise(cases, results=results, dirty=head.commit.dirty)
+    )
 
 
 def _judged(

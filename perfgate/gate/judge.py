@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from perfgate.gate.acceptance import UNFIT
 from perfgate.gate.baselines import Baselines, Stored
 from perfgate.gate.build_luck import widened
 from perfgate.gate.compare_sides import compare_fresh, compare_stored
@@ -72,7 +73,7 @@ def judge(
         if short and nothing_to_compare and len(outcome.launches) >= protocol.launches:
             # Nothing is judged, so a busy machine is no failure; promote refuses these numbers.
             head = head or columns(outcome.launches, outcome.engine)
-            return Judgement(verdict=Verdict.NEW, reason=f"{_NEW}; not to be promoted: {short}", head=head)
+            return Judgement(verdict=Verdict.NEW, reason=f"{_NEW}; {UNFIT}: {short}", head=head)
         if short:
             return Judgement(verdict=Verdict.INVALID, reason=short, base=_metrics(stored), head=head)
     judgement = _against_base(case, outcome, baselines, environment, evidence, head)

@@ -11,6 +11,7 @@ import msgspec
 
 from perfgate.errors import DataError, RefusedError
 from perfgate.files import TIMING_LIMIT_BYTES, read_bytes, write_bytes
+from perfgate.gate.acceptance import CODES_TO_ACCEPT, REFUSED, to_be_named
 from perfgate.gate.baselines import baseline_path, read_baseline, timing_path, write_baseline
 from perfgate.gate.evidence import launches_wanted
 from perfgate.gate.metrics import columns, metrics_fault
@@ -30,16 +31,6 @@ from perfgate.records import (
     digest,
 )
 
-_REFUSED = {Verdict.ERROR, Verdict.INVALID}
-_TO_ACCEPT = {
-    Verdict.REGRESSION,
-    Verdict.MISSING,
-    Verdict.INCONCLUSIVE,
-    Verdict.WAIVED,
-    Verdict.INCOMPARABLE,
-}
-# A PASS by which a loss would become the baseline all the same.
-_CODES_TO_ACCEPT = {"already-on-base"}
 _ACROSS = "perfgate run --paired REV, and promote its results; or, if that is meant: --accept {case}"
 
 
@@ -127,7 +118,7 @@ def _refuse(result: RunResult, terms: Terms) -> None:
         )
     for case in result.cases:
         verdict = case.judgement.verdict if case.judgement else Verdict.ERROR
-        if verdict in _REFUSED:
+        if verdict in REFUSED:
             raise RefusedError(
                 f"{case.case.id} is {verdict.value}", where=result.run_id, fix="mend it, run again"
             )
@@ -175,9 +166,9 @@ def _refuse_other_cases(results: Sequence[RunResult]) -> None:
 
 def _refuse_loss(case: CaseResult, verdict: Verdict, run_id: str, accept: Sequence[str]) -> None:
     code = case.judgement.code if case.judgement else ""
-    if case.case.id in accept or not (verdict in _TO_ACCEPT or code in _CODES_TO_ACCEPT):
+    if case.case.id in accept or not to_be_named(case):
         return
-    said = f"{verdict.value} ({code})" if code in _CODES_TO_ACCEPT else verdict.value
+    said = f"{verdict.value} ({code})" if code in CODES_TO_ACCEPT else verdict.value
     fix = f"if that is meant: --accept {case.case.id}"
     if verdict is Verdict.INCOMPARABLE:
         fix = _ACROSS.format(case=case.case.id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from perfgate.gate.advice import DRIFT, next_steps, worst_regression
 from perfgate.records import CaseResult, Judgement, Scope, Summary, Verdict
 from perfgate.words import change
 
@@ -25,13 +26,16 @@ SEVERITY = (
 )
 
 
-_DRIFT = "accuracy-drift"  # as `gate.accuracy` has it
-
-
 def summarise(
-    cases: Sequence[CaseResult], *, results: str, require_baseline: bool = False, interrupted: bool = False
+    cases: Sequence[CaseResult],
+    *,
+    results: str,
+    require_baseline: bool = False,
+    interrupted: bool = False,
+    dirty: bool = False,
 ) -> Summary:
-    """The summary of a judged run. `results` is the path that the advice names.
+    """The summary of a judged run. `results` is the path that the advice names; `dirty` is whether it was
+    measured on a tree with uncommitted changes.
 
     The exit code is 1 if any case is red, else 3 if any is infrastructure's, else 0. NEW is red under
     `require_baseline`. A run that judged no case at all is an error, never green.
@@ -57,7 +61,7 @@ def summarise(
         exit_code=next((code for code in (1, 3) if code in codes), 0),
         sentence=_sentence(judged[0], counts, judgements, interrupted),
         counts={verdict.value: counts[verdict] for verdict in SEVERITY if counts[verdict]},
-        next_steps=_next_steps(counts, judgements, results, require_baseline),
+        next_steps=next_steps(judged, cases, results, require_baseline=require_baseline, dirty=dirty),
     )
 
 
@@ -84,26 +88,27 @@ def _sentence(
         return "Interrupted: what was measured until then is kept."
     total = sum(counts.values()) - counts[Verdict.NOT_RUN]
     if worst is Verdict.REGRESSION:
-        slow = {
-            case_id: judgement.ratio.estimate if judgement.ratio else 0.0
-            for case_id, judgement in judgements.items()
-            if judgement.verdict is worst and judgement.code != _DRIFT
-        }
-        if not slow:
-            case_id = next(key for key, judgement in judgements.items() if judgement.code == _DRIFT)
-            said = judgements[case_id].reason
-            return f"{_cases(counts[worst], total)} less right than the baseline: {case_id}: {said}."
-        case_id = max(slow, key=lambda key: slow[key])
-        how = change(slow[case_id]) if slow[case_id] else judgements[case_id].reason
+        case_id = worst_regression(judgements)
+        judgement = judgements[case_id]
+        if judgement.code == DRIFT:
+            less = "less right than the baseline"
+            return f"{_cases(counts[worst], total)} {less}: {case_id}: {judgement.reason}."
+        how = change(judgement.ratio.estimate) if judgement.ratio else judgement.reason
         return f"{_cases(counts[worst], total)} slower than allowed; the worst is {case_id}: {how}."
     if worst is Verdict.NEW:
-        return f"{_cases(counts[worst], total)} new: nothing is stored for this machine to compare with."
+        if counts[worst] == total:
+            return f"{_cases(total, total)} new: nothing is stored for this machine to compare with."
+        whom = "it" if counts[worst] == 1 else "them"
+        return f"{_cases(counts[worst], total)} new: nothing is stored to compare {whom} with."
+    if worst is Verdict.ERROR:
+        return f"{_subject(counts[worst], total)} failed."
+    if worst is Verdict.INVALID:
+        was = "was" if counts[worst] == 1 else "were"
+        return f"{_subject(counts[worst], total)} {was} not measured validly."
     words = {
-        Verdict.ERROR: "failed",
         Verdict.MISSING: "missing: a baseline was not compared",
         Verdict.INCONCLUSIVE: "undecided",
         Verdict.INCOMPARABLE: "not comparable with the stored baseline",
-        Verdict.INVALID: "not measured validly",
         Verdict.WAIVED: "waived",
         Verdict.IMPROVEMENT: "faster than the baseline",
         Verdict.PASS: "as fast as the baseline",
@@ -115,37 +120,10 @@ def _sentence(
 
 
 def _cases(count: int, total: int) -> str:
+    return f"{_subject(count, total)} {'is' if count == 1 else 'are'}"
+
+
+def _subject(count: int, total: int) -> str:
     if count == total:
-        return "The only case is" if total == 1 else f"All {total} cases are"
-    return f"{count} of {total} cases {'is' if count == 1 else 'are'}"
-
-
-def _next_steps(
-    counts: Counter[Verdict], judgements: dict[str, Judgement], results: str, require_baseline: bool
-) -> tuple[str, ...]:
-    first = {judgement.verdict: case_id for case_id, judgement in reversed(list(judgements.items()))}
-    steps = []
-    if counts[Verdict.REGRESSION]:
-        case_id = first[Verdict.REGRESSION]
-        steps.append(f"measure it alone: perfgate run -k {case_id} --remeasure")
-        steps.append(f'if it is meant: perfgate promote {results} --accept {case_id} --reason "…"')
-    if counts[Verdict.MISSING]:
-        case_id = first[Verdict.MISSING]
-        steps.append(
-            f'if it was removed on purpose: perfgate promote {results} --accept {case_id} --reason "…"'
-        )
-    if counts[Verdict.NEW] and not counts[Verdict.ERROR]:  # promote takes no file with an error in it
-        required = " (--require-baseline makes this fail)" if require_baseline else ""
-        steps.append(f'store these numbers{required}: perfgate promote {results} --reason "first baseline"')
-    if counts[Verdict.IMPROVEMENT]:
-        steps.append(f'keep the gain: perfgate promote {results} --reason "…"')
-    if counts[Verdict.INCONCLUSIVE]:
-        steps.append("take more launches: perfgate run --launches 12")
-    if counts[Verdict.INCOMPARABLE]:
-        steps.append(
-            "after a change of toolchain: perfgate run --paired REV --base-python PYTHON (or --base-image I) "
-            "holds both side by side; promote its results"
-        )
-    if counts[Verdict.ERROR]:
-        steps.append("see the failed case's message above; perfgate doctor tells what this machine lacks")
-    return tuple(steps)
+        return "The only case" if total == 1 else f"All {total} cases"
+    return f"{count} of {total} cases"

@@ -15,11 +15,10 @@ import time
 from pathlib import Path
 
 import msgspec
-from filelock import FileLock
 
 from perfgate.children import call_child, run_child, scrubbed_environment
 from perfgate.errors import CaseError, DataError
-from perfgate.files import file_digest, read_record, record_json, write_error, write_text
+from perfgate.files import file_digest, read_record, record_json, store_folder, store_lock, write_text
 from perfgate.measure.accuracy_child import AnswerRequest, Answers
 from perfgate.measure.accuracy_math import compare_output
 from perfgate.measure.launch import EngineTarget
@@ -115,8 +114,7 @@ def _reference(request: CheckRequest, store: Path) -> tuple[Path, bool]:
     they were there."""
     key = digest([request.onnx_digest, digest(request.data), digest(request.data_identity), request.runtime])
     folder = store / key[:32]
-    _made(folder)
-    with FileLock(folder / "lock"):
+    with store_lock(folder):
         facts = folder / "answers.json"
         if not (cached := _whole(facts, folder)):
             asked = AnswerRequest(
@@ -138,11 +136,7 @@ def _whole(facts: Path, folder: Path) -> bool:
 
 
 def _made(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise write_error(folder, error) from error
-    return folder.resolve()
+    return store_folder(folder).resolve()
 
 
 def _call(request: AnswerRequest, timeout_s: int) -> Answers:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,14 +19,17 @@ _CHECKOUT_TIMEOUT_S = 600
 _SHA = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 # Where a change usually goes when nobody says so.
 _TARGETS = ("origin/HEAD", "origin/main", "origin/master", "main", "master")
+NO_REPOSITORY = "there is no git repository around the project"
 _DEEPEN = "fetch the whole history: actions/checkout with fetch-depth: 0, or git fetch --unshallow"
 
 
 class Base(Record):
-    """The commit that a change starts from; where there is none, `why` says so."""
+    """The commit that a change starts from; where there is none, `why` says so, and `fix` what helps, where
+    naming a revision does not."""
 
     commit: Commit = Commit()
     why: str = ""
+    fix: str = ""
 
 
 def read_commit(folder: Path) -> Commit:
@@ -54,10 +58,10 @@ def find_base(
     Raises `UsageError` for a revision that was asked for and is not there.
     """
     head = read_commit(folder) if head is None else head
-    if _git(folder, "rev-parse", "HEAD") is None:
+    if (none := without_commits(folder)) is not None:
         if asked:
-            raise UsageError(f"cannot look for {asked!r}: no git repository", where=folder)
-        return Base(why="there is no git repository around the project")
+            raise UsageError(f"cannot look for {asked!r}: {none.why}", where=folder, fix=none.fix)
+        return none
     if asked:
         return Base(commit=resolve(folder, asked))
     target = _target(folder, environ.get("GITHUB_BASE_REF", ""))
@@ -73,12 +77,38 @@ def find_base(
 
 def resolve(folder: Path, revision: str) -> Commit:
     """A revision as a commit. Raises `UsageError` where it is not there."""
+    if (none := without_commits(folder)) is not None:
+        raise UsageError(f"cannot look for {revision!r}: {none.why}", where=folder, fix=none.fix)
     sha = None
     if not revision.startswith("-"):
         sha = _git(folder, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
     if sha is None or not _SHA.fullmatch(sha):
         raise UsageError(f"no such commit: {revision}", where=folder, fix=_DEEPEN)
     return Commit(sha=sha, subject=_subject(folder, sha))
+
+
+def without_commits(folder: Path) -> Base | None:
+    """Why git knows no commit here, in its own words where they are needed; None where it knows one."""
+    # In English, whatever the user's language: it is read here.
+    words: list[str | Path] = ["git", "-C", folder, "rev-parse", "--verify", "HEAD"]
+    try:
+        done = run_child(words, timeout_s=_TIMEOUT_S, env={**os.environ, "LC_ALL": "C"})
+    except OSError as error:
+        return Base(why=f"git does not run: {error.strerror}", fix="install git, or set PATH")
+    if done.failure is None:
+        return None
+    said = done.stderr_tail
+    if refused := re.search(r"dubious ownership in repository at '(.*)'", said):
+        return Base(
+            why=f"git refuses the repository at {refused[1]}: it belongs to another user",
+            fix=f"git config --global --add safe.directory {shlex.quote(refused[1])}",
+        )
+    if "not a git repository" in said:
+        return Base(why=NO_REPOSITORY, fix="run it in a checkout of a git repository, or name no revision")
+    if _git(folder, "rev-parse", "--git-dir") is not None:
+        return Base(why="the git repository has no commit yet", fix="commit first: git add, git commit")
+    last = said.splitlines()[-1] if said else done.failure
+    return Base(why=f"git tells no commit: {last}", fix="git rev-parse HEAD must print a commit")
 
 
 def top_level(folder: Path) -> Path | None:
@@ -96,7 +126,8 @@ def worktree(folder: Path, sha: str) -> Iterator[Path]:
     """
     top = top_level(folder)
     if top is None:
-        raise InfrastructureError("is in no git repository", where=folder)
+        none = without_commits(folder) or Base(why="it has no working tree")
+        raise InfrastructureError(f"git makes no worktree: {none.why}", where=folder, fix=none.fix or None)
     with tempfile.TemporaryDirectory(prefix="perfgate-base-") as name:
         tree = Path(name).resolve() / "tree"
         quiet = ("-c", "core.hooksPath=/dev/null")

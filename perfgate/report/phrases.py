@@ -24,23 +24,27 @@ _KINDS = {
     "ignore": r"[\d.]+ %",
     "signed": r"[+-][\d.]+ %",
     "times": r"[\d.e+]+",
+    "subject": r"The only case|All \d+ cases|\d+ of \d+ cases",
     "cases": r"The only case is|All \d+ cases are|\d+ of \d+ cases (?:is|are)",
 }
 # Placeholders that hold phrases themselves.
 _INNER = frozenset(
-    {"cases", "how", "seen", "low", "high", "why", "share", "ignore", "signed", "said", "moved"}
+    {"cases", "subject", "how", "seen", "low", "high", "why", "share", "ignore", "signed", "said", "moved"}
 )
 
 PHRASES = (
     # The summary's sentence.
     N_("%(cases)s slower than allowed; the worst is %(case)s: %(how)s."),
     N_("%(cases)s new: nothing is stored for this machine to compare with."),
+    N_("%(cases)s new: nothing is stored to compare it with."),
+    N_("%(cases)s new: nothing is stored to compare them with."),
     N_("%(cases)s less right than the baseline: %(case)s: %(said)s."),
-    N_("%(cases)s failed."),
+    N_("%(subject)s failed."),
     N_("%(cases)s missing: a baseline was not compared."),
     N_("%(cases)s undecided."),
     N_("%(cases)s not comparable with the stored baseline."),
-    N_("%(cases)s not measured validly."),
+    N_("%(subject)s was not measured validly."),
+    N_("%(subject)s were not measured validly."),
     N_("%(cases)s waived."),
     N_("%(cases)s faster than the baseline."),
     N_("%(cases)s as fast as before."),
@@ -52,6 +56,9 @@ PHRASES = (
     N_("All %(total)s cases are"),
     N_("%(count)s of %(total)s cases is"),
     N_("%(count)s of %(total)s cases are"),
+    N_("The only case"),
+    N_("All %(total)s cases"),
+    N_("%(count)s of %(total)s cases"),
     # A change in words.
     N_("takes %(times)s × as long"),
     N_("%(share)s slower"),
@@ -127,7 +134,13 @@ PHRASES = (
     # Next steps: the words before the command.
     N_("measure it alone: "),
     N_("if it is meant: "),
+    N_("if they are meant: "),
+    N_("of those that are meant, some at a time: "),
     N_("if it was removed on purpose: "),
+    N_("if they were removed on purpose: "),
+    N_("of those that were removed on purpose, some at a time: "),
+    N_("run again on a quiet machine: "),
+    N_("commit and run again before you promote: uncommitted changes are refused"),
     N_("store these numbers: "),
     N_("store these numbers (--require-baseline makes this fail): "),
     N_("keep the gain: "),

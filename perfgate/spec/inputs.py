@@ -66,6 +66,6 @@ def _load(tensor: Tensor, path: Path, dtype: np.dtype[Any]) -> np.ndarray[Any, A
             f"holds {array.dtype}{list(array.shape)}, "
             f"input {tensor.name!r} takes {dtype}{list(tensor.shape)}",
             where=path,
-            fix="save an array of the measured shape",
+            fix=f"save an array of the measured shape as {dtype}",
         )
     return np.ascontiguousarray(array)

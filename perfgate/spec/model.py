@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from perfgate.errors import SpecError
-from perfgate.files import TEXT_LIMIT_BYTES, read_bytes
+from perfgate.files import TEXT_LIMIT_BYTES, read_bytes, toml_fix
 from perfgate.records import Draws, Floor, InputData, Mode, Name, Positive, Precision, Record, Slo, Text
 from perfgate.spec.mistakes import explained
 from perfgate.spec.policy import AccuracyPolicy, Calibration, PrecisionPolicy
@@ -141,7 +141,7 @@ def read_spec(path: Path) -> ModelSpec:
     try:
         table = tomllib.loads(read_bytes(path, limit_bytes=TEXT_LIMIT_BYTES).decode())
     except (ValueError, RecursionError) as error:  # a number of 5000 digits is a plain ValueError
-        raise SpecError(f"is not valid TOML: {error}", where=path, fix="correct the line it names") from error
+        raise SpecError(f"is not valid TOML: {error}", where=path, fix=toml_fix(error)) from error
     _refuse_non_finite(path, table)
     spec = _convert(path, table)
     _check(path, spec)

@@ -15,11 +15,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from filelock import FileLock
-
 from perfgate.children import run_child, scrubbed_environment
 from perfgate.errors import CaseError, DataError, SpecError
-from perfgate.files import file_digest, read_record, record_json, write_error, write_text
+from perfgate.files import file_digest, read_record, record_json, store_lock, write_text
 from perfgate.records import Count, Record, digest
 from perfgate.spec.graph import Graph, read_graph
 from perfgate.spec.model import ModelSpec
@@ -111,11 +109,7 @@ def materialise(spec: ModelSpec, store: Path) -> SourceModel:
         return SourceModel(path=str(path.resolve()), source_digest="", graph=read_graph(path))
     key = source_digest(spec)
     home = store / key[:32]
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise write_error(home, error) from error
-    with FileLock(home / "lock"):
+    with store_lock(home):
         facts, path = home / "graph.json", home / "model.onnx"
         where = str(path.resolve())
         if graph := _made_before(facts, path):

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cli_project import Cli
     from repository import Repository
 
 pytest_plugins = ["cli_project", "repository"]
@@ -60,6 +61,14 @@ def test_a_base_that_is_asked_for_and_not_there_is_a_usage_error(repository: Rep
     assert done.returncode == 2
     assert "no such commit: v9.9" in done.stderr
     assert "fetch-depth: 0" in done.stderr
+
+
+def test_outside_a_repository_the_remedy_is_not_another_revision(cli: Cli) -> None:
+    for asked in ("base", "main"):
+        done = cli("run", "--policy-from", asked)
+        assert done.returncode == 2
+        assert "there is no git repository around the project" in done.stderr
+        assert "fix: run it in a checkout of a git repository, or name no revision" in done.stderr
 
 
 def test_an_interrupt_in_the_middle_of_a_confirmation_leaves_no_worktree(repository: Repository) -> None:

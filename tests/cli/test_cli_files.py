@@ -150,6 +150,7 @@ def test_a_report_that_cannot_be_written_is_one_clear_line(cli: Cli) -> None:
     done = cli("report", cli.results, "-o", cli.results / "report.md")
     assert done.returncode == 2
     assert "cannot be written" in done.stderr
+    assert "fix: choose a place that can be written to" in done.stderr, "report has no --out"
 
 
 def _truncated(path: Path, good: str) -> None:
@@ -206,6 +207,15 @@ def test_doctor_finds_a_backend_and_tells_remedies(cli: Cli) -> None:
     empty = cli("doctor", "--baselines", "nowhere")
     assert empty.returncode == 0
     assert "remedy: perfgate run, then perfgate promote" in empty.stdout
+
+
+def test_doctor_tells_of_a_store_that_cannot_be_written(cli: Cli) -> None:
+    assert f"✓ store: {cli.root / '.perfgate'}" in cli("doctor").stdout
+    assert not (cli.root / ".perfgate").exists(), "it only looks"
+    (cli.root / ".perfgate").write_text("a file")
+    done = cli("doctor")
+    assert f"✗ store: {cli.root / '.perfgate'} is not a folder" in done.stdout
+    assert "remedy: choose a writable folder with the setting store" in done.stdout
 
 
 def test_doctor_refuses_a_backend_that_is_not(cli: Cli) -> None:

@@ -102,6 +102,25 @@ def test_a_case_that_is_no_longer_made_is_missing(cli: Cli, args: tuple[str, ...
     assert cli.verdicts() == {"tinyconv/fp32/b1": "MISSING"}
 
 
+@pytest.mark.parametrize("args", [(), ("-k", "fp32/b1")], ids=["all", "keyword"])
+def test_a_dimension_that_the_graph_lacks_is_said_and_no_removal_advised(
+    cli: Cli, args: tuple[str, ...]
+) -> None:
+    cli.change("models/tinyconv.toml", "[dims.b]", "[dims.m]")
+    done = cli("run", *args)
+    assert done.returncode == 2
+    assert "the ONNX graph has no dynamic dimension 'm' (it has: b)" in done.stderr
+    assert "promote" not in done.stdout + done.stderr
+
+
+def test_a_case_that_its_spec_no_longer_lists_is_missing_with_a_keyword(cli: Cli) -> None:
+    cli.change("models/tinyconv.toml", "measure = [1]", "measure = [2]")
+    done = cli("run", "-k", "fp32/b1")
+    assert done.returncode == 1
+    assert cli.verdicts() == {"tinyconv/fp32/b1": "MISSING"}
+    assert "if it was removed on purpose: perfgate promote" in done.stdout.replace("\n", " ")
+
+
 def test_a_named_spec_is_the_whole_scope(cli: Cli) -> None:
     cli.add_model("second")
     (cli.root / "models/tinyconv.toml").unlink()
@@ -143,7 +162,16 @@ def test_an_output_folder_under_a_file_is_one_clear_line(cli: Cli) -> None:
     done = cli("run", "--out", "taken/out")
     assert done.returncode == 2
     assert "taken/out: cannot be written" in done.stderr
+    assert "fix: choose a writable folder with --out" in done.stderr
     assert (cli.root / "taken").read_text() == "a file"
+
+
+def test_a_store_under_a_file_is_told_by_its_own_setting(cli: Cli) -> None:
+    (cli.root / ".perfgate").write_text("a file")
+    done = cli("run", "--remeasure")
+    assert done.returncode == 2
+    assert "cannot be written" in done.stderr
+    assert "fix: choose a writable folder with the setting store: PERFGATE_STORE" in done.stderr
 
 
 def test_a_full_disk_is_the_machines_fault_and_leaves_no_half_file(cli: Cli) -> None:
@@ -194,6 +222,7 @@ def test_an_interrupt_exits_3_leaves_no_child_and_keeps_what_was_measured(
     _wait_until_alone(cli)
     said = cli.log.read_text()
     assert "Traceback" not in said
+    assert said.count("press Ctrl-C again to stop at once") == (number == signal.SIGINT)
     result = json.loads(cli.results.read_text())
     assert result["summary"]["exit_code"] == 3
     measured = [one for one in result["cases"] if one["outcome"]["type"] == "measured"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from perfgate.errors import InfrastructureError, UsageError
-from perfgate.measure.commit import find_base, read_commit, worktree
+from perfgate.measure.commit import find_base, read_commit, resolve, worktree
 
 IDENTITY = ("-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "init.defaultBranch=main")
 
@@ -94,6 +94,46 @@ def test_without_git_there_is_none_and_asking_for_one_is_a_mistake(tmp_path: Pat
     assert "no git repository" in find_base(tmp_path, environ={}).why
     with pytest.raises(UsageError):
         find_base(tmp_path, "main")
+
+
+@pytest.fixture
+def foreign(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository of another user, as a checkout in a container often is."""
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # git's own way to try it
+    for name, value in (("HOME", tmp_path), ("XDG_CONFIG_HOME", tmp_path), ("GIT_CONFIG_NOSYSTEM", 1)):
+        monkeypatch.setenv(name, str(value))
+    return repository
+
+
+def test_a_repository_of_another_user_is_said_with_gits_own_remedy(foreign: Path) -> None:
+    base = find_base(foreign, environ={})
+    assert base.why == f"git refuses the repository at {foreign}: it belongs to another user"
+    assert base.fix == f"git config --global --add safe.directory {foreign}"
+    for look in (find_base, resolve):
+        with pytest.raises(UsageError, match="cannot look for 'main': git refuses") as caught:
+            look(foreign, "main")
+        assert caught.value.fix == base.fix
+    with pytest.raises(InfrastructureError, match="git refuses"), worktree(foreign, "ab" * 20):
+        pass
+
+
+def test_a_repository_without_a_commit_says_so_in_any_language(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
+    git(tmp_path, "init", "-q")
+    base = find_base(tmp_path, environ={})
+    assert (base.why, base.fix) == (
+        "the git repository has no commit yet",
+        "commit first: git add, git commit",
+    )
+
+
+def test_without_git_itself_that_is_said(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(repository))
+    base = find_base(repository, environ={})
+    assert base.why.startswith("git does not run: ")
+    assert "install git" in base.fix
 
 
 @pytest.mark.parametrize("revision", ["nowhere", "--output=x", "HEAD:file"])

@@ -153,7 +153,13 @@ def test_every_word_of_the_page_comes_from_the_catalogue(monkeypatch: pytest.Mon
             "12 个用例中有 2 个比允许的慢；最严重的是 resnet50/fp16/b8：慢 12.3%。",
         ),
         ("All 5 cases are as fast as before.", "全部 5 个用例与之前一样快。"),
-        ("The only case is failed.", "唯一的用例失败。"),
+        ("The only case failed.", "唯一的用例失败。"),
+        ("2 of 3 cases were not measured validly.", "3 个用例中有 2 个未能有效测量。"),
+        (
+            "1 of 2 cases is new: nothing is stored to compare it with.",
+            "2 个用例中有 1 个是新的：没有可供比较的已存数据。",
+        ),
+        ("if they are meant: ", "若均属有意："),
         (
             "12.3 % slower (11.1 % slower to 13.5 % slower); clearly above the 0.5 % to ignore",
             "慢 12.3%（慢 11.1% 至 慢 13.5%）；明显高于可忽略的 0.5%",

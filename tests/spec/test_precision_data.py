@@ -102,6 +102,12 @@ def test_a_broken_set_is_refused_in_one_line(tmp_path: Path, arrays: Any, said: 
     assert caught.value.fix
 
 
+def test_data_of_another_type_is_to_be_saved_as_the_inputs_own(tmp_path: Path) -> None:
+    with pytest.raises(CaseError) as caught:
+        opened(save(tmp_path / "set.npz", x=GOOD.astype(np.float64)))
+    assert caught.value.fix == "save arrays of the measured shape as float32, samples along the first axis"
+
+
 def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:
     (tmp_path / "set.npz").write_bytes(b"PK garbage")
     with pytest.raises(CaseError, match=r"set\.npz: is not a \.npz file"):

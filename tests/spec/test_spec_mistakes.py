@@ -148,7 +148,8 @@ MISTAKES = {
     "integers over 64 bits": (spec_text(rest=f"{INTEGERS}low = 0\nhigh = 1e300"), "inputs.x", "64 bits"),
     "missing plugin": (spec_text(dims=BATCH, top='plugins = ["lost.so"]'), "plugins", "lost.so"),
     "skip without a reason": (spec_text(dims=BATCH, rest="[[skip]]\nbackend = 'x'"), "skip", "reason"),
-    "not TOML": ("schema = ", "net.toml", "correct the line"),
+    "not TOML": ("schema = = 1\n", "net.toml", "correct the line it names"),
+    "TOML cut short": ("schema = ", "net.toml", "fix: the file ends too early: complete its last entry"),
     "deep TOML": ("x = " + "[" * 5000, "net.toml", "not valid TOML"),
 }
 
@@ -426,8 +427,9 @@ def test_a_data_file_of_another_shape_or_type_says_both(
     tmp_path: Path, shape: tuple[int, ...], dtype: str
 ) -> None:
     npy(tmp_path / "x.npy", np.zeros(shape, dtype))
-    with pytest.raises(SpecError, match=r"takes float32\[2, 2\]"):
+    with pytest.raises(SpecError, match=r"takes float32\[2, 2\]") as caught:
         make_array(TENSOR, data_file(), tmp_path)
+    assert caught.value.fix == "save an array of the measured shape as float32"
 
 
 def data_file() -> InputData:

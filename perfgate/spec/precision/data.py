@@ -152,7 +152,7 @@ def _check(request: DataRequest, tensor: Tensor, array: np.ndarray[Any, Any]) ->
         raise _bad(
             request,
             f"{tensor.name!r} is {array.dtype}{list(array.shape)}, the input takes {wanted}[samples, {rest}]",
-            "save arrays of the measured shape, samples along the first axis",
+            f"save arrays of the measured shape as {wanted}, samples along the first axis",
         )
     if not len(array):
         raise _bad(request, f"{tensor.name!r} is empty: no sample", "give some dozens of real inputs")

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
-from filelock import FileLock
 
 from perfgate.children import call_child
 from perfgate.errors import CaseError, DataError
-from perfgate.files import file_digest, read_record, record_json, write_error, write_text
+from perfgate.files import file_digest, read_record, record_json, store_lock, write_text
 from perfgate.records import Count, InputData, Name, Precision, Record, Tensor, Text, digest
 from perfgate.spec.graph import Graph
 from perfgate.spec.inputs import input_digest
@@ -150,11 +149,7 @@ def emit(
         )
     key = digest([model.graph.onnx_digest, precision_digest(spec, precision, typing)])
     home = store / key[:32]
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise write_error(home, error) from error
-    with FileLock(home / "lock"):
+    with store_lock(home):
         facts = home / "emission.json"
         if (made := _made_before(facts)) is not None:
             return _told(made, precision, cached=True)
