@@ -204,7 +204,7 @@ class Pipeline:
             run_id=f"{now:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}",
             created=f"{now:%Y-%m-%dT%H:%M:%SZ}",
             perfgate=__version__,
-            commit=read_commit(Path(self.settings.root)),
+            commit=read_commit(Path(self.settings.root), sources=self.settings.path("models")),
             base=self._bases.base.commit,
             policy_changes=self._authority.changes,
             environment=self.environment,

@@ -24,6 +24,16 @@ from perfgate.records import (
 # With fewer samples than this the 99th percentile of a launch rests on ten or less: shown, not judged.
 P99_MIN_SAMPLES = 1001
 _ABSURD = 1 << 62
+# Units by the end of a metric's name, the largest first.
+_UNITS = (
+    ("_ns", "s", 1e9),
+    ("_ns", "ms", 1e6),
+    ("_ns", "µs", 1e3),
+    ("_ns", "ns", 1),
+    ("_bytes", "MiB", 1 << 20),
+    ("_bytes", "KiB", 1 << 10),
+    ("_qps", "queries/s", 1),
+)
 _LOWER, _HIGHER = Direction.LOWER_IS_BETTER, Direction.HIGHER_IS_BETTER
 
 
@@ -144,12 +154,23 @@ def _judge(
     return MetricJudgement(
         metric=name,
         verdict=verdict,
-        reason=f"{share:+.1f} %; {metric.direction.value}, floor {floor.relative * 100:.3g} %",
+        reason=f"{share:+.1f} %; {metric.direction.value}, floor {_floor(name, floor)}",
         ratio=ratio,
         base=base,
         head=head,
         advisory=metric.advisory,
     )
+
+
+def _floor(name: str, floor: Floor) -> str:
+    """Both halves of a floor, the absolute one in a unit that fits the metric; one of nothing is left out."""
+    words = f"{floor.relative * 100:.3g} %"
+    if not floor.absolute:
+        return words
+    for ending, unit, size in _UNITS:
+        if name.endswith(ending) and floor.absolute >= size:
+            return f"{words} and {floor.absolute / size:.4g} {unit}"
+    return f"{words} and {floor.absolute:.4g}"
 
 
 def _interval(sides: Sequence[Sequence[float]], spread: Spread) -> Interval:

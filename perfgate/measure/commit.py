@@ -32,8 +32,9 @@ class Base(Record):
     fix: str = ""
 
 
-def read_commit(folder: Path) -> Commit:
-    """HEAD of the repository around `folder`, and whether tracked files differ from it.
+def read_commit(folder: Path, *, sources: Path | None = None) -> Commit:
+    """HEAD of the repository around `folder`, and whether tracked files differ from it, or it lacks a file
+    below `sources` that is not ignored: what was measured is then not what the commit has.
 
     Without git, GitHub's own `GITHUB_SHA`; otherwise an empty commit.
     """
@@ -43,7 +44,10 @@ def read_commit(folder: Path) -> Commit:
         sha = os.environ.get("GITHUB_SHA", "")
         return Commit(sha=sha) if re.fullmatch(r"[0-9a-f]{40}", sha) else Commit()
     status = _git(folder, "status", "--porcelain", "--untracked-files=no")
-    return Commit(sha=sha, dirty=status is None or bool(status), subject=_subject(folder, sha))
+    # What Python leaves beside a script is nobody's source.
+    others = ("ls-files", "--others", "--exclude-standard", "--exclude=__pycache__/")
+    new = _git(folder, *others, "--", str(sources.resolve())) if sources else None
+    return Commit(sha=sha, dirty=status is None or bool(status or new), subject=_subject(folder, sha))
 
 
 def find_base(

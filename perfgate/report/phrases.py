@@ -24,6 +24,7 @@ _KINDS = {
     "ignore": r"[\d.]+ %",
     "signed": r"[+-][\d.]+ %",
     "times": r"[\d.e+]+",
+    "amount": r"[\d.e+]+(?: [A-Za-zµ/]+)?",
     "subject": r"The only case|All \d+ cases|\d+ of \d+ cases",
     "cases": r"The only case is|All \d+ cases are|\d+ of \d+ cases (?:is|are)",
 }
@@ -90,7 +91,9 @@ PHRASES = (
     N_("both sides moved together by %(share)s meanwhile: the machine changed; run again"),
     N_("%(said)s; fresh launches of head against the stored ones, because %(why)s"),
     N_("%(signed)s; lower-is-better, floor %(share)s"),
+    N_("%(signed)s; lower-is-better, floor %(share)s and %(amount)s"),
     N_("%(signed)s; higher-is-better, floor %(share)s"),
+    N_("%(signed)s; higher-is-better, floor %(share)s and %(amount)s"),
     N_(
         "simulated p99 with queueing at %(load)s queries/s is %(number)s ms, "
         "promised are service_p99_ms = %(limit)s"

@@ -277,3 +277,24 @@ def test_a_service_slo_is_judged_at_its_load_on_stored_numbers_too(
     )
     assert judgement.verdict is verdict
     assert words in judgement.reason
+
+
+@pytest.mark.parametrize(
+    ("metric", "floor", "said"),
+    [
+        ("engine_bytes", Floor(relative=0.1, absolute=1 << 20), "floor 10 % and 1 MiB"),
+        ("peak_memory_bytes", Floor(relative=0.05, absolute=2048), "floor 5 % and 2 KiB"),
+        ("device_memory_bytes", Floor(relative=0.05, absolute=100), "floor 5 % and 100"),
+        ("build_ns", Floor(relative=0.5, absolute=10_000_000_000), "floor 50 % and 10 s"),
+        ("p99_ns", Floor(relative=0.05, absolute=10_000), "floor 5 % and 10 µs"),
+        ("p99_ns", Floor(relative=0.05, absolute=2_500_000), "floor 5 % and 2.5 ms"),
+        ("p99_ns", Floor(relative=0.05, absolute=20), "floor 5 % and 20 ns"),
+        ("throughput_qps", Floor(relative=0.02, absolute=0), "floor 2 %"),
+        ("throughput_qps", Floor(relative=0.02, absolute=0.5), "floor 2 % and 0.5"),
+        ("throughput_qps", Floor(relative=0.02, absolute=3), "floor 2 % and 3 queries/s"),
+    ],
+)
+def test_both_halves_of_a_floor_are_told(metric: str, floor: Floor, said: str) -> None:
+    columns: MetricColumns = {metric: (1e9,) * 5, "samples": (2000,) * 5}
+    (found,) = judge_metrics(columns, columns, spread_of("gpu"), fresh=True, floors={metric: floor})
+    assert found.reason.endswith(f"is-better, {said}")

@@ -48,6 +48,23 @@ def test_uncommitted_changes_on_the_target_branch_start_from_its_head(repository
     assert find_base(repository, environ={}).commit.sha == git(repository, "rev-parse", "HEAD")
 
 
+def test_a_source_that_the_commit_does_not_have_is_a_change(repository: Path) -> None:
+    models = repository / "models"
+    (models / "__pycache__").mkdir(parents=True)
+    (models / "__pycache__/net.pyc").write_text("")
+    (models / "weights.onnx").write_text("")
+    (repository / ".gitignore").write_text("*.onnx\n")
+    git(repository, "add", ".gitignore")
+    git(repository, "commit", "-q", "-m", "ignore")
+    (repository / "notes").write_text("beside the models")
+    assert not read_commit(repository, sources=models).dirty
+    (models / "net.toml").write_text("")
+    assert read_commit(repository, sources=models).dirty
+    assert not read_commit(repository).dirty
+    assert not read_commit(repository, sources=repository / "none").dirty
+    assert not read_commit(repository, sources=repository.parent).dirty, "git knows nothing of that"
+
+
 def test_on_a_branch_it_is_the_merge_base_and_not_the_commit_before(repository: Path) -> None:
     start = git(repository, "rev-parse", "HEAD")
     git(repository, "checkout", "-q", "-b", "change")

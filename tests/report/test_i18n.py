@@ -181,6 +181,7 @@ def test_every_word_of_the_page_comes_from_the_catalogue(monkeypatch: pytest.Mon
             "基准提交本身就比其基线慢 3.0%，因此不是本次改动的责任",
         ),
         ("+10.9 %; lower-is-better, floor 2 %", "+10.9%；越低越好，下限 2%"),
+        ("+118.1 %; lower-is-better, floor 10 % and 1 MiB", "+118.1%；越低越好，下限 10% 且 1 MiB"),
     ],
 )
 def test_the_gates_sentences_are_said_in_chinese(english: str, chinese: str) -> None:
