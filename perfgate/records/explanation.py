@@ -13,6 +13,7 @@ from perfgate.records.launch import Difference, EngineFacts
 Cause = Literal[
     "un-fused",
     "new-layers",
+    "changed-layers",
     "kernel",
     "precision",
     "reformat",

@@ -44,6 +44,7 @@ _LABELS = {
 _CAUSES = {
     "un-fused": N_("Layers came apart"),
     "new-layers": N_("New layers"),
+    "changed-layers": N_("Changed layers"),
     "kernel": N_("Other kernels"),
     "precision": N_("Another precision"),
     "reformat": N_("Reformatting"),

@@ -20,7 +20,7 @@ _FAMILIES: dict[str, Cause] = {
     "appeared": "new-layers",
     "precision": "precision",
     "kernel": "kernel",
-    "resized": "kernel",
+    "resized": "changed-layers",
     "fused": "kernel",
     "vanished": "kernel",
     "reformat": "reformat",
@@ -137,10 +137,9 @@ def _phrase(family: Cause, members: Sequence[Timed]) -> str:
     if family == "precision":
         changed = next((t.group.detail for t in first if t.group.kind == "precision"), "")
         return f"new precision: {count} changed from {changed.replace(' → ', ' to ')} ({names}{rest})"
-    if first[0].group.kind == "resized":
-        return f"changed layers: {names}{rest}"
     words = {
         "new-layers": f"new layers: {names}{rest}",
+        "changed-layers": f"changed layers: {names}{rest}",
         "reformat": f"new reformat layers: {names}{rest}",
         "kernel": f"another kernel for {count} ({names}{rest})",
         "build": f"another tactic for {_count(len(members), 'unchanged layer')} (build difference): "

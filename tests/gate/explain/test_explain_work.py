@@ -90,7 +90,7 @@ def explain(tmp_path_factory: pytest.TempPathFactory) -> Explain:
 
 def test_a_larger_kernel_of_one_convolution_is_the_cause(explain: Explain) -> None:
     found = explain("kernel", {"a1_nchwc": 2.5}, kernel=5)
-    assert found.kind == "kernel"
+    assert found.kind == "changed-layers"
     assert found.cause.startswith("changed layers: `a1_nchwc`, explains ")
     assert found.cause.endswith(
         "; Conv `conv1`: pads = [1, 1, 1, 1] → [2, 2, 2, 2], `w1` float[32, 32, 3, 3] → float[32, 32, 5, 5]"
@@ -110,7 +110,7 @@ def test_what_is_wider_everywhere_is_no_state(explain: Explain) -> None:
     slower = dict.fromkeys(("a0_nchwc", "a1_nchwc", "a2_nchwc", "g_nchwc", "ReorderOutput"), 3.0)
     found = explain("wide", slower, channels=48)
     assert found.state_ratio is None
-    assert found.kind == "kernel"
+    assert found.kind == "changed-layers"
     assert found.cause.startswith("changed layers: ")
     assert found.unexplained_ns is not None and found.profiled_head_ns is not None
     assert abs(found.unexplained_ns) < 0.2 * found.profiled_head_ns
