@@ -33,8 +33,9 @@ class Base(Record):
 
 
 def read_commit(folder: Path, *, sources: Path | None = None) -> Commit:
-    """HEAD of the repository around `folder`, and whether tracked files differ from it, or it lacks a file
-    below `sources` that is not ignored: what was measured is then not what the commit has.
+    """HEAD of the repository around `folder`, and whether tracked files differ from it, or it lacks a spec or
+    a script below `sources` that is not ignored: what was measured is then not what the commit has. Weights
+    may well be fetched from elsewhere.
 
     Without git, GitHub's own `GITHUB_SHA`; otherwise an empty commit.
     """
@@ -44,9 +45,13 @@ def read_commit(folder: Path, *, sources: Path | None = None) -> Commit:
         sha = os.environ.get("GITHUB_SHA", "")
         return Commit(sha=sha) if re.fullmatch(r"[0-9a-f]{40}", sha) else Commit()
     status = _git(folder, "status", "--porcelain", "--untracked-files=no")
-    # What Python leaves beside a script is nobody's source.
-    others = ("ls-files", "--others", "--exclude-standard", "--exclude=__pycache__/")
-    new = _git(folder, *others, "--", str(sources.resolve())) if sources else None
+    others = ("ls-files", "--others", "--exclude-standard", "--")
+    # A pathspec's asterisk reaches into folders.
+    new = (
+        _git(folder, *others, *(f"{sources.resolve()}/*.{kind}" for kind in ("toml", "py")))
+        if sources
+        else ""
+    )
     return Commit(sha=sha, dirty=status is None or bool(status or new), subject=_subject(folder, sha))
 
 

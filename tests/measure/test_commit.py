@@ -50,15 +50,16 @@ def test_uncommitted_changes_on_the_target_branch_start_from_its_head(repository
 
 def test_a_source_that_the_commit_does_not_have_is_a_change(repository: Path) -> None:
     models = repository / "models"
-    (models / "__pycache__").mkdir(parents=True)
-    (models / "__pycache__/net.pyc").write_text("")
-    (models / "weights.onnx").write_text("")
-    (repository / ".gitignore").write_text("*.onnx\n")
+    (models / "deep/__pycache__").mkdir(parents=True)
+    (models / "deep/__pycache__/net.pyc").write_text("")
+    (models / "fetched.onnx").write_text("")
+    (models / "ignored.toml").write_text("")
+    (repository / ".gitignore").write_text("ignored.toml\n")
     git(repository, "add", ".gitignore")
     git(repository, "commit", "-q", "-m", "ignore")
-    (repository / "notes").write_text("beside the models")
+    (repository / "notes.py").write_text("beside the models")
     assert not read_commit(repository, sources=models).dirty
-    (models / "net.toml").write_text("")
+    (models / "deep/net.toml").write_text("")
     assert read_commit(repository, sources=models).dirty
     assert not read_commit(repository).dirty
     assert not read_commit(repository, sources=repository / "none").dirty
