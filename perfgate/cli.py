@@ -175,13 +175,13 @@ def run(
             raise UsageError(
                 f"selects no case: {keyword!r}", where="-k", fix="perfgate run without -k lists all"
             )
-        pipeline.preparation.check_missing(missing, plan, [case for _, case in selected])
         if engine is not None and not engine.is_file():
             raise UsageError(f"no such file: {engine}", where="--engine", fix="name an engine file")
         plan_ids = [*(case.id for _, case in selected), *(ghost.case.id for ghost in missing)]
         scope = read_scope(leg, shard, plan_ids, device=pipeline.environment.device)
         selected = share(selected, scope, lambda pair: pair[1].id)
         missing = share(missing, scope, lambda ghost: ghost.case.id)
+        pipeline.preparation.check_missing(missing, plan, [case for _, case in selected])
         if other is None:
             result = pipeline.run(selected, missing=missing, engine=engine)
         else:

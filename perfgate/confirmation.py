@@ -268,7 +268,7 @@ class Measuring:
         try:
             outcome, fresh = held(job, base)
         except TrialInterrupted as interrupt:
-            return _Confirmed(outcome=_in_doubt(interrupt.outcome), interrupted=True)
+            return _Confirmed(outcome=_as_screened(_in_doubt(interrupt.outcome), first), interrupted=True)
         if isinstance(fresh, str):
             return _Confirmed(why=fresh)
         build = None
@@ -279,13 +279,12 @@ class Measuring:
             except KeyboardInterrupt:
                 # One build's launches are kept; whether its luck decided is not known.
                 kept = _in_doubt(outcome) if isinstance(outcome, Measured) else outcome
-                return _Confirmed(outcome=kept, interrupted=True)
+                return _Confirmed(outcome=_as_screened(kept, first), interrupted=True)
             outcome, fresh = chosen.outcome, chosen.fresh
             build = chosen.head if chosen.head is not job else None
             if chosen.base is not base:
                 self._bases.prefer(case, _mode(job), chosen.base)
-        if isinstance(outcome, Measured) and isinstance(first, Measured):
-            outcome = msgspec.structs.replace(outcome, mode=first.mode)
+        outcome = _as_screened(outcome, first)
         known = Evidence(spread=spread, fresh=fresh) if fresh else NONE
         return _Confirmed(outcome=outcome, evidence=known, build=build)
 
@@ -320,6 +319,11 @@ def _joined(first: Outcome | None, again: Outcome) -> Outcome:
     if isinstance(first, Measured) and isinstance(again, Failed) and again.stage == "interrupted":
         return _in_doubt(first)
     return again
+
+
+def _as_screened(outcome: Outcome, first: Outcome | None) -> Outcome:
+    """With the mode that the screen could measure."""
+    return _in_mode(outcome, first.mode) if isinstance(first, Measured) and first.mode else outcome
 
 
 def _in_doubt(first: Measured) -> Measured:

@@ -58,6 +58,8 @@ class BarProgress(PlainProgress):
         self._task = self._bar.add_task("measuring", total=total)
 
     def step(self, case_id: str, note: str) -> None:
+        if self._task is None:  # a confirmation without a screen before it has no plan
+            self.start(0)
         self._done += 1
         total = max(self._done, self._total)  # never 4 of 3
         self._bar.update(self._task, completed=self._done, total=total, description=f"{case_id}: {note}")

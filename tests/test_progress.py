@@ -20,6 +20,13 @@ def test_lines_have_the_time_left_until_the_plan_is_done_and_only_a_count_beyond
     assert said[1:] == ["[2/2, 0 s left] net/fp16: invalid: hot", "[3] net/fp16: 2 ms"]
 
 
+def test_a_bar_without_a_plan_counts() -> None:
+    sink = io.StringIO()
+    with BarProgress(Console(file=sink, force_terminal=True, width=100)) as progress:
+        progress.step("net/fp16", "2 launches a side")
+    assert "1/1" in sink.getvalue()
+
+
 def test_a_bar_never_counts_more_than_there_is() -> None:
     sink = io.StringIO()
     with BarProgress(Console(file=sink, force_terminal=True, width=100)) as progress:

@@ -51,10 +51,10 @@ def next_steps(
     # What failed is mended first: its case is to be stored with the others.
     if fit and Verdict.ERROR not in ids and (asked := _promotion(cases, fit, results, "first baseline")):
         required = " (--require-baseline makes this fail)" if require_baseline else ""
-        promotions.append(f"store these numbers{required}: {asked.command}")
+        promotions.append(f"store these numbers{_part(asked, fit)}{required}: {asked.command}")
     better = ids.get(Verdict.IMPROVEMENT)
     if better and (asked := _promotion(cases, better, results, "…")):
-        promotions.append(f"keep the gain: {asked.command}")
+        promotions.append(f"keep the gain{_part(asked, better)}: {asked.command}")
     if promotions and dirty:
         steps.append("commit and run again before you promote: uncommitted changes are refused")
     steps += promotions
@@ -94,6 +94,10 @@ def _shared(ids: Sequence[str]) -> str:
     """What all ids begin with, in whole parts, such as `net/fp16/`."""
     parts = zip(*(key.split("/")[:-1] for key in ids), strict=False)
     return "".join(f"{same[0]}/" for same in itertools.takewhile(lambda one: len(set(one)) == 1, parts))
+
+
+def _part(asked: _Promotion, all_of_them: Sequence[str]) -> str:
+    return ", some at a time" if len(asked.cases) < len(all_of_them) else ""
 
 
 def _meant(asked: _Promotion, all_of_them: Sequence[str]) -> str:

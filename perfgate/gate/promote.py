@@ -91,7 +91,7 @@ def promote(results: Sequence[RunResult], root: Path, terms: Terms, *, timing: P
         after = _merge(before, cases, results, terms)
         moves += _moves(before, after)
         told = _timing_caches(path, cases, before, timing)
-        files[path] = _naming(after, told)
+        files[path] = _naming(after, told, _environment_key(result.environment))
         caches |= {timing_path(path, model, precision): data for precision, data in told.items()}
     # All are read before any is written: a damaged one leaves the others alone.
     for path, data in caches.items():
@@ -263,8 +263,8 @@ def _timing_caches(
     baseline: Path, cases: list[CaseResult], before: Baseline, folder: Path
 ) -> dict[str, bytes]:
     """The timing caches of a model to build with from now on, by precision. The stored one stays where it
-    told these very engines: a cache is written in another order each time, and another file would have every
-    engine built again."""
+    told these very engines again: a cache is written in another order each time, and another file would have
+    every engine built again."""
     caches: dict[str, bytes] = {}
     for case in cases:
         precision = case.case.precision
@@ -273,8 +273,9 @@ def _timing_caches(
             continue
         path = timing_path(baseline, case.case.model, precision)
         stored = read_bytes(path, limit_bytes=TIMING_LIMIT_BYTES) if path.is_file() else b""
-        pair = engine.digest, hashlib.sha256(stored).hexdigest()
-        if any((one.engine_digest, one.timing_cache) == pair for one in before.cases.values()):
+        built_with = case.recipe.timing_cache_digest if case.recipe else ""
+        again = any(one.engine_digest == engine.digest for one in before.cases.values())
+        if again and built_with == hashlib.sha256(stored).hexdigest():
             caches.setdefault(precision, stored)
             continue
         source = folder / f"{engine.timing_cache_digest}.timing"
@@ -285,14 +286,16 @@ def _timing_caches(
     return caches
 
 
-def _naming(after: Baseline, caches: Mapping[str, bytes]) -> Baseline:
-    """All cases of a model and precision name its one timing cache, those too that were not promoted now."""
+def _naming(after: Baseline, caches: Mapping[str, bytes], environment: str) -> Baseline:
+    """All cases of a model and precision name its one timing cache, those too that were not promoted now;
+    those of another environment name none, for its tactics were not timed there."""
     cases = dict(after.cases)
     for precision, data in caches.items():
         name = hashlib.sha256(data).hexdigest()
         for case_id, case in after.cases.items():
             if case_id.split("/")[:2] == [after.model, precision]:
-                cases[case_id] = msgspec.structs.replace(case, timing_cache=name)
+                told = name if case.environment == environment else ""
+                cases[case_id] = msgspec.structs.replace(case, timing_cache=told)
     return msgspec.structs.replace(after, cases=cases)
 
 

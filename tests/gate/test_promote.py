@@ -260,10 +260,23 @@ def with_digest(outcome: Measured, engine_digest: str) -> Measured:
     )
 
 
+def built_with(result: RunResult, data: bytes) -> RunResult:
+    """Every case built with this timing cache."""
+    name, cases = hashlib.sha256(data).hexdigest(), []
+    for one in result.cases:
+        assert one.recipe is not None
+        recipe = msgspec.structs.replace(one.recipe, timing_cache_digest=name)
+        cases.append(msgspec.structs.replace(one, recipe=recipe))
+    return msgspec.structs.replace(result, cases=tuple(cases))
+
+
 @pytest.mark.parametrize("add", [True, False])
-@pytest.mark.parametrize(("engine", "kept"), [("12" * 32, True), ("cd" * 32, False)])
+@pytest.mark.parametrize(
+    ("engine", "loaded", "kept"),
+    [("12" * 32, b"tactics", True), ("cd" * 32, b"tactics", False), ("12" * 32, b"older", False)],
+)
 def test_one_timing_cache_serves_a_precision_and_stays_where_it_told_the_same_engine(
-    tmp_path: Path, engine: str, kept: bool, add: bool
+    tmp_path: Path, engine: str, loaded: bytes, kept: bool, add: bool
 ) -> None:
     root, caches, texts = tmp_path / "baselines", tmp_path / "caches", (b"tactics", b"cistact")
     caches.mkdir()
@@ -276,12 +289,30 @@ def test_one_timing_cache_serves_a_precision_and_stays_where_it_told_the_same_en
     more = dated(
         run({f"net/fp16/{size}": after for size in ("b1", "b32")}, root), "run-2", "2026-02-01T00:00:00Z"
     )
+    more = built_with(more, loaded)
     promote_runs([more], root, Terms(reason="another machine", add=add), timing=caches)
     told = texts[0] if kept else texts[1]
     stored = read_baseline(root / FILE).cases
     assert (root / "nvidia-h200/tensorrt-10.13/net.fp16.timing").read_bytes() == told
     assert {one.timing_cache for one in stored.values()} == {hashlib.sha256(told).hexdigest()}
     assert [len(runs_of(stored[f"net/fp16/{size}"])) for size in ("b1", "b8", "b32")] == [1 + add, 1, 1]
+
+
+def test_a_case_of_another_environment_names_no_timing_cache_of_this_one(tmp_path: Path) -> None:
+    root, caches = tmp_path / "baselines", tmp_path / "caches"
+    caches.mkdir()
+    for text in (b"tactics", b"cistact"):
+        (caches / f"{hashlib.sha256(text).hexdigest()}.timing").write_bytes(text)
+    old, new = (
+        run({f"net/fp16/{size}": with_timing(STEADY, text)}, root)
+        for size, text in (("b1", b"tactics"), ("b8", b"cistact"))
+    )
+    promote(old, root, reason="x", timing=caches)
+    elsewhere = msgspec.structs.replace(ENVIRONMENT, key={**ENVIRONMENT.key, "driver": "999"})
+    promote(msgspec.structs.replace(new, environment=elsewhere), root, reason="x", timing=caches)
+    stored = read_baseline(root / FILE).cases
+    assert stored["net/fp16/b1"].timing_cache == ""
+    assert stored["net/fp16/b8"].timing_cache == hashlib.sha256(b"cistact").hexdigest()
 
 
 def test_a_stored_timing_cache_that_is_gone_is_written_anew(tmp_path: Path) -> None:

@@ -146,6 +146,18 @@ def test_many_regressions_are_promoted_some_at_a_time() -> None:
     assert "some at a time: perfgate promote r.json -k net/fp16/b7 --accept net/fp16/b7 --reason" in said
 
 
+@pytest.mark.parametrize(
+    ("verdict", "said"),
+    [(Verdict.NEW, "store these numbers"), (Verdict.IMPROVEMENT, "keep the gain")],
+)
+def test_new_numbers_and_gains_beside_a_regression_are_promoted_some_at_a_time(
+    verdict: Verdict, said: str
+) -> None:
+    more = [red(f"m{number}/fp16/b1", verdict=verdict) for number in range(3)]
+    found = steps(red("x/fp32/b1"), *more)
+    assert f"{said}, some at a time: perfgate promote r.json -k m0/fp16/b1 --reason" in found
+
+
 def test_a_case_that_another_contains_in_its_name_is_not_promoted_with_it() -> None:
     said = steps(red("net/b1", 1.2), red("net/b16", 1.0, Verdict.INVALID), red("net/b2", 1.1))
     assert "some at a time: perfgate promote r.json -k net/b2 --accept net/b2 --reason" in said

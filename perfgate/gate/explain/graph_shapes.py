@@ -45,9 +45,10 @@ def tensor_shapes(model: Any, sizes: Mapping[str, int]) -> dict[str, Shape]:
         if dim.dim_param in sizes:
             dim.dim_value = sizes[dim.dim_param]
     declared = {d.dim_param for v in light.graph.input for d in v.type.tensor_type.shape.dim if d.dim_param}
-    # It raises its own kinds, by version: what the file states is then all that is known.
+    # It raises its own kinds, by version: what the file states is then all that is known. Values are not
+    # followed: a file of 900 bytes can ask for gigabytes of them (a vector put behind itself, thirty times).
     with contextlib.suppress(Exception):
-        light = onnx.shape_inference.infer_shapes(light, data_prop=True)
+        light = onnx.shape_inference.infer_shapes(light)
     for value in (*light.graph.input, *light.graph.output, *light.graph.value_info):
         tensor = value.type.tensor_type
         if value.name not in found and tensor.HasField("shape"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import NamedTuple
 
@@ -110,15 +110,20 @@ def _tensor(layer: Layer, graph: ReadGraph) -> str:
 def _made_of(graph: ReadGraph, tensor: str, operator: str, owned: Collection[str]) -> tuple[str, ...]:
     """The chain of nodes, first to last; the last alone where no node of that operator is found."""
     last = graph.maker[tensor]
-    chains: list[tuple[int, ...]] = [(last,)]
-    seen = {last}
-    for chain in chains:  # grows: breadth first
-        node = graph.nodes[chain[-1]]
+    after: dict[int, int | None] = {last: None}
+    for index in (queue := [last]):  # grows: breadth first
+        node = graph.nodes[index]
         if node.operator == operator:
-            return tuple(graph.nodes[i].key for i in reversed(chain))
+            return tuple(_from(graph, index, after))
         for name in node.inputs:
             made = graph.maker.get(name)
-            if made is not None and made not in seen and name not in owned:
-                seen.add(made)
-                chains.append((*chain, made))
+            if made is not None and made not in after and name not in owned:
+                after[made] = index
+                queue.append(made)
     return (graph.nodes[last].key,)
+
+
+def _from(graph: ReadGraph, index: int | None, after: Mapping[int, int | None]) -> Iterator[str]:
+    while index is not None:
+        yield graph.nodes[index].key
+        index = after[index]

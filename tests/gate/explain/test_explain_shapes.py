@@ -59,6 +59,27 @@ def pooled(size: int, operator: str = "Relu", domain: str = "") -> list[onnx.Nod
     ]
 
 
+def test_a_small_file_cannot_ask_for_gigabytes_of_values(tmp_path: Path) -> None:
+    """A vector put behind itself forty times, and a range of 2^40 numbers: shapes need no values."""
+    doubled = [helper.make_node("Concat", [f"c{n}", f"c{n}"], [f"c{n + 1}"], axis=0) for n in range(40)]
+    numbers = [
+        helper.make_node(
+            "Constant", [], [name], value=helper.make_tensor(name, TensorProto.INT64, [], [value])
+        )
+        for name, value in (("zero", 0), ("many", 1 << 40), ("one", 1))
+    ]
+    nodes = [
+        helper.make_node("Shape", ["x"], ["c0"]),
+        *doubled,
+        *numbers,
+        helper.make_node("Range", ["zero", "many", "one"], ["range"]),
+        helper.make_node("Gather", ["range", "c40"], ["found"]),
+        helper.make_node("Relu", ["x"], ["y"], name="last"),
+    ]
+    graph = read_for_diff(write(tmp_path / "net.onnx", nodes), {"N": 2})
+    assert graph.known["y"] == Shape("float", (2, 4, 8, 8))
+
+
 def compare(tmp_path: Path, base: list[onnx.NodeProto], head: list[onnx.NodeProto]) -> GraphDiff:
     return diff_graphs(
         write(tmp_path / "base.onnx", base), write(tmp_path / "head.onnx", head), sizes={"N": 2}
