@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from perfgate.engine import get_backend
-from perfgate.engine.cache import EngineCache
-from perfgate.engine.interface import BuildRequest
+from given_engines import built_side
+
 from perfgate.engine.tensorrt import unpack_layers
 from perfgate.explaining import take_loads
-from perfgate.files import file_digest
 from perfgate.gate.explain import Side, explain_case
 from perfgate.measure.launch import EngineTarget
 from perfgate.measure.profile import LEAST_LOADS
-from perfgate.records import Case, Mode, Recipe, Tolerance
+from perfgate.records import Case, Mode, Tolerance
 from perfgate.scripts import load_script
 
 MODELS = Path(__file__).parent.parent / "models"
@@ -31,16 +29,8 @@ CASE = Case(
 def built(folder: Path, repeat: int) -> tuple[Side, EngineTarget]:
     model = folder / f"tinyconv-{repeat}.onnx"
     load_script(MODELS / "tinyconv.py").write_onnx(str(model), 0, repeat)
-    recipe = Recipe(
-        backend="onnxruntime",
-        onnx_digest=file_digest(model),
-        precision="fp32",
-        options=get_backend("onnxruntime", "cpu").build_options(),
-    )
-    request = BuildRequest(backend="onnxruntime", recipe=recipe, onnx=str(model), device="cpu")
-    engine, facts = EngineCache(folder / "engines").get(request, timeout_s=120)
-    target = EngineTarget(engine=str(engine), case=CASE, folder=str(folder), device="cpu")
-    return Side(engine=str(engine), onnx=str(model), facts=facts, recipe=recipe), target
+    side = built_side(model)
+    return side, EngineTarget(engine=side.engine, case=CASE, folder=str(folder), device="cpu")
 
 
 def test_planted_layers_are_found_by_profiling_for_real(tmp_path: Path) -> None:

@@ -12,16 +12,13 @@ import numpy as np
 import onnx
 import pytest
 from explain_sides import loads, profiled
+from given_engines import built_side
 from onnx import TensorProto, helper, numpy_helper
 
 from perfgate.cli_explain import explanation_text
-from perfgate.engine import get_backend
-from perfgate.engine.cache import EngineCache
-from perfgate.engine.interface import BuildRequest
 from perfgate.engine.tensorrt import Layer, unpack_layers
-from perfgate.files import file_digest
 from perfgate.gate.explain import Side, explain_case
-from perfgate.records import Case, Explanation, Mode, Recipe, Tolerance
+from perfgate.records import Case, Explanation, Mode, Tolerance
 
 CASE = Case(
     id="small/fp32/n4",
@@ -63,16 +60,9 @@ def write(path: Path, channels: int = 32, kernel: int = 3, seed: int = 0) -> Pat
 
 
 def built(model: Path) -> tuple[Side, tuple[Layer, ...]]:
-    recipe = Recipe(
-        backend="onnxruntime",
-        onnx_digest=file_digest(model),
-        precision="fp32",
-        options=get_backend("onnxruntime", "cpu").build_options(),
-    )
-    request = BuildRequest(backend="onnxruntime", recipe=recipe, onnx=str(model), device="cpu")
-    engine, facts = EngineCache(model.parent / "engines").get(request, timeout_s=120)
-    side = Side(engine=str(engine), onnx=str(model), facts=facts, recipe=recipe)
-    return side, unpack_layers(facts.layer_record).layers
+    side = built_side(model)
+    assert side.facts is not None
+    return side, unpack_layers(side.facts.layer_record).layers
 
 
 @pytest.fixture(scope="module")
