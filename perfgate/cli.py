@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 _FINISHING = b"\nperfgate: finishing; press Ctrl-C again to stop at once\n"
-_said: list[bytes] = []
 FORMATS = ("terminal", "markdown", "html", "json", "pytest-benchmark")
 
 
@@ -72,8 +71,8 @@ def _report(error: PerfgateError) -> int:
 
 def _interrupt(number: int, frame: object) -> NoReturn:
     # SIGTERM, as a cancelled CI job sends it, is a Ctrl-C: children are killed, what was measured is kept.
-    if number == signal.SIGINT and _FINISHING not in _said:
-        _said.append(_FINISHING)
+    if number == signal.SIGINT:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # the second one says nothing
         # Not by `print`: its buffer may be in the middle of another line when the signal comes.
         with contextlib.suppress(OSError):
             os.write(2, _FINISHING)

@@ -279,9 +279,10 @@ class Preparation:
                 and stored.case.timing_cache
                 and not differences(stored.environment.key, self._environment.key)
             ]
-            path = timing_path(Path(found[0].path), model, precision) if found else Path()
-            there = file_digest(path) if path.is_file() else ""
-            found.sort(key=lambda stored: stored.case.timing_cache != there)
+            if len({stored.case.timing_cache for stored in found}) > 1:
+                path = timing_path(Path(found[0].path), model, precision)
+                there = file_digest(path) if path.is_file() else ""
+                found.sort(key=lambda stored: stored.case.timing_cache != there)
             self._told[key] = found[0] if found else None
         return self._told[key]
 

@@ -13,7 +13,8 @@ TO_ACCEPT = (
     Verdict.INCOMPARABLE,
 )
 # A PASS by which a loss would become the baseline all the same.
-CODES_TO_ACCEPT = ("already-on-base",)
+ALREADY_ON_BASE = "already-on-base"
+CODES_TO_ACCEPT = (ALREADY_ON_BASE,)
 # What the reason of a new case says that too few valid launches were taken of.
 UNFIT = "not to be promoted"
 

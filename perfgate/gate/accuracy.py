@@ -21,6 +21,8 @@ from perfgate.records import (
 
 # Decibels: FP16 carries 11 bits, INT8 eight, and FP32 on a GPU may be TF32, which has FP16's mantissa.
 SQNR_FLOOR_DB: dict[Precision, float] = {"fp32": 50.0, "fp16": 55.0, "int8": 25.0, "int8+fp16": 25.0}
+# The code of answers that are worse than the baseline's.
+DRIFT = "accuracy-drift"
 # Above this, differences are the order of summation.
 _DRIFT_CEILING_DB = 80.0
 CONFIDENCE = 0.95
@@ -142,7 +144,5 @@ def with_answers(judgement: Judgement, case: CaseResult, baselines: Baselines) -
         return msgspec.structs.replace(judgement, verdict=Verdict.ERROR, code="accuracy", reason=reason)
     if worse := drift(accuracy, before, case.case.accuracy):
         reason = f"the answers are worse than the baseline's: {'; '.join((*worse, *_suspicions(accuracy)))}"
-        return msgspec.structs.replace(
-            judgement, verdict=Verdict.REGRESSION, code="accuracy-drift", reason=reason
-        )
+        return msgspec.structs.replace(judgement, verdict=Verdict.REGRESSION, code=DRIFT, reason=reason)
     return judgement

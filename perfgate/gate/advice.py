@@ -7,9 +7,9 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from perfgate.gate.acceptance import UNFIT, refused, to_be_named
+from perfgate.gate.accuracy import DRIFT
 from perfgate.records import CaseResult, Judgement, Record, Verdict
 
-DRIFT = "accuracy-drift"  # as `gate.accuracy` has it
 # More names than this make no command that anybody reads.
 _MOST_ACCEPTED = 5
 
@@ -40,10 +40,11 @@ def next_steps(
         # The worst first: where not all can be named, it is.
         red.sort(key=lambda key: key != worst)
         if asked := _promotion(cases, red, results, "…", accept=True):
-            promotions.append(f"{_meant(asked, red)}: {asked.command}")
+            promotions.append(f"{_whether(asked, red, ('is', 'are'), 'meant')}: {asked.command}")
     gone = ids.get(Verdict.MISSING, [])
     if gone and (asked := _promotion(cases, gone, results, "…", accept=True)):
-        promotions.append(f"{_removed(asked, gone)}: {asked.command}")
+        said = _whether(asked, gone, ("was", "were"), "removed on purpose")
+        promotions.append(f"{said}: {asked.command}")
     unfit = [key for key in ids.get(Verdict.NEW, ()) if UNFIT in judgements[key].reason]
     fit = [key for key in ids.get(Verdict.NEW, ()) if key not in unfit]
     if unfit:
@@ -100,16 +101,10 @@ def _part(asked: _Promotion, all_of_them: Sequence[str]) -> str:
     return ", some at a time" if len(asked.cases) < len(all_of_them) else ""
 
 
-def _meant(asked: _Promotion, all_of_them: Sequence[str]) -> str:
-    if len(asked.cases) < len(all_of_them):
-        return "of those that are meant, some at a time"
-    return "if it is meant" if len(all_of_them) == 1 else "if they are meant"
-
-
-def _removed(asked: _Promotion, all_of_them: Sequence[str]) -> str:
-    if len(asked.cases) < len(all_of_them):
-        return "of those that were removed on purpose, some at a time"
-    return "if it was removed on purpose" if len(all_of_them) == 1 else "if they were removed on purpose"
+def _whether(asked: _Promotion, all_of_them: Sequence[str], verb: tuple[str, str], what: str) -> str:
+    if part := _part(asked, all_of_them):
+        return f"of those that {verb[1]} {what}{part}"
+    return f"if it {verb[0]} {what}" if len(all_of_them) == 1 else f"if they {verb[1]} {what}"
 
 
 def worst_regression(judgements: Mapping[str, Judgement]) -> str:

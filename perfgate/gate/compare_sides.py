@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from perfgate.gate.acceptance import ALREADY_ON_BASE
 from perfgate.gate.baselines import Stored
 from perfgate.gate.clock import lower_clock, shared_shift
 from perfgate.gate.decide import decide, explain, explain_fresh
@@ -67,7 +68,7 @@ def compare_fresh(case: Case, stored: Stored, outcome: Measured, fresh: Fresh, k
     elif verdict is Verdict.REGRESSION and (words := lower_clock(base_valid, head_valid, estimate)):
         reason, code = f"{reason}; {words}", "clock/power"
     elif verdict is Verdict.PASS and (main := _base_itself(stored, base, tolerance.ignore, kind)):
-        reason, code = f"{reason}; {main}", "already-on-base"
+        reason, code = f"{reason}; {main}", ALREADY_ON_BASE
     return Judgement(
         verdict=verdict,
         reason="; ".join(filter(None, (reason, decision.note))),

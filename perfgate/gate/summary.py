@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from perfgate.gate.advice import DRIFT, next_steps, worst_regression
+from perfgate.gate.accuracy import DRIFT
+from perfgate.gate.advice import next_steps, worst_regression
 from perfgate.records import CaseResult, Judgement, Scope, Summary, Verdict
 from perfgate.words import change
 

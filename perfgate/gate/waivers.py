@@ -22,6 +22,7 @@ from msgspec import Meta
 
 from perfgate.errors import DataError
 from perfgate.files import TEXT_LIMIT_BYTES, read_bytes
+from perfgate.gate.acceptance import ALREADY_ON_BASE
 from perfgate.records import CaseResult, Judgement, Name, Record, Verdict
 from perfgate.words import change
 
@@ -85,7 +86,7 @@ def waive(case: CaseResult, waivers: Sequence[Waiver], today: date) -> CaseResul
     over = today > waiver.expires
     red = judgement.verdict in _WAIVABLE
     verdict, code = judgement.verdict, judgement.code
-    if over and judgement.code == "already-on-base":
+    if over and judgement.code == ALREADY_ON_BASE:
         verdict, code, note = (
             Verdict.REGRESSION,
             "waiver-expired",

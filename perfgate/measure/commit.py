@@ -86,12 +86,12 @@ def find_base(
 
 def resolve(folder: Path, revision: str) -> Commit:
     """A revision as a commit. Raises `UsageError` where it is not there."""
-    if (none := without_commits(folder)) is not None:
-        raise UsageError(f"cannot look for {revision!r}: {none.why}", where=folder, fix=none.fix)
     sha = None
     if not revision.startswith("-"):
         sha = _git(folder, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
     if sha is None or not _SHA.fullmatch(sha):
+        if (none := without_commits(folder)) is not None:
+            raise UsageError(f"cannot look for {revision!r}: {none.why}", where=folder, fix=none.fix)
         raise UsageError(f"no such commit: {revision}", where=folder, fix=_DEEPEN)
     return Commit(sha=sha, subject=_subject(folder, sha))
 
