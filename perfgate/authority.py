@@ -24,7 +24,8 @@ from perfgate.gate.waivers import read_waivers
 from perfgate.measure.commit import find_base, resolve, worktree
 from perfgate.records import Commit, PolicyChange
 from perfgate.settings import Settings, load_settings
-from perfgate.spec.model import ModelSpec, find_specs, read_spec
+from perfgate.spec.model import ModelSpec
+from perfgate.spec.reading import find_specs, read_spec
 
 # As `--base baseline`: each case against the commit that its own baseline was promoted from.
 OF_BASELINE: Final = "baseline"

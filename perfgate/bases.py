@@ -29,7 +29,8 @@ from perfgate.records import (
     Record,
 )
 from perfgate.settings import Settings
-from perfgate.spec.model import ModelSpec, read_spec
+from perfgate.spec.model import ModelSpec
+from perfgate.spec.reading import read_spec
 
 
 class BaseEngine(Record):

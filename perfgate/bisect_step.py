@@ -29,7 +29,8 @@ from perfgate.preparation import Preparation
 from perfgate.records import Case, Commit, Interval, Launch, Name, Record, Sha256, Text, Verdict
 from perfgate.settings import Settings
 from perfgate.spec.cases import expand
-from perfgate.spec.model import ModelSpec, read_specs
+from perfgate.spec.model import ModelSpec
+from perfgate.spec.reading import read_specs
 from perfgate.trial import Terms, Trial
 
 AS_FAST, SLOWER, SKIP, STOP = 0, 1, 125, 128

@@ -191,7 +191,7 @@ def _models(
 def _model_at(settings: Settings, place: Path, case: CaseResult, wanted: str) -> Model | None:
     """The model that a place's files make; None where they are not the source that was measured."""
     from perfgate.bundle import Model
-    from perfgate.spec.model import read_spec
+    from perfgate.spec.reading import read_spec
     from perfgate.spec.source import materialise
 
     path = place / case.case.source

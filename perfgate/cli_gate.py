@@ -138,7 +138,7 @@ def _tolerances(settings: Settings, kind: str) -> dict[str, Tolerance]:
     """What the specs say, by case; a case that no spec makes any more has the default."""
     from perfgate.records import Mode
     from perfgate.spec.cases import expand
-    from perfgate.spec.model import read_specs
+    from perfgate.spec.reading import read_specs
 
     folder = settings.path("models")
     specs = read_specs([folder]) if folder.is_dir() else []

@@ -34,7 +34,7 @@ def precision(model: str, kind: str, output: Path | None, **flags: Any) -> None:
     from perfgate.progress import make_progress
     from perfgate.report.precision_text import render
     from perfgate.settings import load_settings
-    from perfgate.spec.model import read_specs
+    from perfgate.spec.reading import read_specs
 
     asked = {name: flags.pop(name) for name in ("precisions", "shape", "most")}
     settings = load_settings({**flags, "remeasure": True, "all_cases": True}, start=Path.cwd())

@@ -55,7 +55,8 @@ from perfgate.records import (
 )
 from perfgate.settings import Settings
 from perfgate.spec.cases import expand
-from perfgate.spec.model import ModelSpec, read_specs
+from perfgate.spec.model import ModelSpec
+from perfgate.spec.reading import read_specs
 
 
 class Pipeline:

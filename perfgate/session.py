@@ -38,7 +38,8 @@ from perfgate.progress import BarProgress, PlainProgress
 from perfgate.records import CaseResult, RunResult, Verdict
 from perfgate.settings import load_settings
 from perfgate.shards import Shard, join, plan_shards
-from perfgate.spec.model import ModelSpec, read_spec
+from perfgate.spec.model import ModelSpec
+from perfgate.spec.reading import read_spec
 
 _SCHEMA_MARK = b"perfgate-trt/model/"
 _ENVIRONMENT = 3

@@ -30,7 +30,7 @@ from perfgate.engine._trt_inspect import Layer, Layers, pack_layers
 from perfgate.records import EngineFacts, Mode
 from perfgate.settings import Settings
 from perfgate.spec.cases import expand
-from perfgate.spec.model import read_spec
+from perfgate.spec.reading import read_spec
 
 FOLDER = Path(__file__).resolve().parent / "benchmarks"
 SCRIPTS = ("levels", "overhead", "identity", "second_run", "open_loop", "explain_gpu")

@@ -256,7 +256,7 @@ def test_recorded_gates_are_judged_again() -> None:
 
 
 def test_a_copy_of_the_spec_has_the_extra_layers(tmp_path: Path) -> None:
-    from perfgate.spec.model import read_spec
+    from perfgate.spec.reading import read_spec
 
     path = real_aa.spec_with(FOLDER.parents[1] / "models/resnet50.toml", 2, tmp_path)
     assert read_spec(path).source.args == {"extra_layers": 2}

@@ -16,7 +16,7 @@ from perfgate.preparation import Preparation
 from perfgate.records import BaselineCase, Environment
 from perfgate.settings import Settings
 from perfgate.spec.cases import expand
-from perfgate.spec.model import read_spec
+from perfgate.spec.reading import read_spec
 
 MODEL = Path(__file__).resolve().parents[1] / "models/tinyconv.toml"
 BACKEND = get_backend("onnxruntime", "cpu")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from perfgate.errors import SpecError
 from perfgate.records import Name, Record, Sha256
+from perfgate.spec.mistakes import tell
 from perfgate.spec.model import ModelSpec
 
 _CHUNK = 1 << 20
@@ -132,45 +134,51 @@ def _digest(paths: list[Path]) -> tuple[str, int]:
 
 
 def check_against_graph(spec: ModelSpec, graph: Graph) -> None:
-    """Hold the spec against the graph; the first mismatch raises `SpecError` with what to write."""
-    used = {axis for value in graph.inputs for axis in value.axes if isinstance(axis, str)}
-    for name in spec.dims:
-        if name not in used:
-            have = ", ".join(sorted(used)) or "none"
-            raise SpecError(
-                f"the ONNX graph has no dynamic dimension {name!r} (it has: {have})",
-                where=f"{spec.path}: dims.{name}",
-                fix=f"remove [dims.{name}] or export the model with that dimension dynamic",
-            )
+    """Hold the spec against the graph; what does not fit raises `SpecError` with what to write."""
+    tell([*_of_dimensions(spec, graph), *_of_inputs(spec, graph)])
+
+
+def _of_dimensions(spec: ModelSpec, graph: Graph) -> Iterator[SpecError]:
+    used: dict[str, str] = {}
     for value in graph.inputs:
         for axis, size in enumerate(value.axes):
             if size == "?":
-                raise SpecError(
+                yield SpecError(
                     f"axis {axis} of input {value.name!r} is dynamic and has no name",
                     where=spec.path,
                     fix="name it when exporting the model (dynamic_axes), then give it a profile",
                 )
-            if isinstance(size, str) and size not in spec.dims:
-                raise SpecError(
-                    f"dimension {size!r} of input {value.name!r} is dynamic and has no profile; add:\n"
-                    f"    [dims.{size}]\n    min = 1\n    opt = 8\n    max = 32\n    measure = [1, 8]",
-                    where=f"{spec.path}: dims.{size}",
-                )
-    _check_inputs(spec, graph)
+            elif isinstance(size, str):
+                used.setdefault(size, value.name)
+    have = ", ".join(sorted(used)) or "none"
+    for name in spec.dims:
+        if name not in used:
+            yield SpecError(
+                f"the ONNX graph has no dynamic dimension {name!r} (it has: {have})",
+                where=f"{spec.path}: dims.{name}",
+                fix=f"remove [dims.{name}] or export the model with that dimension dynamic",
+            )
+    for size, name in used.items():
+        if size not in spec.dims:
+            yield SpecError(
+                f"dimension {size!r} of input {name!r} is dynamic and has no profile; add:\n"
+                f"    [dims.{size}]\n    min = 1\n    opt = 8\n    max = 32\n    measure = [1, 8]",
+                where=f"{spec.path}: dims.{size}",
+            )
 
 
-def _check_inputs(spec: ModelSpec, graph: Graph) -> None:
+def _of_inputs(spec: ModelSpec, graph: Graph) -> Iterator[SpecError]:
     known = {value.name: value for value in graph.inputs}
     for name in spec.inputs:
         if name not in known:
-            raise SpecError(
+            yield SpecError(
                 f"the ONNX graph has no input {name!r} (it has: {', '.join(known)})",
                 where=f"{spec.path}: inputs.{name}",
                 fix="use the graph's name",
             )
     for name, value in known.items():
         if name not in spec.inputs and not value.dtype.startswith(("float", "double", "bfloat")):
-            raise SpecError(
+            yield SpecError(
                 f"input {name!r} is {value.dtype} and its data is not described; add:\n"
                 f'    [inputs.{name}]\n    generate = "integers"\n    low = 0\n    high = 30522',
                 where=f"{spec.path}: inputs.{name}",

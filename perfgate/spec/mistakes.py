@@ -5,11 +5,13 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, get_args
 
+from perfgate.errors import SpecError
 from perfgate.records import Precision
 
+MOST_TOLD = 20
 _README = "see README, Model specs"
 _WORDS = {
     "object": "a table",
@@ -34,6 +36,16 @@ _CHOICES: dict[str, Sequence[str]] = {
     "method": ("minmax", "entropy", "percentile"),
     "generate": ("normal", "uniform", "integers", "constant", "file"),
 }
+
+
+def tell(mistakes: Iterable[SpecError]) -> None:
+    """Raise the mistakes as one `SpecError`, each with its place and remedy; nothing where there is none."""
+    found = list(mistakes)
+    if len(found) == 1:
+        raise found[0]
+    if found:
+        more = [f"and {len(found) - MOST_TOLD} more"] if len(found) > MOST_TOLD else []
+        raise SpecError("\n".join([*map(str, found[:MOST_TOLD]), *more]))
 
 
 def explained(what: str, key: str, value: Any) -> tuple[str, str, str]:

@@ -23,8 +23,8 @@ import common
 import msgspec
 
 from perfgate.records import Precision
-from perfgate.spec.model import read_spec
 from perfgate.spec.precision.emission import emit
+from perfgate.spec.reading import read_spec
 from perfgate.spec.source import materialise
 
 STEPS: tuple[tuple[str, Precision, float], ...] = (

@@ -33,7 +33,7 @@ from perfgate.preparation import Preparation
 from perfgate.records import Case, Dimension, EngineFacts, Failed, Mode, NotRun, Record, digest
 from perfgate.settings import Settings
 from perfgate.spec.cases import expand
-from perfgate.spec.model import read_spec
+from perfgate.spec.reading import read_spec
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]

@@ -35,7 +35,7 @@ from perfgate.records import (
 from perfgate.report import render
 from perfgate.settings import Settings
 from perfgate.spec.cases import expand
-from perfgate.spec.model import read_specs
+from perfgate.spec.reading import read_specs
 
 DEVICE, TOOLCHAIN = "nvidia-h200", "tensorrt-8.5.3.1"
 

@@ -30,7 +30,7 @@ from perfgate.engine._trt_inspect import unpack_layers
 from perfgate.errors import CaseError, DataError
 from perfgate.gate.baselines import read_baseline
 from perfgate.records import EngineFacts, Record
-from perfgate.spec.model import read_spec
+from perfgate.spec.reading import read_spec
 
 TARGET_SPEEDUP = 3.0
 

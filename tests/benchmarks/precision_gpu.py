@@ -74,9 +74,9 @@ fp16 = 45
 
 def prepare(folder: Path) -> None:
     """The recogniser with its graphs and lines, made from `models/ocr.toml` by perfgate itself."""
-    from perfgate.spec.model import read_spec
     from perfgate.spec.precision.data import EVALUATION_SEED, DataSet
     from perfgate.spec.precision.emission import data_request, emit
+    from perfgate.spec.reading import read_spec
     from perfgate.spec.source import materialise
 
     spec = read_spec(common.ROOT / "models/ocr.toml")

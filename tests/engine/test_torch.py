@@ -21,7 +21,8 @@ from perfgate.files import read_record
 from perfgate.measure.launch import EngineTarget, LaunchRequest, launch
 from perfgate.records import Case, InputData, Launch, Mode, Protocol, Recipe, Tensor, Tolerance
 from perfgate.spec.inputs import make_array
-from perfgate.spec.model import ModelSpec, read_spec
+from perfgate.spec.model import ModelSpec
+from perfgate.spec.reading import read_spec
 from perfgate.spec.source import SourceModel, materialise
 
 MODELS = Path(__file__).resolve().parents[2] / "models"

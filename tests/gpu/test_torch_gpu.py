@@ -22,7 +22,8 @@ from perfgate.engine.torch import TorchBackend
 from perfgate.measure.launch import EngineTarget, LaunchRequest, launch
 from perfgate.records import Case, Mode, Precision, Protocol, Recipe, Tolerance
 from perfgate.spec.inputs import make_array
-from perfgate.spec.model import ModelSpec, read_spec
+from perfgate.spec.model import ModelSpec
+from perfgate.spec.reading import read_spec
 from perfgate.spec.source import SourceModel, materialise
 
 pytestmark = pytest.mark.gpu

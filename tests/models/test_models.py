@@ -17,7 +17,7 @@ import onnxruntime
 import pytest
 
 from perfgate.spec.graph import check_against_graph, read_graph
-from perfgate.spec.model import read_specs
+from perfgate.spec.reading import read_specs
 
 if TYPE_CHECKING:
     from types import ModuleType

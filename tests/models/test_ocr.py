@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 
 from perfgate.spec.graph import check_against_graph, read_graph
-from perfgate.spec.model import read_spec
+from perfgate.spec.reading import read_spec
 from perfgate.spec.source import missing_requirement
 
 MODELS = Path(__file__).resolve().parents[2] / "models"

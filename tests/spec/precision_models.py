@@ -10,9 +10,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from perfgate.records import InputData, Precision, Tensor
-from perfgate.spec.model import ModelSpec, read_spec
+from perfgate.spec.model import ModelSpec
 from perfgate.spec.precision.data import DataRequest, DataSet
 from perfgate.spec.precision.emission import Emission, Typing, emit
+from perfgate.spec.reading import read_spec
 from perfgate.spec.source import materialise
 
 SHAPE = (1, 3, 8, 8)

@@ -9,7 +9,8 @@ from onnx_files import BATCH, spec_text, write_spec
 from perfgate.records import Case, Dimension, InputData, Mode, Tensor, Tolerance
 from perfgate.spec.cases import expand, profile, skip_reason
 from perfgate.spec.inputs import make_array
-from perfgate.spec.model import find_specs, parse_mode, read_spec
+from perfgate.spec.model import parse_mode
+from perfgate.spec.reading import find_specs, read_spec
 
 DEFAULT = Mode(drive="graph")
 TOLERANCE = Tolerance(ignore=0.005, catch=0.02)

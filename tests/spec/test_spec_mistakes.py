@@ -14,7 +14,7 @@ from perfgate.records import InputData, Mode, Tensor, Tolerance
 from perfgate.spec.cases import expand
 from perfgate.spec.graph import check_against_graph, read_graph
 from perfgate.spec.inputs import make_array
-from perfgate.spec.model import read_spec, read_specs
+from perfgate.spec.reading import read_spec, read_specs
 
 TOLERANCE = Tolerance(ignore=0.1, catch=0.3)
 
@@ -438,3 +438,67 @@ def data_file() -> InputData:
 
 def test_onnx_itself_is_happy_with_the_files_made_here() -> None:
     onnx.checker.check_model(model())
+
+
+def said_of(path: Path) -> str:
+    with pytest.raises(SpecError) as caught:
+        check(path)
+    return str(caught.value)
+
+
+def test_all_mistakes_of_a_file_are_told_at_once(tmp_path: Path) -> None:
+    text = spec_text('onnx = "net.onnx"\nsede = 1', dims=BATCH, top='precison = "fp32"\nignore = -1\n')
+    said = said_of(write_spec(tmp_path, text))
+    for key, fix in (("precison", "'precision"), ("source.sede", "'seed'"), ("ignore", "README")):
+        assert f"net.toml: {key}: " in said and fix in said
+    assert said.count("fix: ") == 3
+
+
+def test_all_that_a_spec_asks_wrongly_is_told_at_once(tmp_path: Path) -> None:
+    sizes = {"b": "min=4\nopt=4\nmax=1\nmeasure=[1]", "s": "min=1\nopt=1\nmax=2\nmeasure=[9]"}
+    dims = "".join(f"[dims.{name}]\n{lines}\n" for name, lines in sizes.items())
+    said = said_of(write_spec(tmp_path, spec_text('onnx = "lost.onnx"', dims=dims, top='modes = ["grahp"]')))
+    for key in ("source.onnx", "dims.b", "dims.s.measure", "modes"):
+        assert f"net.toml: {key}: " in said
+
+
+@pytest.mark.parametrize(
+    ("top", "dims", "told"),
+    [
+        ('precisons = ["fp16"]', "", "precisons"),  # and not also that precisions are missing
+        ('precisions = ["bf16"]', "", "precisions"),
+        ("", "[dims.b]\nmin = 'one'\nopt = 1\nmax = 1\nmeasure = [1]\n", "dims.b.min"),
+    ],
+)
+def test_what_follows_from_a_mistake_is_no_mistake_of_its_own(
+    tmp_path: Path, top: str, dims: str, told: str
+) -> None:
+    text = spec_text(dims=dims, top=top)
+    if top:
+        text = text.replace('precisions = ["fp32"]\n', "")
+    said = said_of(write_spec(tmp_path, text))
+    assert said.startswith(f"{tmp_path}/net.toml: {told}: ") and said.count("fix: ") == 1
+
+
+def test_the_mistakes_of_several_files_are_told_together(tmp_path: Path) -> None:
+    paths = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        paths.append(write_spec(tmp_path / name, spec_text('onnx = "lost.onnx"')))
+    with pytest.raises(SpecError) as caught:
+        read_specs(paths)
+    assert all(f"{path}: source.onnx: no such file" in str(caught.value) for path in paths)
+
+
+def test_a_graph_asks_for_all_that_it_needs_at_once(tmp_path: Path) -> None:
+    inputs = [
+        onnx.helper.make_tensor_value_info(name, INT64, ["b", "s"]) for name in ("input_ids", "token_types")
+    ]
+    nodes = [onnx.helper.make_node("Add", ["input_ids", "token_types"], ["y"])]
+    outputs = [onnx.helper.make_tensor_value_info("y", INT64, ["b", "s"])]
+    graph = onnx.helper.make_graph(nodes, "net", inputs, outputs)
+    path = write_spec(tmp_path, spec_text())
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "net.onnx")
+    said = said_of(path)
+    for wanted in ("[dims.b]", "[dims.s]", "[inputs.input_ids]", "[inputs.token_types]"):
+        assert f"    {wanted}\n" in said

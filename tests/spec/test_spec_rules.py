@@ -11,7 +11,8 @@ from perfgate.errors import SpecError
 from perfgate.gate.metrics import METRICS
 from perfgate.records import Case, Floor, Mode, Slo, Tolerance
 from perfgate.spec.cases import expand
-from perfgate.spec.model import JUDGED_METRICS, read_spec
+from perfgate.spec.model import JUDGED_METRICS
+from perfgate.spec.reading import read_spec
 
 TOLERANCE = Tolerance(ignore=0.005, catch=0.02)
 RULES = """

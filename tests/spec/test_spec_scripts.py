@@ -9,7 +9,8 @@ import pytest
 from onnx_files import BATCH, model, spec_text, write
 
 from perfgate.errors import CaseError, OutputError, SpecError
-from perfgate.spec.model import ModelSpec, read_spec
+from perfgate.spec.model import ModelSpec
+from perfgate.spec.reading import read_spec
 from perfgate.spec.source import materialise, source_digest
 
 # What every script here begins with: it makes the file without importing onnx, which takes a second.
