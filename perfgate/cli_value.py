@@ -80,6 +80,7 @@ def _case(
         assert inputs.given is not None
         return given_case(terms(inputs, known, inputs.given.device, now.date()), made), []
     runs = [read_results(path) for path in results]
+    _refuse_twice(results, runs)
     key = runs[0].environment.key
     found = terms(inputs, known, key.get("gpu", ""), now.date())
     try:
@@ -88,6 +89,19 @@ def _case(
         # The reasons, case by case, are what helps.
         _print_stacks(runs)
         raise UsageError(error.what, where=", ".join(map(str, results)), fix=error.fix) from error
+
+
+def _refuse_twice(results: tuple[Path, ...], runs: list[RunResult]) -> None:
+    """One run on both sides would say that nothing was gained."""
+    seen: dict[str, Path] = {}
+    for path, run in zip(results, runs, strict=True):
+        if run.run_id in seen:
+            raise UsageError(
+                f"holds the run of {seen[run.run_id]}: {run.run_id}",
+                where=path,
+                fix="name the original's results first, then another stack's",
+            )
+        seen[run.run_id] = path
 
 
 def _inputs(flags: dict[str, Any]) -> Inputs:

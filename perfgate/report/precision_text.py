@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from perfgate.records import PrecisionTable
-from perfgate.report.precision_view import HEADER, cells, remarks, worst
+from perfgate.report.precision_view import HEADER, cells, remarks, title, worst
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,7 +20,7 @@ def print_table(table: PrecisionTable, console: Console) -> None:
         grid.add_column(name, justify="right" if 0 < place < len(HEADER) - 1 else "left")
     for row in cells(table):
         grid.add_row(*(Text(cell) for cell in row))
-    console.print(Text(f"{table.model} with {table.backend} on {table.device}"))
+    console.print(Text(title(table)))
     console.print(grid)
     for remark in remarks(table):
         console.print(Text(f"– {remark}"))
@@ -32,7 +32,7 @@ def print_table(table: PrecisionTable, console: Console) -> None:
 
 def render(table: PrecisionTable) -> str:
     """Markdown, with whatever comes from a model escaped."""
-    lines = [f"### {_escaped(table.model)} with {_escaped(table.backend)} on {_escaped(table.device)}", ""]
+    lines = [f"### {_escaped(title(table))}", ""]
     lines += [_line(HEADER), _line(("---",) * len(HEADER)), *(_line(row) for row in cells(table)), ""]
     lines += [f"- {_escaped(remark)}" for remark in remarks(table)]
     for precision, layers in worst(table):

@@ -8,6 +8,13 @@ from perfgate.report.format import duration, size
 HEADER = ("precision", "latency", "speed", "engine", "memory", "SQNR", "max error", "task", "answers")
 
 
+def title(table: PrecisionTable) -> str:
+    """What was measured, at which shape, and on what."""
+    shapes = dict.fromkeys("/".join(row.case.split("/")[2:]) for row in table.rows)
+    said = f" {', '.join(shape for shape in shapes if shape)}".rstrip()
+    return f"{table.model}{said} with {table.backend} on {table.device}"
+
+
 def cells(table: PrecisionTable) -> list[tuple[str, ...]]:
     """One line of text cells a row; speed is against FP32's latency."""
     base = next((row.latency_ns for row in table.rows if row.precision == "fp32"), None)

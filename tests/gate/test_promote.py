@@ -378,6 +378,23 @@ def test_a_further_run_is_added_to_those_that_are_stored(tmp_path: Path) -> None
     assert read_baseline(tmp_path / FILE).cases["net/a"].runs == ()
 
 
+def test_how_long_a_build_took_outlives_a_run_whose_engine_came_from_the_cache(tmp_path: Path) -> None:
+    built = with_timing(STEADY, b"tactics")
+    assert built.engine is not None
+    facts = msgspec.structs.replace(built.engine, build_ns=20_000_000_000, timing_cache_digest="")
+    first, second = (
+        msgspec.structs.replace(built, engine=msgspec.structs.replace(facts, cached=cached))
+        for cached in (False, True)
+    )
+    runs = [
+        run({"net/a": first}, tmp_path),
+        dated(run({"net/a": second}, tmp_path), "run-2", "2026-02-01T00:00:00Z"),
+    ]
+    promote_runs(runs, tmp_path, Terms(reason="two"), timing=tmp_path)
+    metrics = read_baseline(tmp_path / FILE).cases["net/a"].metrics
+    assert metrics["build_ns"] == (20_000_000_000,) * 10
+
+
 def test_runs_of_another_model_or_machine_are_not_merged(tmp_path: Path) -> None:
     first = run({"net/a": STEADY}, tmp_path)
     other = dated(first, "run-2", "2026-02-01T00:00:00Z")

@@ -219,7 +219,10 @@ def test_all_precisions_side_by_side(tmp_path: Path) -> None:
     assert all(row["latency_ns"] > 0 and row["accuracy"] for row in rows.values())
     assert {layer["node"] for layer in rows["fp16"]["layers"]} <= {"n0", "n1", "n2", "n3"}
     shown = perfgate(root, "precision", "net", "--launches", "1", "--format", "markdown")
-    assert "| precision | latency |" in shown.stdout
+    assert (
+        shown.stdout.startswith("### net b2 with onnxruntime on ")
+        and "| precision | latency |" in shown.stdout
+    )
     assert "comparing layers" in shown.stderr
     wrong = perfgate(root, "precision", "nothing")
     assert (wrong.returncode, "one of: net" in wrong.stderr) == (2, True)

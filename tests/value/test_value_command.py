@@ -75,6 +75,12 @@ def test_one_file_is_a_usage_error(tmp_path: Path) -> None:
     assert "needs two results files" in err
 
 
+def test_one_run_on_both_sides_is_a_usage_error(tmp_path: Path) -> None:
+    code, out, err = value(tmp_path, TORCH, TORCH)
+    assert (code, out) == (2, "")
+    assert f"1.json: holds the run of {tmp_path / '0.json'}: {TORCH.run_id}" in err and "fix: " in err
+
+
 def test_given_numbers_need_no_results(tmp_path: Path) -> None:
     given = ("--inputs", str(DATA / "example.toml"))
     code, out, err = value(tmp_path, more=(*given, "--format", "csv"))
