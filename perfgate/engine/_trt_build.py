@@ -95,7 +95,7 @@ def _build(
 
     A function of its own so that parser, network and builder are freed before anything is loaded.
     """
-    recipe = request.recipe
+    recipe, watch = request.recipe, _Watch()
     try:
         builder = api.trt.Builder(logger)
     except TypeError as error:  # the binding's way to say that TensorRT returned nothing
@@ -103,9 +103,11 @@ def _build(
             f"{api} cannot start a builder: {messages_of(logger, warnings=True) or error}",
             fix="check the driver with nvidia-smi, and that a GPU is visible",
         ) from error
+    watch.lap("to start the builder")
     network = builder.create_network(network_flags(api, recipe))
     parser = api.trt.OnnxParser(network, logger)
     parse(api, parser, Path(request.onnx), graph, logger)
+    watch.lap("to parse")
     # The runtime knows no names of dimensions; the network's own name travels inside the engine.
     network.name = network_name(graph.inputs, recipe.plugins)
     config = builder.create_builder_config()
@@ -125,10 +127,29 @@ def _build(
             stderr_tail=messages_of(logger, warnings=True),
         )
     after = bytes(cache.serialize())
-    cache_notes.append(_cache_growth(cache, loaded, after))
+    watch.lap("to optimise and time")
+    cache_notes += [_cache_growth(cache, loaded, after), watch.note]
     if request.timing_cache_out:
         write_bytes(Path(request.timing_cache_out), after)
     return bytes(plan), cache_notes, (len(loaded), len(after))
+
+
+class _Watch:
+    """Where a build's time goes. A timing cache shortens the last step alone: to start 8.5's builder, which
+    loads 1.6 GB of kernels, takes 4 s with it and without."""
+
+    def __init__(self) -> None:
+        self._last_ns = time.perf_counter_ns()
+        self._laps: list[str] = []
+
+    def lap(self, what: str) -> None:
+        now_ns = time.perf_counter_ns()
+        self._laps.append(f"{(now_ns - self._last_ns) / 1e9:.1f} s {what}")
+        self._last_ns = now_ns
+
+    @property
+    def note(self) -> str:
+        return f"took {', '.join(self._laps)}"
 
 
 def parse(api: Api, parser: Any, path: Path, graph: Graph, logger: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,8 @@ def test_dynamic_shapes(tmp_path: Path) -> None:
     assert facts.timing_cache_bytes == model.with_suffix(".timing").stat().st_size
     assert facts.timing_cache_loaded_bytes == 0
     assert any(note.startswith("TF32 is on") for note in facts.notes)
+    steps = r"took [\d.]+ s to start the builder, [\d.]+ s to parse, [\d.]+ s to optimise and time"
+    assert any(re.fullmatch(steps, note) for note in facts.notes)
     # The names of the dimensions travel inside the engine.
     assert network_name({"x": ("b", 3, 8, 8)}, ()).encode() in engine
 
