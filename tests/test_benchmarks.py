@@ -17,6 +17,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "benchmarks"))
 
+import apart
+import apart_child
 import common
 import identity
 import levels
@@ -33,7 +35,7 @@ from perfgate.spec.cases import expand
 from perfgate.spec.reading import read_spec
 
 FOLDER = Path(__file__).resolve().parent / "benchmarks"
-SCRIPTS = ("levels", "overhead", "identity", "second_run", "open_loop", "explain_gpu")
+SCRIPTS = ("levels", "overhead", "apart", "identity", "second_run", "open_loop", "explain_gpu")
 
 
 def draw_tree(counts: tuple[int, ...], spreads: tuple[float, ...], seed: int) -> Any:
@@ -232,6 +234,26 @@ def test_bare_loops_on_a_made_up_device(
     assert getattr(overhead_child, loop)(runner, 50) == pytest.approx(median_ms * 1e6)
     assert device.deepest == depth
     assert device.depth == 0, "a query was left in flight"
+
+
+def test_the_peers_loop_keeps_two_queries_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apart_child, "_WARMUP_S", 0.0)
+    monkeypatch.setattr(apart_child, "_DURATION_S", 0.0)
+    device = FakeDevice()
+    driver = types.SimpleNamespace(Event=device.Event)
+    times = apart_child._loop(driver, device, lambda: device.execute_async_v3(7))
+    assert times[1:] == pytest.approx([2.0] * (len(times) - 1)) and len(times) >= 10
+    assert (device.deepest, device.depth) == (2, 0)
+
+
+def test_sides_that_differ_by_less_than_launches_do() -> None:
+    alike = apart.compared([100.0, 101.0, 99.0], [100.2, 101.1, 99.0])
+    assert alike["within_noise"] and alike["interval"][0] < 1 < alike["interval"][1]
+    slower = apart.compared([102.0, 102.1, 101.9], [100.0, 100.1, 99.9])
+    assert not slower["within_noise"] and slower["ratio"] == pytest.approx(1.02)
+    assert slower["launch_noise"] == pytest.approx(0.00099, rel=0.02)
+    shown = apart.show({"graph": {"medians_ns": {"perfgate": [1e6], "trtexec's loop": [2e6]}, **alike}})
+    assert shown.splitlines()[-1].split()[:3] == ["graph", "1.0000", "2.0000"] and shown.endswith("yes")
 
 
 def facts(letter: str, tactic: str = "", seconds: float = 10) -> EngineFacts:
