@@ -81,18 +81,13 @@ def bisect(good: str, bad: str, case_id: str, **flags: Any) -> None:
     """
     from perfgate.bisecting import bisect as find
     from perfgate.engine import get_backend
-    from perfgate.engine.gpu import device_uuid
-    from perfgate.measure.lock import device_lock
     from perfgate.progress import make_progress
     from perfgate.settings import load_settings
+    from perfgate.turn import Turn
 
     settings = load_settings(flags, start=Path.cwd())
-    kind = get_backend(settings.backend, settings.device).kind
-    name = "cpu" if kind == "cpu" else device_uuid(settings.device)
-    with (
-        make_progress() as progress,
-        device_lock(name, timeout_s=settings.lock_timeout_s, say=progress.say),
-    ):
+    backend = get_backend(settings.backend, settings.device)
+    with make_progress() as progress, Turn(backend, settings, progress.say)():
         found = find(settings, good, bad, case_id, progress.say)
     click.echo(bisection_text(found))
     if not found.sure:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from perfgate.engine.host import cpu_count, cpu_name
+from perfgate.errors import PerfgateError
 from perfgate.files import STORE_FIX
 from perfgate.records import Record
 from perfgate.settings import Settings
@@ -165,11 +166,17 @@ def _disk(settings: Settings) -> Iterator[Finding]:
 def _locks() -> Iterator[Finding]:
     from perfgate.measure.lock import is_private_lock_dir, lock_dir
 
+    try:
+        folder = lock_dir()
+    except PerfgateError as error:
+        text = f"{error.where}: {error.what}"
+        yield Finding(subject="lock", state="broken", text=text, remedy=error.fix or "")
+        return
     advice = is_private_lock_dir()
     yield Finding(
         subject="lock",
         state="note" if advice else "ok",
-        text="private to this container" if advice else f"one benchmark a device, by {lock_dir()}",
+        text="private to this container" if advice else f"one benchmark a device, by {folder}",
         remedy=advice or "",
     )
 

@@ -83,6 +83,7 @@ def run_paired(pipeline: Pipeline, selected: Sequence[tuple[ModelSpec, Case]], o
             cap_bytes=pipeline.settings.engine_cache_mib << 20,
             say=pipeline.progress.say,
             python=python,
+            turn=pipeline.lock.to_build,
         )
         with Bases(shop, backend, engines, pipeline.cases, pipeline.progress.say) as bases:
             found = [_Pair(pipeline, bases, python).case(one, commit, place) for one in selected]

@@ -19,7 +19,6 @@ from perfgate.bases import Bases, Workshop
 from perfgate.confirmation import Court, Measuring
 from perfgate.engine import get_backend
 from perfgate.engine.cache import EngineCache
-from perfgate.engine.gpu import device_uuid
 from perfgate.engine.interface import Backend, BuildRequest
 from perfgate.errors import CaseError, InfrastructureError
 from perfgate.explaining import Explaining
@@ -27,11 +26,9 @@ from perfgate.files import file_digest, write_bytes
 from perfgate.gate.baselines import Baselines, Stored, load_baselines
 from perfgate.judging import Judging
 from perfgate.measure.accuracy import CheckRequest
-from perfgate.measure.clocks import clocks_of
 from perfgate.measure.commit import read_commit
 from perfgate.measure.environment import fingerprint
 from perfgate.measure.launch import EngineTarget
-from perfgate.measure.lock import device_lock
 from perfgate.measure.schedule import Job, measure
 from perfgate.outputs import RESULTS_NAME, TIMING_NAME, Checkpoint, with_outcomes
 from perfgate.preparation import NOT_MEASURED, Pending, Preparation
@@ -57,6 +54,7 @@ from perfgate.settings import Settings
 from perfgate.spec.cases import expand
 from perfgate.spec.model import ModelSpec
 from perfgate.spec.reading import read_specs
+from perfgate.turn import Turn
 
 
 class Pipeline:
@@ -84,10 +82,12 @@ class Pipeline:
         baselines = load_baselines(settings.path("baselines"), self.environment)
         self.judging = Judging(settings, self.environment, self.protocol, baselines, self._authority.waivers)
         self.preparation = Preparation(settings, self.backend, self.environment, self.baselines, progress.say)
+        self.lock = Turn(self.backend, settings, progress.say)
         self._engines = EngineCache(
             settings.path("store") / "engines",
             cap_bytes=settings.engine_cache_mib << 20,
             say=progress.say,
+            turn=self.lock.to_build,
         )
         shop = Workshop(
             settings=settings,
@@ -368,17 +368,6 @@ class Pipeline:
         if interrupted:
             raise KeyboardInterrupt
         return [outcomes[job.case_id] for job in jobs]
-
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """One benchmark a device, over all processes of this machine; its clocks are locked where asked."""
-        settings = self.settings
-        name = "cpu" if self.backend.kind == "cpu" else device_uuid(settings.device)
-        with (
-            device_lock(name, timeout_s=settings.lock_timeout_s, say=self.progress.say),
-            clocks_of(self.backend.kind, settings.device, settings.lock_clocks_mhz),
-        ):
-            yield
 
 
 def _prebuilt_facts(engine: Path) -> EngineFacts:

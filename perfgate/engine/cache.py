@@ -12,6 +12,7 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import msgspec
@@ -29,7 +30,8 @@ _FACTS_LIMIT_BYTES = 64 << 20
 
 
 class EngineCache:
-    """Engines by recipe. `say` is told about damaged entries, evictions and builds."""
+    """Engines by recipe. `say` is told about damaged entries, evictions and builds; `turn` is held while an
+    engine is built, so that nobody measures beside it."""
 
     def __init__(
         self,
@@ -38,11 +40,13 @@ class EngineCache:
         cap_bytes: int = DEFAULT_CAP_BYTES,
         say: Callable[[str], None] = lambda _: None,
         python: Interpreter = HERE,
+        turn: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
     ) -> None:
         self._root = root
         self._cap_bytes = cap_bytes
         self._say = say
         self._python = python
+        self._turn = turn
         self._in_use: set[Path] = set()
 
     def get(self, request: BuildRequest, *, timeout_s: float) -> tuple[Path, EngineFacts]:
@@ -53,7 +57,9 @@ class EngineCache:
         """
         home = self._root / digest(request.recipe)[:32]
         self._in_use.add(home)
-        with store_lock(home):
+        # The turn comes first: whoever has it may want the same engine, and would wait for us.
+        turn = contextlib.nullcontext() if (home / "facts.json").is_file() else self._turn()
+        with turn, store_lock(home):
             found = self._load(home)
             if found is None:
                 self._build(home, request, timeout_s)

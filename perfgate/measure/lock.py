@@ -11,7 +11,6 @@ import os
 import re
 import socket
 import stat
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timezone
@@ -23,6 +22,9 @@ from perfgate.errors import InfrastructureError, UsageError
 
 LOCK_DIR_VARIABLE = "PERFGATE_LOCK_DIR"
 DEFAULT_LOCK_DIR = Path("/var/lock/perfgate")
+FALLBACK = Path("/tmp/perfgate-lock")  # noqa: S108 - everybody's on purpose
+# Docker makes the folder of a -v that is missing, and makes it root's alone.
+_MAKE = "sudo install -d -m 1777 {}"
 
 _POLL_S = 0.1
 _SHARED_FILE = 0o666
@@ -37,24 +39,24 @@ _CONTAINER_GROUPS = ("docker", "kubepods", "containerd", "libpod", "lxc")
 def lock_dir(env: Mapping[str, str] = os.environ) -> Path:
     """The folder of the lock files, made where it is missing.
 
-    `$PERFGATE_LOCK_DIR`, else `/var/lock/perfgate`, else `perfgate-lock` in the temporary folder. Raises
-    `UsageError` when the folder that was asked for cannot be used.
+    `$PERFGATE_LOCK_DIR`, else `/var/lock/perfgate`, else `/tmp/perfgate-lock`, which is the same in all jobs
+    of a machine, whatever their TMPDIR. Raises `UsageError` for a folder that was asked for or is there, and
+    cannot be written: whoever took another one would be alone with his lock.
     """
     wanted = env.get(LOCK_DIR_VARIABLE)
-    if wanted:
-        if not _usable(Path(wanted)):
-            raise UsageError(
-                "the lock folder cannot be written",
-                where=wanted,
-                fix=f"make it with mode 1777, or let {LOCK_DIR_VARIABLE} name another one",
-            )
-        return Path(wanted)
-    fallback = Path(tempfile.gettempdir()) / "perfgate-lock"
-    for folder in (DEFAULT_LOCK_DIR, fallback):
-        if _usable(folder):
-            return folder
+    folder = Path(wanted or DEFAULT_LOCK_DIR)
+    if _usable(folder):
+        return folder
+    if wanted or folder.exists():
+        raise UsageError(
+            "the lock folder cannot be written",
+            where=folder,
+            fix=f"on the machine itself: {_MAKE.format(folder)}; or let {LOCK_DIR_VARIABLE} name another one",
+        )
+    if _usable(FALLBACK):
+        return FALLBACK
     raise InfrastructureError(
-        "no folder for lock files can be written", where=fallback, fix=f"set {LOCK_DIR_VARIABLE}"
+        "no folder for lock files can be written", where=FALLBACK, fix=f"set {LOCK_DIR_VARIABLE}"
     )
 
 
@@ -183,15 +185,25 @@ def is_private_lock_dir(
     """Advice for `doctor` where a container keeps its locks to itself, so that they exclude nobody."""
     if not _in_container(root, env):
         return None
-    folder = Path(env.get(LOCK_DIR_VARIABLE) or DEFAULT_LOCK_DIR)
+    folder = _chosen(env)
     # The advice must not make the folder: look at what is there already.
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if st_dev(there) != st_dev(root):
         return None
+    shared = Path(env.get(LOCK_DIR_VARIABLE) or DEFAULT_LOCK_DIR)
     return (
-        f"the lock folder {folder} is private to this container: mount one of the host's into every "
-        f"container that measures, such as -v {DEFAULT_LOCK_DIR}:{folder}, or benchmarks will overlap"
+        f"the lock folder {folder} is private to this container, and benchmarks of two will overlap: on the "
+        f"host {_MAKE.format(DEFAULT_LOCK_DIR)}, and for every container that measures "
+        f"-v {DEFAULT_LOCK_DIR}:{shared}"
     )
+
+
+def _chosen(env: Mapping[str, str]) -> Path:
+    """The folder that `lock_dir` will take, without making it."""
+    folder = Path(env.get(LOCK_DIR_VARIABLE) or DEFAULT_LOCK_DIR)
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    makes = os.access(there, os.W_OK | os.X_OK)
+    return folder if LOCK_DIR_VARIABLE in env or folder.exists() or makes else FALLBACK
 
 
 def _in_container(root: Path, env: Mapping[str, str]) -> bool:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,20 @@ def cache(tmp_path: Path, said: list[str]) -> EngineCache:
 def fresh(tmp_path: Path, said: list[str], cap_bytes: int = 1 << 30) -> EngineCache:
     """The same store, as another run sees it."""
     return EngineCache(tmp_path / "engines", cap_bytes=cap_bytes, say=said.append)
+
+
+def test_a_build_takes_its_turn_before_the_entrys_lock_and_a_hit_takes_none(tmp_path: Path) -> None:
+    taken: list[bool] = []
+
+    @contextlib.contextmanager
+    def turn() -> Iterator[None]:
+        taken.append(any((tmp_path / "engines").glob("*/lock")))
+        yield
+
+    cache = EngineCache(tmp_path / "engines", turn=turn)
+    cache.get(request(tmp_path), timeout_s=TIMEOUT_S)
+    cache.get(request(tmp_path), timeout_s=TIMEOUT_S)
+    assert taken == [False]
 
 
 def test_a_recipe_is_built_once_and_then_taken_from_the_cache(

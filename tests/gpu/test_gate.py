@@ -217,6 +217,16 @@ def test_a_second_run_waits_for_the_device_and_says_so(project: Project, lock_fo
     assert [path.name for path in lock_folder.glob("*.lock")] == [f"{uuid}.lock"]
 
 
+def test_a_build_waits_for_who_measures(project: Project, lock_folder: Path) -> None:
+    shutil.rmtree(project.root / ".perfgate/engines")
+    with (project.root / "pyproject.toml").open("a") as settings:
+        settings.write("lock_timeout_s = 2\n")
+    with device_lock(device_uuid(), timeout_s=0, say=pytest.fail):
+        said = project("build", STATIC, exits=3)
+    assert "did not become free within 2 s" in said
+    assert not list(project.root.glob(".perfgate/engines/*/facts.json")), "it timed tactics all the same"
+
+
 def _wait_for(process: subprocess.Popen[str], log: Path, text: str) -> None:
     deadline = time.monotonic() + 180
     while text not in log.read_text():

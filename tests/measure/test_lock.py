@@ -9,6 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perfgate.children import package_environment
 from perfgate.errors import InfrastructureError, UsageError
 from perfgate.measure import lock as lock_module
 from perfgate.measure.lock import LOCK_DIR_VARIABLE, device_lock, device_locks, is_private_lock_dir, lock_dir
@@ -228,13 +230,49 @@ def test_the_folder_that_was_asked_for_is_used_or_refused(tmp_path: Path) -> Non
         lock_dir({LOCK_DIR_VARIABLE: str(tmp_path / "file")})
 
 
-def test_the_temporary_folder_is_the_last_resort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_temporary_folder_is_the_last_resort_whatever_a_jobs_own_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "job"))
+    monkeypatch.setattr(lock_module, "FALLBACK", tmp_path / "perfgate-lock")
     monkeypatch.setattr(lock_module, "DEFAULT_LOCK_DIR", tmp_path / "file" / "perfgate")
     assert lock_dir({}) == tmp_path / "perfgate-lock"
     monkeypatch.setattr(lock_module, "DEFAULT_LOCK_DIR", tmp_path / "var" / "perfgate")
     assert lock_dir({}) == tmp_path / "var" / "perfgate"
+
+
+_AS_NOBODY = """
+import os, sys
+from pathlib import Path
+from perfgate.measure import lock
+lock.DEFAULT_LOCK_DIR = Path(sys.argv[1])
+os.setgid(65534)
+os.setuid(65534)
+print(lock.is_private_lock_dir(root=Path(sys.argv[2]), st_dev=lambda path: 1))
+lock.lock_dir({})
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can make a folder that another user cannot write")
+def test_a_folder_that_docker_made_for_root_is_refused_and_no_private_one_taken() -> None:
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folder is root's alone
+        Path(name).chmod(0o755)
+        shared, root = Path(name) / "perfgate", Path(name) / "root"
+        for path in (shared, root):
+            path.mkdir(mode=0o755)
+        (root / ".dockerenv").write_text("")
+        done = subprocess.run(
+            [sys.executable, "-c", _AS_NOBODY, str(shared), str(root)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env=package_environment(),
+            check=False,
+        )
+    assert f"the lock folder {shared} is private to this container" in done.stdout, done.stderr
+    assert "UsageError" in done.stderr and "the lock folder cannot be written" in done.stderr
+    assert f"sudo install -d -m 1777 {shared}" in done.stderr
 
 
 def test_a_lock_that_cannot_be_made_is_the_machines_fault(tmp_path: Path) -> None:
