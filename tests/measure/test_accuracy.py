@@ -5,17 +5,23 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from perfgate.children import package_environment
+from perfgate.engine.tensorrt import GraphCaptureError
+from perfgate.errors import CaseError
+from perfgate.measure import accuracy_child
 from perfgate.measure.accuracy_math import compare_output
-from perfgate.records import Agreement
+from perfgate.measure.launch import EngineTarget
+from perfgate.records import Agreement, Case, Mode, Tolerance
 
 ONE = np.array([[3.0, -4.0], [0.0, 0.0]])
 
@@ -226,3 +232,29 @@ def test_all_precisions_side_by_side(tmp_path: Path) -> None:
     assert "comparing layers" in shown.stderr
     wrong = perfgate(root, "precision", "nothing")
     assert (wrong.returncode, "one of: net" in wrong.stderr) == (2, True)
+
+
+def test_a_network_that_cannot_be_captured_answers_enqueued(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[Mode] = []
+
+    def load(engine: Path, case: Case) -> object:
+        loaded.append(case.mode)
+        if case.mode.drive == "graph":
+            raise GraphCaptureError("it synchronises")
+        if engine.name == "damaged":
+            raise CaseError("it does not load")
+        return engine
+
+    monkeypatch.setattr(accuracy_child, "get_backend", lambda *_: types.SimpleNamespace(load=load))
+    limits = Tolerance(ignore=0.1, catch=0.3)
+    case = Case(id="net/fp32", model="net", backend="tensorrt", precision="fp32", tolerance=limits)
+
+    def asked(name: str, mode: Mode) -> object:
+        of_mode = msgspec.structs.replace(case, mode=mode)
+        return accuracy_child._loaded(EngineTarget(engine=name, case=of_mode, folder=""))
+
+    graph = Mode(drive="graph", transfers=True)
+    assert asked("engine", graph) == Path("engine")
+    assert loaded == [graph, Mode(drive="enqueue", transfers=True)]
+    with pytest.raises(CaseError, match="does not load"):
+        asked("damaged", Mode(drive="enqueue"))
