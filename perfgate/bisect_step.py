@@ -150,7 +150,7 @@ def step(task: Task, bench: Workbench) -> tuple[int, Finding]:
     try:
         head = bench.engine(place, commit)
     except (CaseError, SpecError, UsageError) as error:
-        return SKIP, Finding(commit=commit, note=f"cannot be tested: {error.what}"[:2000])
+        return SKIP, Finding(commit=commit, note=f"cannot be tested: {' '.join(error.what.split())}"[:2000])
     digest = head.job.engine.digest if head.job.engine else ""
     if digest in task.known:
         verdict = task.known[digest]

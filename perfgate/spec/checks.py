@@ -55,8 +55,9 @@ def _of_precision(path: Path, spec: ModelSpec) -> Iterator[SpecError]:
     ):
         if not name:
             continue
-        yield from _outside(path, name, key, folder="" in kinds)
-        if Path(name).suffix not in kinds:
+        if Path(name).suffix in kinds:
+            yield from _outside(path, name, key, folder="" in kinds)
+        else:
             yield SpecError(
                 f"{name} is of no kind that is read here",
                 where=f"{path}: {key}",
@@ -98,7 +99,7 @@ def _outside(path: Path, name: str, key: str, *, folder: bool = False) -> Iterat
     target, where = path.parent / name, f"{path}: {key}"
     if Path(name).is_absolute() or not _resolved(target).is_relative_to(inside):
         yield SpecError(f"{name} is outside {inside}", where=where, fix="keep it beside the spec")
-    elif not _is_file(target) and not (folder and target.is_dir()):
+    elif not _is_file(target) and not (folder and _is_folder(target)):
         yield SpecError(f"no such file: {name}", where=where, fix=f"put it in {path.parent} or correct it")
 
 
@@ -113,6 +114,13 @@ def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
     except (OSError, ValueError):  # a name too long, or one that no file can have
+        return False
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
         return False
 
 

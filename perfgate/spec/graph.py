@@ -151,35 +151,42 @@ def _of_dimensions(spec: ModelSpec, graph: Graph) -> Iterator[SpecError]:
             elif isinstance(size, str):
                 used.setdefault(size, value.name)
     have = ", ".join(sorted(used)) or "none"
-    for name in spec.dims:
-        if name not in used:
-            yield SpecError(
-                f"the ONNX graph has no dynamic dimension {name!r} (it has: {have})",
-                where=f"{spec.path}: dims.{name}",
-                fix=f"remove [dims.{name}] or export the model with that dimension dynamic",
-            )
-    for size, name in used.items():
-        if size not in spec.dims:
-            yield SpecError(
-                f"dimension {size!r} of input {name!r} is dynamic and has no profile; add:\n"
-                f"    [dims.{size}]\n    min = 1\n    opt = 8\n    max = 32\n    measure = [1, 8]",
-                where=f"{spec.path}: dims.{size}",
-            )
+    lost = [name for name in spec.dims if name not in used]
+    wanted = {size: name for size, name in used.items() if size not in spec.dims}
+    renamed = next(iter(wanted)) if len(lost) == len(wanted) == 1 else ""
+    for name in lost:
+        remove = f"remove [dims.{name}] or export the model with that dimension dynamic"
+        yield SpecError(
+            f"the ONNX graph has no dynamic dimension {name!r} (it has: {have})",
+            where=f"{spec.path}: dims.{name}",
+            fix=f"rename it to [dims.{renamed}]" if renamed else remove,
+        )
+    for size, name in [] if renamed else wanted.items():
+        yield SpecError(
+            f"dimension {size!r} of input {name!r} is dynamic and has no profile; add:\n"
+            f"    [dims.{size}]\n    min = 1\n    opt = 8\n    max = 32\n    measure = [1, 8]",
+            where=f"{spec.path}: dims.{size}",
+        )
 
 
 def _of_inputs(spec: ModelSpec, graph: Graph) -> Iterator[SpecError]:
     known = {value.name: value for value in graph.inputs}
-    for name in spec.inputs:
-        if name not in known:
-            yield SpecError(
-                f"the ONNX graph has no input {name!r} (it has: {', '.join(known)})",
-                where=f"{spec.path}: inputs.{name}",
-                fix="use the graph's name",
-            )
-    for name, value in known.items():
-        if name not in spec.inputs and not value.dtype.startswith(("float", "double", "bfloat")):
-            yield SpecError(
-                f"input {name!r} is {value.dtype} and its data is not described; add:\n"
-                f'    [inputs.{name}]\n    generate = "integers"\n    low = 0\n    high = 30522',
-                where=f"{spec.path}: inputs.{name}",
-            )
+    lost = [name for name in spec.inputs if name not in known]
+    wanted = [
+        value
+        for name, value in known.items()
+        if name not in spec.inputs and not value.dtype.startswith(("float", "double", "bfloat"))
+    ]
+    renamed = wanted[0].name if len(lost) == len(wanted) == 1 else ""
+    for name in lost:
+        yield SpecError(
+            f"the ONNX graph has no input {name!r} (it has: {', '.join(known)})",
+            where=f"{spec.path}: inputs.{name}",
+            fix=f"rename it to [inputs.{renamed}]" if renamed else "use the graph's name",
+        )
+    for value in [] if renamed else wanted:
+        yield SpecError(
+            f"input {value.name!r} is {value.dtype} and its data is not described; add:\n"
+            f'    [inputs.{value.name}]\n    generate = "integers"\n    low = 0\n    high = 30522',
+            where=f"{spec.path}: inputs.{value.name}",
+        )

@@ -8,10 +8,10 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, get_args
 
-from perfgate.errors import SpecError
+from perfgate.errors import PerfgateError, SpecError
 from perfgate.records import Precision
 
-MOST_TOLD = 20
+_MOST_TOLD = 20
 _README = "see README, Model specs"
 _WORDS = {
     "object": "a table",
@@ -38,14 +38,14 @@ _CHOICES: dict[str, Sequence[str]] = {
 }
 
 
-def tell(mistakes: Iterable[SpecError]) -> None:
+def tell(mistakes: Iterable[PerfgateError]) -> None:
     """Raise the mistakes as one `SpecError`, each with its place and remedy; nothing where there is none."""
-    found = list(mistakes)
+    found = list({str(one): one for one in mistakes}.values())
     if len(found) == 1:
         raise found[0]
     if found:
-        more = [f"and {len(found) - MOST_TOLD} more"] if len(found) > MOST_TOLD else []
-        raise SpecError("\n".join([*map(str, found[:MOST_TOLD]), *more]))
+        more = [f"and {len(found) - _MOST_TOLD} more"] if len(found) > _MOST_TOLD else []
+        raise SpecError("\n".join([*map(str, found[:_MOST_TOLD]), *more]))
 
 
 def explained(what: str, key: str, value: Any) -> tuple[str, str, str]:

@@ -62,7 +62,10 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     modes: dict[str, Any] = {}
     with common.locked(options.backend, options.device):
         for text in options.modes:
-            case = msgspec.structs.replace(planned.case, mode=parse_mode(text, where="--modes"))
+            mode = parse_mode(text, where="--modes")
+            if mode.transfers or mode.streams > 1 or mode.wait != "spin":
+                raise UsageError("the peer has no such mode", where=f"--modes {text}", fix="graph+spin")
+            case = msgspec.structs.replace(planned.case, mode=mode)
             target = EngineTarget(engine=str(engine), case=case, folder=planned.folder, device=options.device)
             bare = BareRequest(
                 engine=str(engine),
@@ -84,7 +87,8 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
                         median_ns = _bare(bare).median_ns
                     sides[side].append(median_ns)
                     common.say(f"{text}: {side} {median_ns / 1e6:.4f} ms")
-            modes[text] = {"medians_ns": sides, **compared(*sides.values())}
+            enough = min(map(len, sides.values())) > 1
+            modes[text] = {"medians_ns": sides, **(compared(*sides.values()) if enough else {})}
     return {"case": planned.case.id, "engine": facts.digest, "modes": modes}
 
 
@@ -105,6 +109,7 @@ def show(modes: dict[str, Any]) -> str:
             "yes" if found["within_noise"] else "NO",
         )
         for mode, found in modes.items()
+        if "ratio" in found
     ]
     head = ("mode", "perfgate ms", "trtexec's loop ms", "ratio", "95 %", "launch noise", "within it")
     return common.text_table(head, rows)

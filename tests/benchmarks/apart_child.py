@@ -20,7 +20,7 @@ _WARMUP_S, _DURATION_S, _LEAST = 0.2, 3.0, 10  # trtexec's defaults
 
 
 class BareRequest(Record):
-    """An engine, and what its inputs' dynamic axes are, in order."""
+    """An engine, and the sizes of each input's dynamic axes, in order: all inputs have the same ones."""
 
     engine: str
     sizes: tuple[int, ...]
@@ -59,7 +59,7 @@ def _timed(cuda: Any, request: BareRequest) -> list[float]:
     stream = cuda.Stream(1)  # non-blocking, as trtexec makes them
 
     def execute() -> None:
-        execution.execute_async_v3(stream.handle)
+        assert execution.execute_async_v3(stream.handle), "TensorRT refuses to enqueue"
 
     execute()
     stream.synchronize()
@@ -81,7 +81,7 @@ def _memory(cuda: Any, trt: Any, engine: Any, execution: Any, sizes: Iterator[in
     inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
     for name in inputs:
         shape = [next(sizes) if axis == -1 else axis for axis in engine.get_tensor_shape(name)]
-        execution.set_input_shape(name, shape)
+        assert execution.set_input_shape(name, shape), f"TensorRT refuses {shape} for {name}"
     for name in names:
         count = int(np.prod(tuple(execution.get_tensor_shape(name)), dtype=np.int64))
         dtype = types.get(engine.get_tensor_dtype(name).name)
@@ -97,11 +97,16 @@ def _captured(stream: Any, execute: Callable[[], None]) -> Callable[[], object]:
     from cuda.bindings import driver
 
     handle = driver.CUstream(int(stream.handle))
-    driver.cuStreamBeginCapture(handle, driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
+    (error,) = driver.cuStreamBeginCapture(
+        handle, driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+    )
+    assert int(error) == 0, error
     execute()
     error, graph = driver.cuStreamEndCapture(handle)
     assert int(error) == 0, error
     error, instance = driver.cuGraphInstantiate(graph, 0)
+    assert int(error) == 0, error
+    (error,) = driver.cuGraphLaunch(instance, handle)
     assert int(error) == 0, error
     return lambda: driver.cuGraphLaunch(instance, handle)
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from perfgate.children import package_environment
@@ -235,6 +236,47 @@ def _wait_for(process: subprocess.Popen[str], log: Path, text: str) -> None:
             process.kill()
             pytest.fail(f"never said {text!r}: {log.read_text()}")
         time.sleep(0.05)
+
+
+def test_a_network_that_cannot_be_captured_is_measured_enqueued_its_answers_checked(tmp_path: Path) -> None:
+    import onnx
+    from onnx import TensorProto, helper
+
+    def branch(factor: str) -> onnx.GraphProto:
+        node = helper.make_node("Mul", ["c", factor], [f"times_{factor}"])
+        value = helper.make_tensor_value_info(f"times_{factor}", TensorProto.FLOAT, None)
+        return helper.make_graph([node], f"by_{factor}", [], [value])
+
+    shape = (1, 8, 16, 16)
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], "conv", pads=[1, 1, 1, 1]),
+        helper.make_node("ReduceSum", ["c"], ["sum"], "sum", keepdims=0),
+        helper.make_node("Greater", ["sum", "zero"], ["yes"], "decide"),
+        helper.make_node(
+            "If", ["yes"], ["y"], "choose", then_branch=branch("two"), else_branch=branch("three")
+        ),
+    ]
+    weights = np.random.default_rng(0).standard_normal((8, 8, 3, 3)).astype(np.float32)
+    arrays = {"w": weights, "zero": 0, "two": 2, "three": 3}
+    graph = helper.make_graph(
+        nodes,
+        "chosen",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [onnx.numpy_helper.from_array(np.asarray(value, np.float32), name) for name, value in arrays.items()],
+    )
+    project = Project.make(tmp_path / "project", SMALL.format(BACKEND))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.save(model, project.root / "models/chosen.onnx")
+    (project.root / "models/chosen.toml").write_text(
+        'schema = "perfgate-trt/model/v1"\nname = "chosen"\nprecisions = ["fp32"]\n'
+        '[source]\nonnx = "chosen.onnx"\n[accuracy.sqnr_db]\nfp32 = 40\n'
+    )
+    said = project("run")
+    (case,) = project.cases().values()
+    assert case["judgement"]["verdict"] == "NEW", said
+    assert case["outcome"]["mode"]["drive"] == "enqueue", said
+    assert case["accuracy"]["outputs"][0]["sqnr_db"] > 40 and not case["accuracy"].get("failures")
 
 
 def test_resnet50_with_two_more_blocks_is_a_regression(tmp_path: Path) -> None:

@@ -462,31 +462,79 @@ def test_all_that_a_spec_asks_wrongly_is_told_at_once(tmp_path: Path) -> None:
         assert f"net.toml: {key}: " in said
 
 
-@pytest.mark.parametrize(
-    ("top", "dims", "told"),
-    [
-        ('precisons = ["fp16"]', "", "precisons"),  # and not also that precisions are missing
-        ('precisions = ["bf16"]', "", "precisions"),
-        ("", "[dims.b]\nmin = 'one'\nopt = 1\nmax = 1\nmeasure = [1]\n", "dims.b.min"),
-    ],
-)
-def test_what_follows_from_a_mistake_is_no_mistake_of_its_own(
-    tmp_path: Path, top: str, dims: str, told: str
-) -> None:
-    text = spec_text(dims=dims, top=top)
-    if top:
-        text = text.replace('precisions = ["fp32"]\n', "")
+HEAD = 'schema = "perfgate-trt/model/v1"\nname = "net"\nprecisions = ["fp32"]\n'
+SOURCE = '[source]\nonnx = "net.onnx"\n'
+TOLD = {
+    "a top-level key below a table": (
+        f'{HEAD}{SOURCE}name = "x"\nsede = 1\n',
+        ["source.name", "source.sede"],
+    ),
+    "dimensions without a name": (
+        f"{HEAD}{SOURCE}[dims]\nmin = 1\nmeasure = [1]\n[slo]\nmax = 1\n",
+        ["dims.min", "dims.measure", "slo.max"],
+    ),
+    "what is missing": (
+        f"bogus = 1\n{SOURCE}[dims.b]\nmin = 'one'\nmax = 4\n[[skip]]\nbackend = 3\n",
+        ["bogus", "dims.b.min", "dims.b", "dims.b", "skip[0].backend", "skip[0]", *["top level"] * 3],
+    ),
+    "misspelt, and not missing too": (f"{HEAD.replace('precisions', 'precisons')}{SOURCE}", ["precisons"]),
+    "BF16": (HEAD.replace("fp32", "bf16") + SOURCE, ["precisions"]),
+    "names of the user's own": (
+        f"{HEAD}{SOURCE}[inputs.'a.b']\nlow = 'x'\n[floors.'c]']\n[accuracy.sqnr_db]\nfp61 = 3\n",
+        ['inputs."a.b".low', 'floors."c]"', "accuracy.sqnr_db"],
+    ),
+    "tables in lists": (
+        f"{HEAD}{SOURCE}[[rule]]\ncases = '*'\n[rule.floors.p99_ns]\nrelative = 'x'\n",
+        ["rule[0].floors.p99_ns.relative"],
+    ),
+    "a key of digits": (f'{HEAD}"{"9" * 5000}" = 1\n{SOURCE}', [f"{'9' * 200}…"]),
+    "not a number": (f"{HEAD}ignore = nan\nbogus = 1\n{SOURCE}", ["bogus", "ignore"]),
+    "one mistake twice": (f'{HEAD}modes = ["bad", "bad"]\n{SOURCE}', ["modes", "modes"]),
+    "data of no kind": (f"{HEAD}{SOURCE}[calibration]\ndata = 'lost.txt'\n", ["calibration.data"]),
+    "a folder with a long name": (
+        f"{HEAD}{SOURCE}[calibration]\ndata = '{'a' * 300}'\n",
+        ["calibration.data"],
+    ),
+    "keys of a thousand parts": (f"a{'.a' * 1100} = 1\n", []),
+}
+
+
+@pytest.mark.parametrize("what", TOLD)
+def test_every_mistake_is_told_once_with_its_place(tmp_path: Path, what: str) -> None:
+    text, keys = TOLD[what]
     said = said_of(write_spec(tmp_path, text))
-    assert said.startswith(f"{tmp_path}/net.toml: {told}: ") and said.count("fix: ") == 1
+    told = [line.split(f"{tmp_path}/net.toml: ")[1] for line in said.splitlines() if "net.toml: " in line]
+    assert sorted(line.split(": ")[0] for line in told if keys) == sorted(keys), said
+    assert len(set(told)) == len(told) == said.count("fix: "), said
+
+
+def test_mistakes_beyond_twenty_are_counted(tmp_path: Path) -> None:
+    said = said_of(write_spec(tmp_path, HEAD + "".join(f"k{n} = 1\n" for n in range(25)) + SOURCE))
+    assert said.count("unknown key") == 20 and said.endswith("\nand 5 more")
+
+
+def test_a_name_that_the_graph_spells_otherwise_is_renamed_not_removed_and_added(tmp_path: Path) -> None:
+    path = write_spec(tmp_path, spec_text(dims=BATCH, rest="[inputs.ids]\n"))
+    inputs = [onnx.helper.make_tensor_value_info("input_ids", INT64, ["batch"])]
+    outputs = [onnx.helper.make_tensor_value_info("y", INT64, ["batch"])]
+    nodes = [onnx.helper.make_node("Neg", ["input_ids"], ["y"])]
+    graph = onnx.helper.make_graph(nodes, "net", inputs, outputs)
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "net.onnx")
+    said = said_of(path)
+    assert "rename it to [dims.batch]" in said and "rename it to [inputs.input_ids]" in said
+    assert said.count("fix: ") == 2 and "add:" not in said
 
 
 def test_the_mistakes_of_several_files_are_told_together(tmp_path: Path) -> None:
     paths = []
-    for name in ("one", "two"):
+    for name in ("one", "two", "three"):
         (tmp_path / name).mkdir()
         paths.append(write_spec(tmp_path / name, spec_text('onnx = "lost.onnx"')))
+    large = paths.pop()
+    large.write_text("#" * (1 << 21))
     with pytest.raises(SpecError) as caught:
-        read_specs(paths)
+        read_specs([*paths, large])
+    assert f"{large}: " in str(caught.value)
     assert all(f"{path}: source.onnx: no such file" in str(caught.value) for path in paths)
 
 
