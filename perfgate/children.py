@@ -85,10 +85,10 @@ def call_child(
     result: type[T],
     *,
     timeout_s: float,
-    env: Mapping[str, str] | None = None,
     python: Interpreter = HERE,
+    heard: Callable[[str], None] | None = None,
 ) -> T:
-    """Run one request in a fresh process, of `python`, and return its result.
+    """Run one request in a fresh process, of `python`, and return its result. `heard` is as in `run_child`.
 
     Raises `CaseError` when the child crashes, hangs, answers garbage or reports a failure of its own, and
     `InfrastructureError` when it says that the machine is at fault.
@@ -96,11 +96,12 @@ def call_child(
     with tempfile.TemporaryDirectory(prefix="perfgate-call-") as name:
         question, answer = Path(name) / "request.json", Path(name) / "reply.json"
         question.write_bytes(msgspec.json.encode(request))
-        with python.argv(module, Path(name), env or {}) as argv:
+        with python.argv(module, Path(name)) as argv:
             child = run_child(
                 [*argv, question, answer],
                 timeout_s=timeout_s,
-                env={**python.environment(), **(env or {}), _PARENT: str(os.getpid())},
+                env={**python.environment(), _PARENT: str(os.getpid())},
+                heard=heard,
             )
         if child.failure:
             raise CaseError(f"the process {child.failure}", stderr_tail=child.stderr_tail)
@@ -170,8 +171,10 @@ def run_child(
     timeout_s: float,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    heard: Callable[[str], None] | None = None,
 ) -> Finished:
-    """Run a child to its end and return how it ended; never raises for what the child does.
+    """Run a child to its end and return how it ended; never raises for what the child does. Meanwhile `heard`
+    is given, many times a second, the lines that are new on its standard error, which may be none.
 
     The child gets a process group of its own. Timeout, flood, and any exception here (Ctrl-C) kill the
     whole group and reap it.
@@ -188,12 +191,15 @@ def run_child(
             start_new_session=True,
         )
         timed_out = flooded = False
+        lines = _NewLines(err.fileno())
         try:
             while process.poll() is None:
                 timed_out = time.monotonic() - started > timeout_s
                 flooded = max(os.fstat(f.fileno()).st_size for f in (out, err)) > OUTPUT_LIMIT_BYTES
                 if timed_out or flooded:
                     break
+                if heard is not None:
+                    heard(lines.read())
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(_POLL_S)
         finally:
@@ -206,6 +212,22 @@ def run_child(
             flooded=flooded,
             seconds=time.monotonic() - started,
         )
+
+
+class _NewLines:
+    """The whole lines that a child has written to a file since the last look, of which the last few thousand
+    bytes are enough. By `pread`: the child writes at the same offset."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor, self._seen = descriptor, 0
+
+    def read(self) -> str:
+        size = os.fstat(self._descriptor).st_size
+        start = max(self._seen, size - TAIL_BYTES)
+        text = os.pread(self._descriptor, size - start, start)
+        whole = text[: text.rfind(b"\n") + 1]
+        self._seen = start + len(whole)
+        return whole.decode(errors="replace")
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:

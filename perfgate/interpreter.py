@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from perfgate.records import Record
@@ -21,7 +21,7 @@ _CONTAINER_PACKAGE = "/perfgate-package"
 class Interpreter(Record):
     """`python` is the program; in an `image` it is one of the container's own. `package` is a folder that
     holds perfgate and nothing else, so that the other side brings its own libraries. A container sees
-    `writable` and `readable` folders at the same paths."""
+    `writable` and `readable` folders at the same paths. `variables` are added to its environment."""
 
     python: str = sys.executable
     image: str = ""
@@ -29,26 +29,28 @@ class Interpreter(Record):
     writable: tuple[str, ...] = ()
     readable: tuple[str, ...] = ()
     gpus: bool = False
+    variables: dict[str, str] = {}
 
     def environment(self) -> dict[str, str]:
         """Ours; for another interpreter without our way of finding modules."""
         path = os.environ.get("PYTHONPATH")
         if not self.package:
             root = str(PACKAGE.parent)
-            return {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{path}" if path else root}
+            ours = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{path}" if path else root}
+            return {**ours, **self.variables}
         kept = {key: text for key, text in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
-        return {**kept, "PYTHONPATH": self.package}
+        return {**kept, "PYTHONPATH": self.package, **self.variables}
 
     @contextlib.contextmanager
-    def argv(self, module: str, folder: Path, env: Mapping[str, str]) -> Iterator[list[str]]:
-        """The argument list that runs a module with `folder` as its room; `env` are further variables that a
-        container gets. A container that outlives its command line is removed."""
+    def argv(self, module: str, folder: Path) -> Iterator[list[str]]:
+        """The argument list that runs a module with `folder` as its room. A container that outlives its
+        command line is removed."""
         if not self.image:
             yield [self.python, "-m", module]
             return
         name = f"perfgate-{uuid.uuid4().hex}"
         try:
-            yield [*self._docker(name, folder, env), self.image, self.python, "-m", module]
+            yield [*self._docker(name, folder), self.image, self.python, "-m", module]
         finally:
             with contextlib.suppress(OSError, subprocess.SubprocessError):
                 # After a timeout or Ctrl-C: killing the command line leaves the container running.
@@ -59,7 +61,7 @@ class Interpreter(Record):
                     check=False,
                 )
 
-    def _docker(self, name: str, folder: Path, env: Mapping[str, str]) -> list[str]:
+    def _docker(self, name: str, folder: Path) -> list[str]:
         words = ["docker", "run", "--rm", "--init", "--name", name, "--network", "none"]
         words += ["--user", f"{os.getuid()}:{os.getgid()}"]
         words += ["--gpus", "all"] if self.gpus else []
@@ -68,7 +70,7 @@ class Interpreter(Record):
         for path in dict.fromkeys(self.readable):
             words += ["--volume", f"{path}:{path}:ro"]
         words += ["--volume", f"{PACKAGE}:{_CONTAINER_PACKAGE}/perfgate:ro"]
-        variables = {**env, "PYTHONPATH": _CONTAINER_PACKAGE, "HOME": str(folder)}
+        variables = {**self.variables, "PYTHONPATH": _CONTAINER_PACKAGE, "HOME": str(folder)}
         for key, text in sorted(variables.items()):
             words += ["--env", f"{key}={text}"]
         return [*words, "--entrypoint", "", "--workdir", str(folder)]

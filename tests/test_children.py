@@ -46,6 +46,31 @@ def test_a_child_that_ends_well() -> None:
     assert (child.stdout_tail, child.stderr_tail) == ("out", "err")
 
 
+def test_what_a_child_says_is_heard_line_by_line_while_it_runs(tmp_path: Path) -> None:
+    go_on = tmp_path / "go-on"
+    code = (
+        "import os, sys\n"
+        "print('first', file=sys.stderr, flush=True)\n"
+        "sys.stderr.write('half a '); sys.stderr.flush()\n"
+        f"while not os.path.exists({str(go_on)!r}): pass\n"
+        "print('line', file=sys.stderr, flush=True)\n"
+        "sys.stdin.read()\n"
+        f"while os.path.exists({str(go_on)!r}): pass\n"
+    )
+    lines: list[str] = []
+
+    def heard(text: str) -> None:
+        lines.extend(text.splitlines())
+        if lines == ["first"]:
+            go_on.touch()
+        if lines == ["first", "half a line"]:
+            go_on.unlink(missing_ok=True)
+
+    child = run_child([sys.executable, "-c", code], timeout_s=LONG_S, env=package_environment(), heard=heard)
+    assert (child.failure, lines) == (None, ["first", "half a line"])
+    assert child.stderr_tail == "first\nhalf a line"
+
+
 @pytest.mark.parametrize(
     ("code", "words"),
     [

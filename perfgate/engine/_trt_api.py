@@ -13,6 +13,7 @@ import sys
 import time
 from typing import Any
 
+from perfgate.engine.interface import PROGRESS_PREFIX
 from perfgate.errors import CaseError, InfrastructureError
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
@@ -153,4 +154,4 @@ def make_progress(api: Api) -> Any | None:
 
 def say(text: str) -> None:
     """One line of a build's progress on stderr."""
-    print(f"perfgate-progress {text}", file=sys.stderr, flush=True)
+    print(f"{PROGRESS_PREFIX}{text}", file=sys.stderr, flush=True)

@@ -119,7 +119,7 @@ def _build(
     progress = make_progress(api)
     if progress is not None:
         config.progress_monitor = progress
-    say(f"building with {api}")
+    say(f"the builder of {api}")
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise CaseError(

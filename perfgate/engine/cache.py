@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -19,7 +20,7 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from perfgate.children import call_child
-from perfgate.engine.interface import BuildRequest
+from perfgate.engine.interface import PROGRESS_PREFIX, BuildRequest
 from perfgate.errors import DataError
 from perfgate.files import file_digest, read_record, record_json, store_lock, write_text
 from perfgate.interpreter import HERE, Interpreter
@@ -27,6 +28,25 @@ from perfgate.records import EngineFacts, digest
 
 DEFAULT_CAP_BYTES = 6 << 30
 _FACTS_LIMIT_BYTES = 64 << 20
+_TELL_EVERY_S = 20.0
+
+
+class _Waiting:
+    """Tells every so often that a build goes on, and what it is at where the child says."""
+
+    def __init__(self, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._say, self._clock = say, clock
+        self._began_s = self._said_s = clock()
+        self._step = ""
+
+    def __call__(self, lines: str) -> None:
+        steps = [line for line in lines.splitlines() if line.startswith(PROGRESS_PREFIX)]
+        self._step = steps[-1].removeprefix(PROGRESS_PREFIX) if steps else self._step
+        now_s = self._clock()
+        if now_s - self._said_s >= _TELL_EVERY_S:
+            self._said_s = now_s
+            at = f", at {self._step}" if self._step else ""
+            self._say(f"still building after {now_s - self._began_s:.0f} s{at}")
 
 
 class EngineCache:
@@ -109,6 +129,7 @@ class EngineCache:
                 EngineFacts,
                 timeout_s=timeout_s,
                 python=self._python,
+                heard=_Waiting(self._say),
             )
             if timing.is_file():
                 facts = msgspec.structs.replace(facts, timing_cache_digest=file_digest(timing))

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+PROGRESS_PREFIX = "perfgate-progress "
+"""Begins each line in which a build says, on standard error, what it is at."""
+
+
 class Script(Record):
     """A model script with the arguments of its functions."""
 

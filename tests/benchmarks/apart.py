@@ -93,9 +93,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def _bare(request: BareRequest) -> BareReply:
-    return call_child(
-        "apart_child", request, BareReply, timeout_s=_CHILD_TIMEOUT_S, env=common.child_environment()
-    )
+    return call_child("apart_child", request, BareReply, timeout_s=_CHILD_TIMEOUT_S, python=common.child())
 
 
 def show(modes: dict[str, Any]) -> str:

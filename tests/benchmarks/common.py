@@ -27,6 +27,7 @@ from perfgate.engine.interface import BuildRequest
 from perfgate.errors import CaseError, InfrastructureError, PerfgateError, UsageError
 from perfgate.files import file_digest, record_json, write_text
 from perfgate.gate.baselines import Baselines
+from perfgate.interpreter import Interpreter
 from perfgate.measure.environment import fingerprint
 from perfgate.measure.lock import device_lock
 from perfgate.preparation import Preparation
@@ -132,10 +133,10 @@ def build(planned: Plan, folder: Path, *, timing: Path | None = None) -> tuple[P
     return EngineCache(folder, say=say).get(request, timeout_s=BUILD_TIMEOUT_S)
 
 
-def child_environment() -> dict[str, str]:
+def child() -> Interpreter:
     """For `perfgate.children.call_child`: the scripts' own folder is importable in the child too."""
     path = package_environment()["PYTHONPATH"]
-    return {"PYTHONPATH": f"{HERE}:{path}"}
+    return Interpreter(variables={"PYTHONPATH": f"{HERE}:{path}"})
 
 
 @contextlib.contextmanager

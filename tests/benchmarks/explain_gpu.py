@@ -133,8 +133,8 @@ class Bench:
             timing_cache_out=str(home / "timing"),
         )
         asked = HeldRequest(request=request, prefix=prefix)
-        environment = common.child_environment()
-        facts = call_child("explain_gpu_child", asked, EngineFacts, timeout_s=1200, env=environment)
+        python = common.child()
+        facts = call_child("explain_gpu_child", asked, EngineFacts, timeout_s=1200, python=python)
         return engine, facts
 
     def profile(self, head: Side) -> tuple[list[LayerTimes], list[LayerTimes]]:

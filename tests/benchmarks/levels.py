@@ -244,7 +244,7 @@ def _processes(
                 request,
                 LevelsReply,
                 timeout_s=_CHILD_TIMEOUT_S,
-                env=common.child_environment(),
+                python=common.child(),
             )
             spent_s = sum(load.load_ns + load.sampling_ns for load in reply.loads) / 1e9
             extra_s.append(max(0.0, time.monotonic() - started - spent_s))

@@ -153,7 +153,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             request,
             OpenLoopReply,
             timeout_s=int(options.seconds * 2 + 120),
-            env=common.child_environment(),
+            python=common.child(),
         )
     return {
         "model": request.cases[0].model,

@@ -94,7 +94,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
                     request,
                     OverheadReply,
                     timeout_s=_CHILD_TIMEOUT_S,
-                    env=common.child_environment(),
+                    python=common.child(),
                 )
                 medians.append(reply.medians_ns)
             modes[text] = {"medians_ns": medians, "ratios": ratios(medians)}

@@ -11,8 +11,8 @@ import pytest
 from small_models import write
 
 from perfgate.children import package_environment
-from perfgate.engine.cache import EngineCache
-from perfgate.engine.interface import BuildRequest
+from perfgate.engine.cache import EngineCache, _Waiting
+from perfgate.engine.interface import PROGRESS_PREFIX, BuildRequest
 from perfgate.errors import CaseError, OutputError
 from perfgate.files import file_digest
 from perfgate.records import Recipe
@@ -61,6 +61,22 @@ def test_a_build_takes_its_turn_before_the_entrys_lock_and_a_hit_takes_none(tmp_
     cache.get(request(tmp_path), timeout_s=TIMEOUT_S)
     cache.get(request(tmp_path), timeout_s=TIMEOUT_S)
     assert taken == [False]
+
+
+def test_a_build_that_takes_long_is_told_of_with_what_it_is_at() -> None:
+    said: list[str] = []
+    now = [100.0]
+    waiting = _Waiting(said.append, lambda: now[0])
+    for seconds, lines in (
+        (0, ""),
+        (19, "a warning\n"),
+        (21, ""),
+        (22, f"{PROGRESS_PREFIX}Tactics: step 3 of 9\n"),
+        (45, f"{PROGRESS_PREFIX}Tactics: step 4 of 9\nnoise\n"),
+    ):
+        now[0] = 100.0 + seconds
+        waiting(lines)
+    assert said == ["still building after 21 s", "still building after 45 s, at Tactics: step 4 of 9"]
 
 
 def test_a_recipe_is_built_once_and_then_taken_from_the_cache(
@@ -142,8 +158,8 @@ TWO = """
 import sys
 from pathlib import Path
 import msgspec
-from perfgate.engine.cache import EngineCache
-from perfgate.engine.interface import BuildRequest
+from perfgate.engine.cache import EngineCache, _Waiting
+from perfgate.engine.interface import PROGRESS_PREFIX, BuildRequest
 request = msgspec.json.decode(sys.argv[2], type=BuildRequest)
 print("ready", flush=True)
 sys.stdin.readline()
