@@ -130,7 +130,11 @@ class CudaRunner(_TorchRunner):
     def _capture(self) -> None:
         """Capture one execution. Raises `GraphCaptureError`; what fails uncaptured is a plain `CaseError`."""
         with self._inside():
-            for _ in range(_WARMUPS):
+            started = time.perf_counter_ns()
+            self.execute()
+            self._stream.synchronize()
+            self.first_inference_ns = time.perf_counter_ns() - started
+            for _ in range(_WARMUPS - 1):
                 self.execute()
             self._stream.synchronize()
             graph = self._torch.cuda.CUDAGraph()

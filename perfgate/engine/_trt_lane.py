@@ -125,6 +125,7 @@ class Lane:
         self.results: dict[str, Buffer] = {}
         self.stream: Any = None
         self.context: Any = None
+        self.first_inference_ns: int | None = None
         self.launch: Callable[[], bool] = self._enqueue
 
     def open(self, engine: Any, number: int) -> None:
@@ -176,9 +177,11 @@ class Lane:
 
     def _capture(self) -> None:
         # TensorRT's late set-up is in the first enqueue after a change of shape: it must not be captured.
+        started = time.perf_counter_ns()
         if not self._enqueue():
             raise self._failed("refuses to enqueue")
         self.stream.synchronize()
+        self.first_inference_ns = time.perf_counter_ns() - started
         try:
             self.graph = Graph(self.stream, self._enqueue)
         except GraphCaptureError as error:

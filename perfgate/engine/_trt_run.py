@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,7 +57,9 @@ class TensorRTRunner(Runner):
         self._runtime = self._api.trt.Runtime(self._logger)
         if hasattr(self._runtime, "engine_host_code_allowed"):
             self._runtime.engine_host_code_allowed = True  # version-compatible engines carry their runtime
+        started = time.perf_counter_ns()
         first = self._deserialize(data)
+        self.deserialisation_ns = time.perf_counter_ns() - started
         dims, _ = read_network_name(str(first.name or ""))
         plan = Plan.of(self._api, first, case, dims)
         dynamic = any(isinstance(axis, str) for axes in dims.values() for axis in axes)
@@ -66,6 +69,7 @@ class TensorRTRunner(Runner):
             engine = first if number == 0 or not alone else self._deserialize(data)
             self._lanes.append(Lane(self._api, self._cuda, plan, self._mode, self._logger))
             self._lanes[-1].open(engine, 0 if alone else number)
+        self.first_inference_ns = self._lanes[0].first_inference_ns
 
     def _deserialize(self, data: bytes) -> Any:
         engine = self._runtime.deserialize_cuda_engine(data)

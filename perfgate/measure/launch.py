@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from perfgate.children import call_child, serve
 from perfgate.engine import get_backend
 from perfgate.engine.interface import Runner, Samples, blocking_samples
@@ -67,6 +69,11 @@ def _launch_engine(target: EngineTarget, protocol: Protocol) -> Launch:
             runner.bind(_inputs(runner, target))
             result = _measure(
                 runner.infer, lambda: watch.around(lambda: runner.take(protocol)), load_ns, protocol
+            )
+            result = msgspec.structs.replace(
+                result,
+                deserialisation_ns=runner.deserialisation_ns,
+                first_inference_ns=runner.first_inference_ns or result.first_inference_ns,
             )
         return watch.complete(result)
 

@@ -57,7 +57,9 @@ class Launch(Record):
     """One fresh process that loaded the engine, warmed up and took samples: the unit of replication.
 
     `samples_ns` are what the case's mode defines as latency. `other_ns` are series beside it (such as
-    `enqueue`). `wall_ns` spans all samples. `peak_memory_bytes` is the process's peak resident set on a
+    `enqueue`). `wall_ns` spans all samples. `load_ns` is all that comes before the first inference is asked
+    for, of which `deserialisation_ns` is the engine's own. `first_inference_ns` is the first execution, which
+    in a CUDA graph's mode is run while loading. `peak_memory_bytes` is the process's peak resident set on a
     CPU and the device-wide growth on a GPU.
     """
 
@@ -65,6 +67,7 @@ class Launch(Record):
     wall_ns: Positive
     load_ns: Count
     first_inference_ns: Count
+    deserialisation_ns: Count | None = None
     peak_memory_bytes: Count = 0
     other_ns: dict[Name, Series] = {}
     telemetry: Telemetry | None = None

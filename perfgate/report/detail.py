@@ -28,6 +28,7 @@ _PERCENTILES = (50, 90, 95, 99)
 _METRICS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("throughput_qps", N_("throughput"), fmt.rate),
     ("load_ns", N_("load"), fmt.duration),
+    ("deserialisation_ns", N_("of which deserialisation"), fmt.duration),
     ("first_inference_ns", N_("first inference"), fmt.duration),
     ("peak_memory_bytes", N_("peak memory"), fmt.size),
 )

@@ -196,8 +196,9 @@ def column(case: CaseResult, side: str, metric: str) -> tuple[float, ...]:
             return tuple(launch.median_ns for launch in launches)
         if metric == "p99_ns":
             return tuple(launch.percentile_ns(99) for launch in launches)
-        if metric in ("load_ns", "first_inference_ns", "peak_memory_bytes"):
-            return tuple(getattr(launch, metric) for launch in launches)
+        if metric in ("load_ns", "deserialisation_ns", "first_inference_ns", "peak_memory_bytes"):
+            found = [getattr(launch, metric) for launch in launches]
+            return tuple(value for value in found if value is not None)
     return ()
 
 

@@ -148,6 +148,9 @@ def test_a_launch_has_the_whole_telemetry(promoted: Project) -> None:
             assert all(0 < celsius < 120 for celsius in seen["temperature_c"]) and seen["temperature_c"], seen
             assert seen["energy_mj"] > 0, seen
             assert launch["peak_memory_bytes"] > 0
+            assert 0 < launch["deserialisation_ns"] < launch["load_ns"]
+            # The very first execution, which loading ran, and no warm replay of the graph.
+            assert 2 * min(launch["samples_ns"]) < launch["first_inference_ns"] < launch["load_ns"]
 
 
 def test_an_unchanged_tree_is_unchanged_quickly_and_without_a_launch(project: Project) -> None:
