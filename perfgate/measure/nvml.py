@@ -67,6 +67,8 @@ class Reader:
     def __init__(self, nvml: Any, *, strict: bool = False) -> None:
         self.unavailable: dict[str, str] = {}
         self._nvml = nvml
+        # nvidia-ml-py raises it, as no NVMLError, for a call that is newer than the driver.
+        self._mismatch: Any = getattr(nvml, "NVMLLibraryMismatchError", ())
         self._strict = strict
         self._given_up: set[tuple[str, int]] = set()
 
@@ -84,6 +86,8 @@ class Reader:
                     answer = call(*arguments)
                     self.unavailable.pop(field, None)
                     return answer
+            except self._mismatch:
+                reason = _ABSENT[13]
             except self._nvml.NVMLError as error:
                 code = getattr(error, "value", None)
                 if code not in _ABSENT:
@@ -296,7 +300,12 @@ def own_pids() -> frozenset[int]:
 def presence(device: Device) -> Presence:
     """Who is on the device now. Take the first one before this launch makes a CUDA context."""
     reader = Reader(device.nvml)
-    processes = reader.read("foreign_pids", ("nvmlDeviceGetComputeRunningProcesses", device.handle))
+    # The name without a version is version 3, which older drivers lack.
+    processes = reader.read(
+        "foreign_pids",
+        ("nvmlDeviceGetComputeRunningProcesses", device.handle),
+        ("nvmlDeviceGetComputeRunningProcesses_v2", device.handle),
+    )
     # Version 2 leaves the driver's own reserve out of what is in use.
     memory = reader.read(
         "used_bytes",

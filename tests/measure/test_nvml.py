@@ -41,20 +41,26 @@ from perfgate.records import Telemetry
 NOT_SUPPORTED, NO_PERMISSION, FUNCTION_NOT_FOUND, GPU_IS_LOST = 3, 4, 13, 15
 ABSENT = [NOT_SUPPORTED, NO_PERMISSION, FUNCTION_NOT_FOUND]
 DEADLINE_S = 60
+PROCESSES = ("nvmlDeviceGetComputeRunningProcesses", "nvmlDeviceGetComputeRunningProcesses_v2")
 
 
 class FakeNvml:
-    """Answers calls from a table; `errors` maps a call, or a call's first arguments, to an NVML code."""
+    """Answers calls from a table; `errors` maps a call to an NVML code, `missing` calls are not in the
+    module, and the driver knows no call that is `too_new`."""
 
     class NVMLError(Exception):
         def __init__(self, value: int) -> None:
             super().__init__(f"NVML error {value}")
             self.value = value
 
+    class NVMLLibraryMismatchError(Exception):
+        """No NVMLError, as in nvidia-ml-py."""
+
     def __init__(self, gpus: list[SimpleNamespace] | None = None) -> None:
         self.gpus = [gpu("GPU-a1")] if gpus is None else gpus
         self.errors: dict[str, int] = {}
         self.missing: set[str] = set()
+        self.too_new: set[str] = set()
         self.calls: Counter[str] = Counter()
         self.called = threading.Condition()
         self.pids: list[int] = []
@@ -103,9 +109,8 @@ class FakeNvml:
             "nvmlDeviceGetTotalEccErrors": lambda handle, kind, since: self.counters[
                 ["corrected", "uncorrected"][kind]
             ],
-            "nvmlDeviceGetComputeRunningProcesses": lambda handle: [
-                SimpleNamespace(pid=pid) for pid in self.pids
-            ],
+            "nvmlDeviceGetComputeRunningProcesses": self.processes,
+            "nvmlDeviceGetComputeRunningProcesses_v2": self.processes,
             "nvmlDeviceGetMemoryInfo": lambda handle, version=0: SimpleNamespace(
                 used=self.used_bytes + (0 if version else 600 << 20)
             ),
@@ -121,9 +126,14 @@ class FakeNvml:
                 self.called.notify_all()
             if name in self.errors:
                 raise self.NVMLError(self.errors[name])
+            if name in self.too_new:
+                raise self.NVMLLibraryMismatchError(name)
             return self.answers[name](*arguments)
 
         return call
+
+    def processes(self, handle: SimpleNamespace) -> list[SimpleNamespace]:
+        return [SimpleNamespace(pid=pid) for pid in self.pids]
 
     def by_uuid(self, uuid: str) -> SimpleNamespace:
         handles: list[SimpleNamespace | None] = [h for g in self.gpus for h in [g, *g.slots]]
@@ -367,8 +377,22 @@ def test_presence_leaves_the_drivers_reserve_out_where_it_can() -> None:
 @pytest.mark.parametrize("code", [*ABSENT, GPU_IS_LOST])
 def test_presence_never_raises(code: int) -> None:
     nvml = FakeNvml()
-    nvml.errors = dict.fromkeys(["nvmlDeviceGetComputeRunningProcesses", "nvmlDeviceGetMemoryInfo"], code)
+    nvml.errors = dict.fromkeys([*PROCESSES, "nvmlDeviceGetMemoryInfo"], code)
     assert set(presence(fake_device(nvml)).unavailable) == {"foreign_pids", "used_bytes"}
+
+
+def test_a_driver_without_version_3_is_asked_for_version_2() -> None:
+    nvml = FakeNvml()
+    nvml.pids, nvml.too_new = [7], set(PROCESSES[:1])
+    assert presence(fake_device(nvml)) == Presence(pids=(7,), used_bytes=4 << 20)
+
+
+def test_a_driver_with_neither_version_still_measures() -> None:
+    nvml = FakeNvml()
+    nvml.too_new = set(PROCESSES)
+    found = presence(fake_device(nvml))
+    assert (found.pids, found.unavailable) == ((), {"foreign_pids": "not known to this driver"})
+    assert "telemetry" not in sample(nvml).stop().unavailable
 
 
 def on(*pids: int) -> Presence:
@@ -553,7 +577,7 @@ WATCHED = {
     "nvmlDeviceGetViolationStatus": {"power_violation", "thermal_violation"},
     "nvmlDeviceGetTotalEccErrors": {"ecc_corrected", "ecc_uncorrected"},
     "nvmlDeviceGetCurrentClocksThrottleReasons": set[str](),
-    "nvmlDeviceGetComputeRunningProcesses": {"foreign_pids"},
+    "nvmlDeviceGetComputeRunningProcesses": set[str](),
     "nvmlDeviceGetMemoryInfo": {"used_bytes"},
 }
 
