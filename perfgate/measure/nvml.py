@@ -138,7 +138,7 @@ def _import_pynvml() -> Any:
         import pynvml
     except ImportError as error:
         raise InfrastructureError(
-            "the Python package nvidia-ml-py is not installed", fix="pip install 'perfgate[tensorrt]'"
+            "the Python package nvidia-ml-py is not installed", fix="pip install nvidia-ml-py"
         ) from error
     return pynvml
 

@@ -58,7 +58,7 @@ class Launch(Record):
 
     `samples_ns` are what the case's mode defines as latency. `other_ns` are series beside it (such as
     `enqueue`). `wall_ns` spans all samples. `peak_memory_bytes` is the process's peak resident set on a
-    CPU and the device-wide growth on a GPU.
+    CPU and the device-wide growth on a GPU; 0 where it is not known, which is never judged.
     """
 
     samples_ns: Annotated[tuple[Positive, ...], Meta(min_length=1, max_length=1_000_000)]
