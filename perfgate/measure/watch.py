@@ -10,8 +10,10 @@ from typing import TypeVar
 
 import msgspec
 
-from perfgate.errors import PerfgateError
-from perfgate.measure.nvml import Device, open_device, ordinal_or_uuid, presence
+from perfgate.engine.devices import Device
+from perfgate.engine.gpu import open_gpu
+from perfgate.errors import InfrastructureError
+from perfgate.measure.nvml import presence
 from perfgate.measure.telemetry import TelemetrySampler, invalid_reason
 from perfgate.records import Launch, Protocol, Telemetry
 
@@ -96,14 +98,14 @@ class BlindWatch:
 
 @contextlib.contextmanager
 def watching(kind: str, device: str, protocol: Protocol) -> Iterator[CpuWatch | GpuWatch | BlindWatch]:
-    """The watch for a `cpu` or `gpu` backend on a device setting."""
+    """The watch for a `cpu` or `gpu` backend on a device setting. Raises `UsageError` as `open_gpu` does."""
     if kind == "cpu":
         yield CpuWatch(protocol.foreign_cpu_limit)
         return
     with contextlib.ExitStack() as stack:
         try:
-            opened = stack.enter_context(open_device(ordinal_or_uuid(device)))
-        except PerfgateError as error:
+            opened = stack.enter_context(open_gpu(device))
+        except InfrastructureError as error:
             yield BlindWatch(error.what)
             return
         yield GpuWatch(opened)

@@ -19,6 +19,8 @@ from fake_nvml import DEADLINE_S, PROCESSES, FakeNvml, fake_device, gpu
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perfgate.engine import devices as devices_module
+from perfgate.engine.devices import open_device, visible_entry
 from perfgate.errors import InfrastructureError, UsageError
 from perfgate.measure import nvml as nvml_module
 from perfgate.measure import telemetry as telemetry_module
@@ -27,16 +29,15 @@ from perfgate.measure.nvml import (
     Presence,
     describe,
     foreign,
-    open_device,
     own_pids,
     presence,
     unexplained_bytes,
-    visible_entry,
 )
 from perfgate.measure.telemetry import TelemetrySampler, invalid_reason
 from perfgate.records import Telemetry
 
 NOT_SUPPORTED, NO_PERMISSION, FUNCTION_NOT_FOUND, GPU_IS_LOST = 3, 4, 13, 15
+MODULES = (devices_module, nvml_module, telemetry_module)
 ABSENT = [NOT_SUPPORTED, NO_PERMISSION, FUNCTION_NOT_FOUND]
 
 
@@ -47,51 +48,50 @@ FLEET = [gpu("GPU-a1"), gpu("GPU-b1", instances=(None, "MIG-b1-0", "MIG-b1-1")),
 
 
 @pytest.mark.parametrize(
-    ("which", "visible", "uuid", "gpu_uuid"),
+    ("setting", "visible", "uuid", "gpu_uuid"),
     [
-        (0, None, "GPU-a1", "GPU-a1"),
-        (2, None, "GPU-c1", "GPU-c1"),
+        ("auto", None, "GPU-a1", "GPU-a1"),
         ("2", None, "GPU-c1", "GPU-c1"),
-        (0, "2,0", "GPU-c1", "GPU-c1"),
-        (1, " 2 , 0 ", "GPU-a1", "GPU-a1"),
-        (0, "GPU-c1", "GPU-c1", "GPU-c1"),
-        (0, "GPU-c", "GPU-c1", "GPU-c1"),
-        (0, "MIG-b1-1", "MIG-b1-1", "GPU-b1"),
+        ("auto", "2,0", "GPU-c1", "GPU-c1"),
+        ("gpu", "2,0", "GPU-c1", "GPU-c1"),
+        ("1", " 2 , 0 ", "GPU-a1", "GPU-a1"),
+        ("auto", "GPU-c1", "GPU-c1", "GPU-c1"),
+        ("auto", "GPU-c", "GPU-c1", "GPU-c1"),
+        ("GPU-c", None, "GPU-c1", "GPU-c1"),
+        ("auto", "MIG-b1-1", "MIG-b1-1", "GPU-b1"),
         ("MIG-b1-1", None, "MIG-b1-1", "GPU-b1"),
         ("GPU-c1", "0", "GPU-c1", "GPU-c1"),
-        (1, None, "MIG-b1-0", "GPU-b1"),
-        (0, "1", "MIG-b1-0", "GPU-b1"),
+        ("1", None, "MIG-b1-0", "GPU-b1"),
+        ("auto", "1", "MIG-b1-0", "GPU-b1"),
     ],
 )
-def test_a_cuda_ordinal_finds_its_device(
-    which: int | str, visible: str | None, uuid: str, gpu_uuid: str
-) -> None:
+def test_a_setting_finds_its_device(setting: str, visible: str | None, uuid: str, gpu_uuid: str) -> None:
     nvml = FakeNvml(FLEET)
     env = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
-    with open_device(which, nvml=nvml, env=env) as device:
+    with open_device(setting, nvml=nvml, env=env) as device:
         assert (device.uuid, device.gpu_uuid) == (uuid, gpu_uuid)
         assert nvml.calls["nvmlShutdown"] == 0
     assert nvml.calls["nvmlInit"] == nvml.calls["nvmlShutdown"] == 1
 
 
 @pytest.mark.parametrize(
-    ("which", "visible"),
+    ("setting", "visible"),
     [
-        (3, None),
-        (-1, None),
-        (1, "0"),
-        (0, ""),
-        (0, "-1,0"),
-        (0, "NoDevFiles"),
-        (0, "7"),
-        (0, "GPU-"),
-        (0, "GPU-x"),
+        ("3", None),
+        ("-1", None),
+        ("1", "0"),
+        ("auto", ""),
+        ("auto", "-1,0"),
+        ("auto", "NoDevFiles"),
+        ("auto", "7"),
+        ("auto", "GPU-"),
+        ("auto", "GPU-x"),
     ],
 )
-def test_a_device_that_is_not_there_is_the_machines_fault(which: int, visible: str | None) -> None:
+def test_a_device_that_is_not_there_is_the_machines_fault(setting: str, visible: str | None) -> None:
     nvml = FakeNvml(FLEET)
     env = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
-    with pytest.raises(InfrastructureError), open_device(which, nvml=nvml, env=env):
+    with pytest.raises(InfrastructureError), open_device(setting, nvml=nvml, env=env):
         pytest.fail("a device was found")
     assert nvml.calls["nvmlShutdown"] == 1
 
@@ -104,12 +104,17 @@ def test_mig_mode_without_an_instance_is_refused() -> None:
 
 def test_unlike_gpus_need_an_order_that_both_sides_know() -> None:
     nvml = FakeNvml([gpu("GPU-a1", "Quadro P400"), gpu("GPU-b1")])
-    with pytest.raises(UsageError, match="PCI_BUS_ID"), open_device(0, nvml=nvml, env={}):
-        pytest.fail("a device was guessed")
-    with open_device(0, nvml=nvml, env={"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}) as device:
-        assert device.uuid == "GPU-a1"
-    with open_device(0, nvml=nvml, env={"CUDA_VISIBLE_DEVICES": "GPU-b1"}) as device:
-        assert device.uuid == "GPU-b1"
+    for setting, env in (("auto", {}), ("1", {"CUDA_VISIBLE_DEVICES": "1,0"})):
+        with pytest.raises(UsageError, match="CUDA numbers"), open_device(setting, nvml=nvml, env=env):
+            pytest.fail("a device was guessed")
+    known: list[tuple[str, dict[str, str], str]] = [
+        ("auto", {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, "GPU-a1"),
+        ("auto", {"CUDA_VISIBLE_DEVICES": "GPU-b1"}, "GPU-b1"),
+        ("1", {}, "GPU-b1"),  # as nvidia-smi counts, and `choose` pins it
+    ]
+    for setting, env, uuid in known:
+        with open_device(setting, nvml=nvml, env=env) as device:
+            assert device.uuid == uuid
 
 
 def test_no_driver_is_the_machines_fault_and_says_what_to_do() -> None:
@@ -176,7 +181,7 @@ def test_a_gpu_is_described() -> None:
 
 def test_a_mig_instance_is_described_by_its_profile() -> None:
     nvml = FakeNvml(FLEET)
-    with open_device(1, nvml=nvml, env={}) as device:
+    with open_device("1", nvml=nvml, env={}) as device:
         key, noted, _ = describe(device)
     assert (key["gpu"], key["mig"], key["sm_count"]) == ("NVIDIA H200", "1g.18gb", "16")
     assert noted["uuid"] == "MIG-b1-0"
@@ -526,7 +531,7 @@ def test_a_sampler_that_never_started_still_sums_up() -> None:
 
 def test_the_real_module_knows_every_call_that_is_made() -> None:
     pynvml = pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed")
-    sources = (Path(str(module.__file__)).read_text() for module in (nvml_module, telemetry_module))
+    sources = (Path(str(module.__file__)).read_text() for module in MODULES)
     names = {name for source in sources for name in re.findall(r'"(nvml[A-Z]\w+)"', source)}
     assert len(names) > 20
     assert {name for name in names if not hasattr(pynvml, name)} == set()
