@@ -85,7 +85,7 @@ def _gpu() -> Iterator[Finding]:
             subject="GPU",
             state="note",
             text="not looked for: nvidia-ml-py is not installed",
-            remedy="pip install nvidia-ml-py (it comes with 'perfgate[tensorrt]')",
+            remedy="pip install nvidia-ml-py (it comes with 'perfgate[tensorrt]' and 'perfgate[gpu]')",
         )
         return
     import pynvml

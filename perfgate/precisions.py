@@ -93,6 +93,7 @@ def _row(case: Case, result: CaseResult, layers: tuple[LayerLoss, ...]) -> Preci
     judgement, outcome = result.judgement, result.outcome
     measured = outcome if isinstance(outcome, Measured) else None
     launches = measured.launches if measured else ()
+    memory = [one.peak_memory_bytes for one in launches if one.peak_memory_bytes]
     return PrecisionRow(
         precision=case.precision,
         case=case.id,
@@ -100,7 +101,7 @@ def _row(case: Case, result: CaseResult, layers: tuple[LayerLoss, ...]) -> Preci
         reason=outcome.reason if isinstance(outcome, NotRun) else (judgement.reason if judgement else ""),
         latency_ns=statistics.median(launch.median_ns for launch in launches) if launches else None,
         engine_bytes=measured.engine.engine_bytes if measured and measured.engine else None,
-        memory_bytes=statistics.median(one.peak_memory_bytes for one in launches) if launches else None,
+        memory_bytes=statistics.median(memory) if memory else None,
         accuracy=result.accuracy,
         layers=layers,
     )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from perfgate.engine._ort_layers import profile_nodes, read_ort_layers
 from perfgate.engine._trt_inspect import pack_layers
-from perfgate.engine.gpu import device_name
+from perfgate.engine.gpu import choose, device_name
 from perfgate.engine.host import cpu_count, cpu_name
 from perfgate.engine.interface import Backend, BuildRequest, LayerTimes, Runner, Samples, blocking_samples
 from perfgate.errors import CaseError
@@ -82,6 +82,7 @@ class OnnxRuntimeBackend(Backend):
     def build(self, request: BuildRequest) -> EngineFacts:
         import onnxruntime
 
+        self._choose()
         options = _session_options(request.recipe.options)
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.optimized_model_filepath = request.engine
@@ -103,6 +104,7 @@ class OnnxRuntimeBackend(Backend):
     def load(self, engine: Path, case: Case) -> Runner:
         import onnxruntime
 
+        self._choose()
         built = self.build_options()
         options = _session_options(built)
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -116,6 +118,7 @@ class OnnxRuntimeBackend(Backend):
         """ONNX Runtime's own profile of nodes. Raises `CaseError`."""
         import onnxruntime
 
+        self._choose()
         options = _session_options(self.build_options())
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
 
@@ -126,6 +129,10 @@ class OnnxRuntimeBackend(Backend):
             return session, _SessionRunner(session, case, on_gpu=self.kind == "gpu")
 
         return profile_nodes(start, make, queries)
+
+    def _choose(self) -> None:
+        if self.kind == "gpu":
+            choose(self._device)
 
 
 class _SessionRunner(Runner):

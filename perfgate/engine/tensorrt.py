@@ -72,11 +72,11 @@ class TensorRTBackend(Backend):
                 return f"the Python module {module} is not installed; pip install 'perfgate[tensorrt]'"
         try:
             load_api(self.name)
-            found = device_name(self._device)
         except InfrastructureError as error:
             return error.what
         except Exception as error:
             return f"TensorRT cannot be used here: {error}"
+        found = device_name(self._device)
         if not found:
             return "no NVIDIA GPU is visible (nvidia-smi and NVML show none)"
         capability = compute_capability(self._device) if self.name == "tensorrt-rtx" else None

@@ -15,8 +15,9 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
+from perfgate.engine.devices import Device
+from perfgate.engine.gpu import open_gpu
 from perfgate.errors import InfrastructureError, UsageError
-from perfgate.measure.nvml import Device, open_device, ordinal_or_uuid
 
 _NO_PERMISSION = 4
 _SUPPORTED = "choose from nvidia-smi -q -d SUPPORTED_CLOCKS"
@@ -35,7 +36,7 @@ def clocks_of(kind: str, device: str, mhz: int | None) -> Iterator[None]:
         return
     if kind == "cpu":
         raise UsageError("a CPU's clocks cannot be locked", where="--lock-clocks", fix="leave it out")
-    with open_device(ordinal_or_uuid(device)) as opened, locked_clocks(opened, mhz):
+    with open_gpu(device) as opened, locked_clocks(opened, mhz):
         yield
 
 

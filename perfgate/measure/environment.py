@@ -7,10 +7,11 @@ import platform
 import re
 
 from perfgate import __version__
+from perfgate.engine.gpu import open_gpu
 from perfgate.engine.host import cpu_count, cpu_name
 from perfgate.engine.interface import Backend
-from perfgate.errors import PerfgateError
-from perfgate.measure.nvml import describe, open_device, ordinal_or_uuid
+from perfgate.errors import InfrastructureError
+from perfgate.measure.nvml import describe
 from perfgate.records import Difference, Environment
 
 # Variables that change what a library computes or how fast; part of a case's digest where they are set.
@@ -66,9 +67,9 @@ def fingerprint(backend: Backend, device: str = "auto", *, locked_mhz: int | Non
 def _describe_gpu(device: str, locked_mhz: int | None) -> tuple[dict[str, str], dict[str, str]]:
     """Key and noted fields from NVML. Where it does not answer, that is noted, and only the name is key."""
     try:
-        with open_device(ordinal_or_uuid(device)) as opened:
+        with open_gpu(device) as opened:
             key, noted, unavailable = describe(opened, locked_mhz=locked_mhz)
-    except PerfgateError as error:
+    except InfrastructureError as error:
         return {}, {"nvml": error.what}
     return key, {**noted, **{name: f"unknown: {why}" for name, why in unavailable.items() if name not in key}}
 

@@ -10,12 +10,11 @@ from collections.abc import Collection, Iterator
 from collections.abc import Set as AbstractSet
 from typing import Any
 
+from perfgate.engine.devices import Device, Reader
 from perfgate.measure.nvml import (
     CLOCK_MEMORY,
     CLOCK_SM,
-    Device,
     Presence,
-    Reader,
     foreign,
     own_pids,
     presence,

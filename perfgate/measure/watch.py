@@ -10,12 +10,15 @@ from typing import TypeVar
 
 import msgspec
 
-from perfgate.errors import PerfgateError
-from perfgate.measure.nvml import Device, open_device, ordinal_or_uuid, presence
+from perfgate.engine.devices import Device
+from perfgate.engine.gpu import open_gpu
+from perfgate.errors import InfrastructureError
+from perfgate.measure.nvml import presence
 from perfgate.measure.telemetry import TelemetrySampler, invalid_reason
 from perfgate.records import Launch, Protocol, Telemetry
 
 T = TypeVar("T")
+_MEMORY = "peak_memory_bytes"
 
 
 class CpuWatch:
@@ -62,39 +65,47 @@ class GpuWatch:
         return result
 
     def complete(self, launch: Launch) -> Launch:
-        """The launch with what was seen: telemetry, the growth of device memory, and why it is invalid."""
-        grown = max(0, self._telemetry.peak_used_bytes - self._before.used_bytes)
+        """The launch with what was seen: telemetry, the growth of device memory (bytes; 0 where it is not
+        known), and why it is invalid."""
+        telemetry, before = self._telemetry, self._before
+        unread = before.unavailable.get("used_bytes", "")
+        grown = 0 if unread else max(0, telemetry.peak_used_bytes - before.used_bytes)
+        if not grown:
+            missing = telemetry.unavailable
+            why = unread or missing.get("used_bytes") or missing.get("telemetry") or "no growth was seen"
+            telemetry = msgspec.structs.replace(telemetry, unavailable={**missing, _MEMORY: why})
         return msgspec.structs.replace(
             launch,
-            telemetry=self._telemetry,
-            invalid=invalid_reason(self._telemetry) or "",
-            peak_memory_bytes=grown or launch.peak_memory_bytes,
+            telemetry=telemetry,
+            invalid=invalid_reason(telemetry) or "",
+            peak_memory_bytes=grown,
         )
 
 
 class BlindWatch:
-    """A GPU that NVML cannot open is measured all the same, and the launch says so."""
+    """A GPU that NVML cannot open is measured all the same, and the launch says so. Its memory is not known:
+    the process's own is the host's."""
 
     def __init__(self, reason: str) -> None:
-        self._telemetry = Telemetry(unavailable={"telemetry": reason})
+        self._telemetry = Telemetry(unavailable={"telemetry": reason, _MEMORY: reason})
 
     def around(self, take: Callable[[], T]) -> T:
         return take()
 
     def complete(self, launch: Launch) -> Launch:
-        return msgspec.structs.replace(launch, telemetry=self._telemetry)
+        return msgspec.structs.replace(launch, telemetry=self._telemetry, peak_memory_bytes=0)
 
 
 @contextlib.contextmanager
 def watching(kind: str, device: str, protocol: Protocol) -> Iterator[CpuWatch | GpuWatch | BlindWatch]:
-    """The watch for a `cpu` or `gpu` backend on a device setting."""
+    """The watch for a `cpu` or `gpu` backend on a device setting. Raises `UsageError` as `open_gpu` does."""
     if kind == "cpu":
         yield CpuWatch(protocol.foreign_cpu_limit)
         return
     with contextlib.ExitStack() as stack:
         try:
-            opened = stack.enter_context(open_device(ordinal_or_uuid(device)))
-        except PerfgateError as error:
+            opened = stack.enter_context(open_gpu(device))
+        except InfrastructureError as error:
             yield BlindWatch(error.what)
             return
         yield GpuWatch(opened)

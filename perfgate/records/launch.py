@@ -60,7 +60,7 @@ class Launch(Record):
     `enqueue`). `wall_ns` spans all samples. `load_ns` is all that comes before the first inference is asked
     for, of which `deserialisation_ns` is the engine's own. `first_inference_ns` is the first execution, which
     in a CUDA graph's mode is run while loading. `peak_memory_bytes` is the process's peak resident set on a
-    CPU and the device-wide growth on a GPU.
+    CPU and the device-wide growth on a GPU; 0 where it is not known, which is never judged.
     """
 
     samples_ns: Annotated[tuple[Positive, ...], Meta(min_length=1, max_length=1_000_000)]

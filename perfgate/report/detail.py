@@ -141,7 +141,7 @@ def _numbers(result: CaseResult, launches: Sequence[Launch], brief: bool) -> tup
         rows.append((f"p{q}", base, head, fmt.duration))
     for metric, label, show in _BRIEF if brief else _METRICS:
         base, head = middle(column(result, "base", metric)), middle(column(result, "head", metric))
-        rows.append((gettext(label), base, head, show))
+        rows.append((gettext(label), base or None, head or None, show))  # 0: it was not measured
     return tuple(
         (label, fmt.NOTHING if base is None else show(base), fmt.NOTHING if head is None else show(head))
         for label, base, head, show in rows

@@ -10,6 +10,7 @@ import pytest
 from small_models import CASE, write
 
 from perfgate.engine import get_backend
+from perfgate.engine import onnxruntime as backend_module
 from perfgate.engine.interface import BuildRequest
 from perfgate.engine.onnxruntime import OnnxRuntimeBackend
 from perfgate.errors import CaseError, UsageError
@@ -150,6 +151,39 @@ def test_a_gpu_that_does_not_start_is_an_error_and_never_the_cpu_under_its_name(
     with pytest.warns(UserWarning), pytest.raises(CaseError, match="could not start its CUDA") as caught:
         gpu.build(request)
     assert "cudnn" in str(caught.value.fix)
+
+
+@pytest.mark.parametrize("work", ["build", "load", "profile"])
+@pytest.mark.parametrize(("device", "chosen"), [("1", ["1"]), ("cpu", [])])
+def test_the_gpu_asked_for_is_chosen_before_a_session_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, chosen: list[str], work: str
+) -> None:
+    engine, _ = build(tmp_path)
+    recipe = Recipe(backend="onnxruntime", onnx_digest=file_digest(engine), precision="fp32")
+    request = BuildRequest(
+        backend="onnxruntime", recipe=recipe, onnx=str(engine), engine=str(engine), device=device
+    )
+    found: list[str] = []
+    seen: list[list[str]] = []
+
+    def session(*_: object) -> None:
+        seen.append(list(found))
+        raise CaseError("no GPU here")
+
+    monkeypatch.setattr(backend_module, "choose", found.append)
+    monkeypatch.setattr(backend_module, "_session", session)
+    monkeypatch.setattr(
+        onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    )
+    backend = OnnxRuntimeBackend(device)
+    with pytest.raises(CaseError, match="no GPU here"):
+        if work == "build":
+            backend.build(request)
+        elif work == "load":
+            backend.load(engine, CASE)
+        else:
+            backend.profile(engine, CASE, lambda tensor: INPUTS[tensor.name], queries=1)
+    assert seen == [chosen]
 
 
 def test_backends_by_name() -> None:

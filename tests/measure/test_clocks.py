@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from perfgate.engine.devices import Device
 from perfgate.errors import InfrastructureError, UsageError
 from perfgate.measure.clocks import clocks_of, locked_clocks
-from perfgate.measure.nvml import Device
 
 SET, RESET = "nvmlDeviceSetGpuLockedClocks", "nvmlDeviceResetGpuLockedClocks"
 

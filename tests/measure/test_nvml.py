@@ -1,4 +1,4 @@
-"""NVML, against a stand-in whose every call can be made to fail."""
+"""NVML, against a stand-in."""
 
 from __future__ import annotations
 
@@ -9,153 +9,36 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
+from fake_nvml import DEADLINE_S, PROCESSES, FakeNvml, fake_device, gpu
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perfgate.engine import devices as devices_module
+from perfgate.engine.devices import open_device, visible_entry
 from perfgate.errors import InfrastructureError, UsageError
 from perfgate.measure import nvml as nvml_module
 from perfgate.measure import telemetry as telemetry_module
 from perfgate.measure.nvml import (
     IDLE_LIMIT_BYTES,
-    Device,
     Presence,
     describe,
     foreign,
-    open_device,
     own_pids,
     presence,
     unexplained_bytes,
-    visible_entry,
 )
 from perfgate.measure.telemetry import TelemetrySampler, invalid_reason
 from perfgate.records import Telemetry
 
 NOT_SUPPORTED, NO_PERMISSION, FUNCTION_NOT_FOUND, GPU_IS_LOST = 3, 4, 13, 15
+MODULES = (devices_module, nvml_module, telemetry_module)
 ABSENT = [NOT_SUPPORTED, NO_PERMISSION, FUNCTION_NOT_FOUND]
-DEADLINE_S = 60
-
-
-class FakeNvml:
-    """Answers calls from a table; `errors` maps a call, or a call's first arguments, to an NVML code."""
-
-    class NVMLError(Exception):
-        def __init__(self, value: int) -> None:
-            super().__init__(f"NVML error {value}")
-            self.value = value
-
-    def __init__(self, gpus: list[SimpleNamespace] | None = None) -> None:
-        self.gpus = [gpu("GPU-a1")] if gpus is None else gpus
-        self.errors: dict[str, int] = {}
-        self.missing: set[str] = set()
-        self.calls: Counter[str] = Counter()
-        self.called = threading.Condition()
-        self.pids: list[int] = []
-        self.used_bytes = 4 << 20
-        self.reasons = 0x1
-        self.counters = Counter(
-            {"energy": 1_000_000, "power": 50, "thermal": 70, "corrected": 3, "uncorrected": 0}
-        )
-        self.answers: dict[str, Callable[..., Any]] = {
-            "nvmlInit": lambda: None,
-            "nvmlShutdown": lambda: None,
-            "nvmlDeviceGetCount": lambda: len(self.gpus),
-            "nvmlDeviceGetHandleByIndex": lambda index: self.gpus[index],
-            "nvmlDeviceGetHandleByUUID": self.by_uuid,
-            "nvmlDeviceIsMigDeviceHandle": lambda handle: int(handle.parent is not None),
-            "nvmlDeviceGetDeviceHandleFromMigDeviceHandle": lambda handle: handle.parent,
-            "nvmlDeviceGetMigMode": lambda handle: [int(bool(handle.slots)), 0],
-            "nvmlDeviceGetMaxMigDeviceCount": lambda handle: len(handle.slots),
-            "nvmlDeviceGetMigDeviceHandleByIndex": self.instance,
-            "nvmlDeviceGetUUID": lambda handle: handle.uuid,
-            "nvmlDeviceGetName": lambda handle: handle.name,
-            "nvmlDeviceGetCudaComputeCapability": lambda handle: (9, 0),
-            "nvmlDeviceGetNumGpuCores": lambda handle: 16896,
-            "nvmlDeviceGetAttributes": lambda handle: SimpleNamespace(multiprocessorCount=16),
-            "nvmlDeviceGetEccMode": lambda handle: [1, 1],
-            "nvmlDeviceGetEnforcedPowerLimit": lambda handle: 700_000,
-            "nvmlDeviceGetApplicationsClock": lambda handle, kind: {1: 1980, 2: 3201}[kind],
-            "nvmlSystemGetDriverVersion": lambda: "570.124.06",
-            "nvmlSystemGetCudaDriverVersion_v2": lambda: 12080,
-            "nvmlSystemGetCudaDriverVersion": lambda: 12080,
-            "nvmlDeviceGetVbiosVersion": lambda handle: "96.00.A5.00.01",
-            "nvmlDeviceGetPersistenceMode": lambda handle: 1,
-            "nvmlDeviceGetCurrPcieLinkGeneration": lambda handle: 5,
-            "nvmlDeviceGetCurrPcieLinkWidth": lambda handle: 16,
-            "nvmlDeviceGetPerformanceState": lambda handle: 0,
-            "nvmlDeviceGetTemperature": lambda handle, sensor: 41,
-            "nvmlDeviceGetTemperatureV": lambda handle, sensor: 42,
-            "nvmlDeviceGetClockInfo": lambda handle, kind: {1: 1755, 2: 3201}[kind],
-            "nvmlDeviceGetPowerUsage": lambda handle: 312_000,
-            "nvmlDeviceGetCurrentClocksEventReasons": lambda handle: self.reasons,
-            "nvmlDeviceGetCurrentClocksThrottleReasons": lambda handle: self.reasons,
-            "nvmlDeviceGetTotalEnergyConsumption": lambda handle: self.counters["energy"],
-            "nvmlDeviceGetViolationStatus": lambda handle, policy: SimpleNamespace(
-                violationTime=self.counters[["power", "thermal"][policy]]
-            ),
-            "nvmlDeviceGetTotalEccErrors": lambda handle, kind, since: self.counters[
-                ["corrected", "uncorrected"][kind]
-            ],
-            "nvmlDeviceGetComputeRunningProcesses": lambda handle: [
-                SimpleNamespace(pid=pid) for pid in self.pids
-            ],
-            "nvmlDeviceGetMemoryInfo": lambda handle, version=0: SimpleNamespace(
-                used=self.used_bytes + (0 if version else 600 << 20)
-            ),
-        }
-
-    def __getattr__(self, name: str) -> Any:
-        if name not in self.answers or name in self.missing:
-            raise AttributeError(name)
-
-        def call(*arguments: Any) -> Any:
-            with self.called:
-                self.calls[name] += 1
-                self.called.notify_all()
-            if name in self.errors:
-                raise self.NVMLError(self.errors[name])
-            return self.answers[name](*arguments)
-
-        return call
-
-    def by_uuid(self, uuid: str) -> SimpleNamespace:
-        handles: list[SimpleNamespace | None] = [h for g in self.gpus for h in [g, *g.slots]]
-        for handle in handles:
-            if handle is not None and handle.uuid == uuid:
-                return handle
-        raise self.NVMLError(6)
-
-    def instance(self, handle: SimpleNamespace, index: int) -> SimpleNamespace:
-        if handle.slots[index] is None:
-            raise self.NVMLError(6)
-        found: SimpleNamespace = handle.slots[index]
-        return found
-
-    def wait_for(self, name: str, more: int) -> None:
-        """Until the call was made `more` times from now on."""
-        with self.called:
-            goal = self.calls[name] + more
-            assert self.called.wait_for(lambda: self.calls[name] >= goal, DEADLINE_S)
-
-
-def gpu(uuid: str, name: str = "NVIDIA H200", instances: tuple[str | None, ...] = ()) -> SimpleNamespace:
-    """A GPU; `instances` are its MIG slots by UUID, None for one that is empty."""
-    parent = SimpleNamespace(uuid=uuid, name=name, parent=None, slots=[])
-    for instance in instances:
-        child = SimpleNamespace(uuid=instance, name=f"{name} MIG 1g.18gb", parent=parent, slots=[])
-        parent.slots.append(child if instance else None)
-    return parent
-
-
-def fake_device(nvml: FakeNvml) -> Device:
-    return Device(nvml, nvml.gpus[0], nvml.gpus[0], nvml.gpus[0].uuid, nvml.gpus[0].uuid)
 
 
 # --- which device -------------------------------------------------------------------------------------
@@ -165,51 +48,50 @@ FLEET = [gpu("GPU-a1"), gpu("GPU-b1", instances=(None, "MIG-b1-0", "MIG-b1-1")),
 
 
 @pytest.mark.parametrize(
-    ("which", "visible", "uuid", "gpu_uuid"),
+    ("setting", "visible", "uuid", "gpu_uuid"),
     [
-        (0, None, "GPU-a1", "GPU-a1"),
-        (2, None, "GPU-c1", "GPU-c1"),
+        ("auto", None, "GPU-a1", "GPU-a1"),
         ("2", None, "GPU-c1", "GPU-c1"),
-        (0, "2,0", "GPU-c1", "GPU-c1"),
-        (1, " 2 , 0 ", "GPU-a1", "GPU-a1"),
-        (0, "GPU-c1", "GPU-c1", "GPU-c1"),
-        (0, "GPU-c", "GPU-c1", "GPU-c1"),
-        (0, "MIG-b1-1", "MIG-b1-1", "GPU-b1"),
+        ("auto", "2,0", "GPU-c1", "GPU-c1"),
+        ("gpu", "2,0", "GPU-c1", "GPU-c1"),
+        ("1", " 2 , 0 ", "GPU-a1", "GPU-a1"),
+        ("auto", "GPU-c1", "GPU-c1", "GPU-c1"),
+        ("auto", "GPU-c", "GPU-c1", "GPU-c1"),
+        ("GPU-c", None, "GPU-c1", "GPU-c1"),
+        ("auto", "MIG-b1-1", "MIG-b1-1", "GPU-b1"),
         ("MIG-b1-1", None, "MIG-b1-1", "GPU-b1"),
         ("GPU-c1", "0", "GPU-c1", "GPU-c1"),
-        (1, None, "MIG-b1-0", "GPU-b1"),
-        (0, "1", "MIG-b1-0", "GPU-b1"),
+        ("1", None, "MIG-b1-0", "GPU-b1"),
+        ("auto", "1", "MIG-b1-0", "GPU-b1"),
     ],
 )
-def test_a_cuda_ordinal_finds_its_device(
-    which: int | str, visible: str | None, uuid: str, gpu_uuid: str
-) -> None:
+def test_a_setting_finds_its_device(setting: str, visible: str | None, uuid: str, gpu_uuid: str) -> None:
     nvml = FakeNvml(FLEET)
     env = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
-    with open_device(which, nvml=nvml, env=env) as device:
+    with open_device(setting, nvml=nvml, env=env) as device:
         assert (device.uuid, device.gpu_uuid) == (uuid, gpu_uuid)
         assert nvml.calls["nvmlShutdown"] == 0
     assert nvml.calls["nvmlInit"] == nvml.calls["nvmlShutdown"] == 1
 
 
 @pytest.mark.parametrize(
-    ("which", "visible"),
+    ("setting", "visible"),
     [
-        (3, None),
-        (-1, None),
-        (1, "0"),
-        (0, ""),
-        (0, "-1,0"),
-        (0, "NoDevFiles"),
-        (0, "7"),
-        (0, "GPU-"),
-        (0, "GPU-x"),
+        ("3", None),
+        ("-1", None),
+        ("1", "0"),
+        ("auto", ""),
+        ("auto", "-1,0"),
+        ("auto", "NoDevFiles"),
+        ("auto", "7"),
+        ("auto", "GPU-"),
+        ("auto", "GPU-x"),
     ],
 )
-def test_a_device_that_is_not_there_is_the_machines_fault(which: int, visible: str | None) -> None:
+def test_a_device_that_is_not_there_is_the_machines_fault(setting: str, visible: str | None) -> None:
     nvml = FakeNvml(FLEET)
     env = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
-    with pytest.raises(InfrastructureError), open_device(which, nvml=nvml, env=env):
+    with pytest.raises(InfrastructureError), open_device(setting, nvml=nvml, env=env):
         pytest.fail("a device was found")
     assert nvml.calls["nvmlShutdown"] == 1
 
@@ -222,12 +104,17 @@ def test_mig_mode_without_an_instance_is_refused() -> None:
 
 def test_unlike_gpus_need_an_order_that_both_sides_know() -> None:
     nvml = FakeNvml([gpu("GPU-a1", "Quadro P400"), gpu("GPU-b1")])
-    with pytest.raises(UsageError, match="PCI_BUS_ID"), open_device(0, nvml=nvml, env={}):
-        pytest.fail("a device was guessed")
-    with open_device(0, nvml=nvml, env={"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}) as device:
-        assert device.uuid == "GPU-a1"
-    with open_device(0, nvml=nvml, env={"CUDA_VISIBLE_DEVICES": "GPU-b1"}) as device:
-        assert device.uuid == "GPU-b1"
+    for setting, env in (("auto", {}), ("1", {"CUDA_VISIBLE_DEVICES": "1,0"})):
+        with pytest.raises(UsageError, match="CUDA numbers"), open_device(setting, nvml=nvml, env=env):
+            pytest.fail("a device was guessed")
+    known: list[tuple[str, dict[str, str], str]] = [
+        ("auto", {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, "GPU-a1"),
+        ("auto", {"CUDA_VISIBLE_DEVICES": "GPU-b1"}, "GPU-b1"),
+        ("1", {}, "GPU-b1"),  # as nvidia-smi counts, and `choose` pins it
+    ]
+    for setting, env, uuid in known:
+        with open_device(setting, nvml=nvml, env=env) as device:
+            assert device.uuid == uuid
 
 
 def test_no_driver_is_the_machines_fault_and_says_what_to_do() -> None:
@@ -294,7 +181,7 @@ def test_a_gpu_is_described() -> None:
 
 def test_a_mig_instance_is_described_by_its_profile() -> None:
     nvml = FakeNvml(FLEET)
-    with open_device(1, nvml=nvml, env={}) as device:
+    with open_device("1", nvml=nvml, env={}) as device:
         key, noted, _ = describe(device)
     assert (key["gpu"], key["mig"], key["sm_count"]) == ("NVIDIA H200", "1g.18gb", "16")
     assert noted["uuid"] == "MIG-b1-0"
@@ -367,8 +254,22 @@ def test_presence_leaves_the_drivers_reserve_out_where_it_can() -> None:
 @pytest.mark.parametrize("code", [*ABSENT, GPU_IS_LOST])
 def test_presence_never_raises(code: int) -> None:
     nvml = FakeNvml()
-    nvml.errors = dict.fromkeys(["nvmlDeviceGetComputeRunningProcesses", "nvmlDeviceGetMemoryInfo"], code)
+    nvml.errors = dict.fromkeys([*PROCESSES, "nvmlDeviceGetMemoryInfo"], code)
     assert set(presence(fake_device(nvml)).unavailable) == {"foreign_pids", "used_bytes"}
+
+
+def test_a_driver_without_version_3_is_asked_for_version_2() -> None:
+    nvml = FakeNvml()
+    nvml.pids, nvml.too_new = [7], set(PROCESSES[:1])
+    assert presence(fake_device(nvml)) == Presence(pids=(7,), used_bytes=4 << 20)
+
+
+def test_a_driver_with_neither_version_still_measures() -> None:
+    nvml = FakeNvml()
+    nvml.too_new = set(PROCESSES)
+    found = presence(fake_device(nvml))
+    assert (found.pids, found.unavailable) == ((), {"foreign_pids": "not known to this driver"})
+    assert "telemetry" not in sample(nvml).stop().unavailable
 
 
 def on(*pids: int) -> Presence:
@@ -553,7 +454,7 @@ WATCHED = {
     "nvmlDeviceGetViolationStatus": {"power_violation", "thermal_violation"},
     "nvmlDeviceGetTotalEccErrors": {"ecc_corrected", "ecc_uncorrected"},
     "nvmlDeviceGetCurrentClocksThrottleReasons": set[str](),
-    "nvmlDeviceGetComputeRunningProcesses": {"foreign_pids"},
+    "nvmlDeviceGetComputeRunningProcesses": set[str](),
     "nvmlDeviceGetMemoryInfo": {"used_bytes"},
 }
 
@@ -630,7 +531,7 @@ def test_a_sampler_that_never_started_still_sums_up() -> None:
 
 def test_the_real_module_knows_every_call_that_is_made() -> None:
     pynvml = pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed")
-    sources = (Path(str(module.__file__)).read_text() for module in (nvml_module, telemetry_module))
+    sources = (Path(str(module.__file__)).read_text() for module in MODULES)
     names = {name for source in sources for name in re.findall(r'"(nvml[A-Z]\w+)"', source)}
     assert len(names) > 20
     assert {name for name in names if not hasattr(pynvml, name)} == set()

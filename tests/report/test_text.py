@@ -5,6 +5,7 @@ After a change that is meant: `PERFGATE_GOLDEN=write pytest tests/report/test_te
 
 import io
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,12 @@ def test_an_unjudged_run_renders_everywhere(unjudged: RunResult) -> None:
         assert render(unjudged, format_)
     assert "○ NOT JUDGED" in render(unjudged, "terminal")
     assert render(unjudged, "markdown").startswith("**○ NOT JUDGED** — Measured 1 of 4 cases;")
+
+
+def test_memory_that_is_not_known_is_not_shown_as_none(unjudged: RunResult) -> None:
+    blind = re.sub(rb'"peak_memory_bytes":\d+', b'"peak_memory_bytes":0', msgspec.json.encode(unjudged))
+    assert "peak memory" in render(unjudged, "html")
+    assert "peak memory" not in render(msgspec.json.decode(blind, type=RunResult), "html")
 
 
 def test_an_unknown_format_is_refused_with_advice(run: RunResult) -> None:
