@@ -20,7 +20,7 @@ from perfgate.engine.host import cpu_count, cpu_name
 from perfgate.engine.interface import Backend, BuildRequest, LayerTimes, Runner, Samples, blocking_samples
 from perfgate.errors import CaseError
 from perfgate.files import file_digest
-from perfgate.records import Case, EngineFacts, Mode, Protocol, Tensor
+from perfgate.records import Case, EngineFacts, Mode, Protocol, Tensor, Tf32
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,7 +87,7 @@ class OnnxRuntimeBackend(Backend):
         options.optimized_model_filepath = request.engine
         started = time.perf_counter_ns()
         with _named("cannot build the model"):
-            _session(request.onnx, options, request.recipe.options)
+            session = _session(request.onnx, options, request.recipe.options)
         build_ns = time.perf_counter_ns() - started
         layers, share = _inspect(request.engine)
         return EngineFacts(
@@ -97,6 +97,7 @@ class OnnxRuntimeBackend(Backend):
             layers=layers,
             precision_share=share,
             layer_record=pack_layers(read_ort_layers(Path(request.engine), Path(request.onnx))),
+            tf32=_tf32(session, request.recipe.precision),
             notes=_notes(request.recipe.precision, self.kind),
         )
 
@@ -230,6 +231,14 @@ def _notes(precision: str, kind: str) -> tuple[str, ...]:
             "ONNX Runtime has no FP16 arithmetic on a CPU: it computes in FP32, and this is its time"
         )
     return tuple(notes)
+
+
+def _tf32(session: Any, precision: str) -> Tf32 | None:
+    """Whether FP32 products may round to TF32: the CUDA provider's own setting, on where it tells none."""
+    options = session.get_provider_options().get(_PROVIDERS["gpu"])
+    if options is None or precision.endswith("fp16"):
+        return None
+    return "off" if options.get("use_tf32") == "0" else "on"
 
 
 def _inspect(engine: str) -> tuple[int, dict[str, float]]:

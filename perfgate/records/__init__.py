@@ -65,6 +65,7 @@ from perfgate.records.launch import (
     NotRun,
     Outcome,
     Telemetry,
+    Tf32,
     Unchanged,
 )
 from perfgate.records.legs import Leg
@@ -153,6 +154,7 @@ __all__ = [
     "Telemetry",
     "Tensor",
     "Text",
+    "Tf32",
     "Tolerance",
     "Unchanged",
     "Verdict",

@@ -11,6 +11,8 @@ from msgspec import Meta
 from perfgate.records.base import Count, Facts, Name, Packed, Positive, Record, Series, Sha256, Share, Text
 from perfgate.records.case import Mode
 
+Tf32 = Literal["on", "off", "convolutions only", "matrix products only"]
+
 
 class Environment(Record):
     """`key` must match for two measurements to be compared; `noted` is shown where it differs.
@@ -85,7 +87,8 @@ class EngineFacts(Record):
     optimisation; `precision_share` is the share of layers by element type, as realised (of weights, where
     a note says that the runtime tells no more). `timing_cache_bytes` is the timing cache's size after the
     build, and `timing_cache_loaded_bytes` what of it was there before. `layer_record` is the engine's layers
-    as zlib-compressed JSON in base64; `unmet` says which asked-for precision was not realised."""
+    as zlib-compressed JSON in base64; `unmet` says which asked-for precision was not realised. `tf32` says
+    which FP32 products may round to TF32; None where it is unknown, and where FP16 was asked for."""
 
     digest: Sha256
     engine_bytes: Count
@@ -99,6 +102,7 @@ class EngineFacts(Record):
     timing_cache_digest: str = ""
     layer_record: Packed = ""
     unmet: Text = ""
+    tf32: Tf32 | None = None
     notes: tuple[Text, ...] = ()
 
 
