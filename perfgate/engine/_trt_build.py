@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from perfgate.engine._trt_api import (
     Api,
@@ -19,17 +20,9 @@ from perfgate.engine._trt_api import (
     messages_of,
     say,
 )
-from perfgate.engine._trt_inspect import (
-    Layers,
-    layer_share,
-    pack_layers,
-    read_layers,
-    realised,
-    stored_share,
-    weight_share,
-)
+from perfgate.engine._trt_facts import engine_facts
 from perfgate.engine._trt_islands import check_islands, constrain_islands
-from perfgate.engine._trt_onnx import Graph, network_name, plugins_in, profile_shapes, read_graph
+from perfgate.engine._trt_onnx import Graph, network_name, profile_shapes, read_graph
 from perfgate.engine._trt_options import (
     FREE_MEMORY_OPTION,
     apply_options,
@@ -75,28 +68,15 @@ def build_engine(api: Api, request: BuildRequest) -> EngineFacts:
     engine = built.plan
     build_ns = time.perf_counter_ns() - started
     write_bytes(Path(request.engine), engine)
-    layers, memory = inspect_engine(api, engine, notes)
+    notes += built.notes
+    facts, layers = engine_facts(api, engine, recipe.precision, graph.weights, notes)
     check_islands(layers.layers, request.islands)
-    share = layer_share(layers.layers)
-    notes += [*built.notes, *_precision_notes(layers)]
-    if layers.layers and not share:
-        share = stored_share(len(engine), graph.weights, recipe.precision)
-        told = "told from the size of the stored weights"
-        least = ", at least so much of the narrower type" if len(share) > 1 else ""
-        notes.append(f"the layers are opaque blocks; precision is {told}{least}")
-    return EngineFacts(
-        digest=hashlib.sha256(engine).hexdigest(),
-        engine_bytes=len(engine),
+    return msgspec.structs.replace(
+        facts,
         build_ns=build_ns,
-        layers=len(layers.layers),
-        precision_share=share,
-        device_memory_bytes=memory,
         timing_cache_bytes=built.cache_bytes,
         timing_cache_loaded_bytes=built.loaded_bytes,
-        layer_record=pack_layers(layers),
-        unmet=(realised(recipe.precision, share) or "") if layers.layers else "",
         tf32=built.tf32,
-        notes=tuple(notes),
     )
 
 
@@ -231,46 +211,6 @@ def _add_profile(
         raise CaseError(f"the profile of the inputs {', '.join(used)} was refused: {error}") from error
     if config.add_optimization_profile(profile) < 0:
         raise CaseError("the optimisation profile was refused: " + ", ".join(sorted(used)))
-
-
-def inspect_engine(api: Api, plan: bytes, notes: list[str]) -> tuple[Layers, int | None]:
-    """The engine's layers and its activation memory in bytes; adds to `notes` what could not be read.
-
-    Starts CUDA. Raises `CaseError` when the engine does not load.
-    """
-    logger = logger_of(api)
-    load_plugins(api, plugins_in(plan), logger)
-    try:
-        runtime = api.trt.Runtime(logger)
-    except TypeError:
-        runtime = None
-    if runtime is not None and hasattr(runtime, "engine_host_code_allowed"):
-        runtime.engine_host_code_allowed = True  # a version-compatible engine of our own making
-    engine = None if runtime is None else runtime.deserialize_cuda_engine(plan)
-    if engine is None:
-        if not api.rtx:
-            raise CaseError(
-                f"{api} cannot load the engine that it built: {first_error(logger)}",
-                stderr_tail=messages_of(logger, warnings=True),
-            )
-        notes.append("the engine was not inspected: TensorRT for RTX loads it only on an RTX GPU")
-        return Layers(), None
-    inspector = engine.create_engine_inspector()
-    text = inspector.get_engine_information(api.trt.LayerInformationFormat.JSON)
-    newer = hasattr(engine, "device_memory_size_v2")  # 10.1; the older name is gone in 11
-    memory = engine.device_memory_size_v2 if newer else engine.device_memory_size
-    del inspector, engine, runtime
-    try:
-        return read_layers(text), int(memory)
-    except ValueError as error:
-        notes.append(f"the engine inspector's answer cannot be read: {error}")
-        return Layers(), int(memory)
-
-
-def _precision_notes(layers: Layers) -> list[str]:
-    weights = weight_share(layers.layers)
-    said = ", ".join(f"{kind} {part:.1%}" for kind, part in weights.items())
-    return [f"weights by type: {said}"] if said else []
 
 
 def _least_free_bytes(recipe: Recipe) -> int:

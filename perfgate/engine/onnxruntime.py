@@ -17,7 +17,15 @@ from perfgate.engine._ort_layers import profile_nodes, read_ort_layers
 from perfgate.engine._trt_inspect import pack_layers
 from perfgate.engine.gpu import device_name
 from perfgate.engine.host import cpu_count, cpu_name
-from perfgate.engine.interface import Backend, BuildRequest, LayerTimes, Runner, Samples, blocking_samples
+from perfgate.engine.interface import (
+    Axes,
+    Backend,
+    BuildRequest,
+    LayerTimes,
+    Runner,
+    Samples,
+    blocking_samples,
+)
 from perfgate.errors import CaseError
 from perfgate.files import file_digest
 from perfgate.records import Case, EngineFacts, Mode, Protocol, Tensor, Tf32
@@ -101,7 +109,7 @@ class OnnxRuntimeBackend(Backend):
             notes=_notes(request.recipe.precision, self.kind),
         )
 
-    def load(self, engine: Path, case: Case) -> Runner:
+    def load(self, engine: Path, case: Case, axes: Axes | None = None) -> Runner:
         import onnxruntime
 
         built = self.build_options()
@@ -112,7 +120,13 @@ class OnnxRuntimeBackend(Backend):
         return _SessionRunner(session, case, on_gpu=self.kind == "gpu")
 
     def profile(
-        self, engine: Path, case: Case, make: Callable[[Tensor], np.ndarray], *, queries: int
+        self,
+        engine: Path,
+        case: Case,
+        make: Callable[[Tensor], np.ndarray],
+        *,
+        queries: int,
+        axes: Axes | None = None,
     ) -> LayerTimes:
         """ONNX Runtime's own profile of nodes. Raises `CaseError`."""
         import onnxruntime

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from perfgate.engine.gpu import choose, device_name
 from perfgate.engine.host import cpu_count, cpu_name
-from perfgate.engine.interface import Backend, BuildRequest, Runner, Script
+from perfgate.engine.interface import Axes, Backend, BuildRequest, Runner, Script
 from perfgate.errors import CaseError, DataError, InfrastructureError
 from perfgate.files import TEXT_LIMIT_BYTES, file_digest, read_record, record_json, write_text
 from perfgate.records import Case, EngineFacts, Mode, Name, Precision, Record, Sha256, Tensor, Tf32
@@ -195,7 +195,7 @@ class TorchBackend(Backend):
             outputs=graph.outputs,
         )
 
-    def load(self, engine: Path, case: Case) -> Runner:
+    def load(self, engine: Path, case: Case, axes: Axes | None = None) -> Runner:
         """Run the script, move the module to its device and prepare the case's mode.
 
         Raises `CaseError`, `GraphCaptureError` among them, and `InfrastructureError` where PyTorch cannot

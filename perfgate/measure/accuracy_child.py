@@ -73,7 +73,7 @@ def _model(request: AnswerRequest) -> Iterator[Answer]:
         return
     target = request.engine
     backend = get_backend(target.case.backend, target.device)
-    with backend.load(Path(target.engine), target.case) as runner:
+    with backend.load(Path(target.engine), target.case, target.axes) as runner:
         kinds = {tensor.name: tensor.dtype for tensor in runner.inputs}
 
         def run(batch: Arrays) -> Arrays:
