@@ -30,12 +30,12 @@ from perfgate.engine._trt_options import (
     network_flags,
     tf32_of,
 )
-from perfgate.engine._trt_timing import cache_growth, load_timing_cache
+from perfgate.engine._trt_timing import cache_growth, load_timing_cache, tactics, timing_keys
 from perfgate.engine.gpu import free_memory_bytes
 from perfgate.engine.interface import BuildRequest
 from perfgate.errors import CaseError, InfrastructureError
 from perfgate.files import write_bytes
-from perfgate.records import Count, EngineFacts, Recipe, Record, Text, Tf32
+from perfgate.records import Count, EngineFacts, Recipe, Record, Text, Tf32, TimingKeys
 
 _MIN_FREE_MIB = 4096
 _MIN_FREE_DISK_BYTES = 1 << 30
@@ -76,16 +76,18 @@ def build_engine(api: Api, request: BuildRequest) -> EngineFacts:
         build_ns=build_ns,
         timing_cache_bytes=built.cache_bytes,
         timing_cache_loaded_bytes=built.loaded_bytes,
+        timing_cache_keys=built.keys,
         tf32=built.tf32,
     )
 
 
 class _Built(Record):
-    """The serialised engine (`plan`), the timing cache's sizes before and after, and what is worth noting."""
+    """The serialised engine (`plan`), the timing cache's sizes before and after with its keys, and notes."""
 
     plan: bytes
     loaded_bytes: Count
     cache_bytes: Count
+    keys: TimingKeys | None
     tf32: Tf32 | None
     notes: tuple[Text, ...]
 
@@ -120,6 +122,7 @@ def _build(
         notes.append(constrain_islands(api, network, config, request.islands, graph.nodes))
     _add_profile(builder, config, network, shapes)
     cache, loaded, cache_notes = load_timing_cache(api, config, request, logger)
+    before = None if api.rtx else tactics(cache)  # in TensorRT for RTX the cache does nothing
     progress = make_progress(api)
     if progress is not None:
         config.progress_monitor = progress
@@ -132,13 +135,15 @@ def _build(
         )
     after = bytes(cache.serialize())
     watch.lap("to optimise and time")
-    cache_notes += [cache_growth(cache, loaded, after), watch.note]
+    keys = timing_keys(before, None if before is None else tactics(cache))
+    cache_notes += [cache_growth(len(loaded), len(after), keys), watch.note]
     if request.timing_cache_out:
         write_bytes(Path(request.timing_cache_out), after)
     return _Built(
         plan=bytes(plan),
         loaded_bytes=len(loaded),
         cache_bytes=len(after),
+        keys=keys,
         tf32=tf32_of(api, config, recipe.precision),
         notes=tuple(cache_notes),
     )

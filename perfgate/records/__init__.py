@@ -66,6 +66,7 @@ from perfgate.records.launch import (
     Outcome,
     Telemetry,
     Tf32,
+    TimingKeys,
     Unchanged,
 )
 from perfgate.records.legs import Leg
@@ -155,6 +156,7 @@ __all__ = [
     "Tensor",
     "Text",
     "Tf32",
+    "TimingKeys",
     "Tolerance",
     "Unchanged",
     "Verdict",
