@@ -12,6 +12,7 @@ import pytest
 from perfgate import pipeline as pipeline_module
 from perfgate.files import file_digest
 from perfgate.measure.launch import EngineTarget
+from perfgate.metadata import metadata
 from perfgate.outputs import with_outcomes
 from perfgate.pipeline import Pipeline
 from perfgate.progress import PlainProgress
@@ -35,6 +36,30 @@ def test_an_engine_that_is_given_is_gated_as_it_is(cli: Cli) -> None:
     (one,) = json.loads(cli.results.read_text())["cases"]
     assert one["outcome"]["engine"]["digest"] == file_digest(engine)
     assert one["outcome"]["engine"]["notes"] == ["built elsewhere"]
+
+
+def exported(cli: Cli) -> Any:
+    """The sidecar of the promoted run's engine."""
+    done = cli("export", CASE, "--out", "dist")
+    assert done.returncode == 0, done.stderr
+    return json.loads((cli.root / "dist/tinyconv.fp32.b1.engine.json").read_text())
+
+
+def test_the_sidecar_says_what_the_engine_takes_and_gives(cli: Cli) -> None:
+    sidecar = exported(cli)
+    assert sidecar["schema"] == "perfgate-trt/engine/v2"
+    assert sidecar["inputs"] == [{"name": "x", "dtype": "float", "axes": list(AXES["x"])}]
+    assert sidecar["outputs"] == ["y"]
+    assert "b" in sidecar["profile"] and sidecar["shape"] == {"b": 1}
+    assert sidecar["test_data"] == {"x": {"seed": 1}}
+    assert metadata(cli.root / "dist/tinyconv.fp32.b1.engine").case == CASE
+
+
+def test_an_engine_whose_model_has_changed_since_is_not_exported(cli: Cli) -> None:
+    exported(cli)  # the engine is in the cache now
+    cli.slow_down()
+    done = cli("export", CASE, "--out", "dist")
+    assert done.returncode == 2 and "not the one that was gated" in done.stderr
 
 
 def test_a_given_engine_of_another_precision_is_invalid_and_the_graph_names_its_dimensions(
