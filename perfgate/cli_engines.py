@@ -11,7 +11,8 @@ from perfgate.errors import RefusedError, UsageError
 
 if TYPE_CHECKING:
     from perfgate.pipeline import Pipeline
-    from perfgate.records import Case
+    from perfgate.records import Case, CaseResult
+    from perfgate.spec.graph import Graph
     from perfgate.spec.model import ModelSpec
 
 
@@ -52,7 +53,7 @@ def export(case: str, folder: Path, results: Path | None, allow_red: bool, **fla
 
     A deployment that builds again may get other kernels; this is the one with the verdict.
     """
-    from perfgate.engine.export import export_engine
+    from perfgate.engine.export import Gated, export_engine
     from perfgate.outputs import RESULTS_NAME, read_results
     from perfgate.progress import make_progress
 
@@ -71,7 +72,9 @@ def export(case: str, folder: Path, results: Path | None, allow_red: bool, **fla
         expected = pipeline.gated_engine_digest(gated)
         # The build that was gated need not be the first: it is asked for by its bytes.
         engine, facts = pipeline.kept_engine(expected) or pipeline.build(selected)[:2]
-    written = export_engine(engine, run, gated, folder, expected_digest=expected, share=facts.precision_share)
+        graph = gated_graph(pipeline, selected, gated)
+    what = Gated(digest=expected, share=facts.precision_share, graph=graph)
+    written = export_engine(engine, run, gated, folder, gated=what)
     click.echo("\n".join(f"wrote {path}" for path in written))
 
 
@@ -99,6 +102,21 @@ def throughput(case: str, most: int, **flags: Any) -> None:
     for one in rates:
         click.echo(f"{one.streams:7}  {one.queries_per_s:10,.0f}  {one.items_per_s:10,.0f}")
     click.echo(f"best: {best(rates).streams} streams, {best(rates).items_per_s:,.0f} items a second")
+
+
+def gated_graph(pipeline: Pipeline, selected: tuple[ModelSpec, Case], gated: CaseResult) -> Graph:
+    """The graph of the case's engine. Raises `RefusedError` where the model is another by now."""
+    from perfgate.spec.graph import read_graph
+
+    now, request = pipeline.asked(selected)
+    assert now.recipe is not None
+    if gated.recipe is None or now.recipe.onnx_digest != gated.recipe.onnx_digest:
+        raise RefusedError(
+            "the model is not the one that was gated, so nobody can say what the engine takes",
+            where=gated.case.id,
+            fix="check out the commit of the results, or perfgate run, then export",
+        )
+    return read_graph(Path(request.onnx))
 
 
 def pipeline_of(case: str, progress: Any, flags: dict[str, Any]) -> tuple[Pipeline, tuple[ModelSpec, Case]]:

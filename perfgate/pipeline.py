@@ -20,6 +20,7 @@ from perfgate.confirmation import Court, Measuring
 from perfgate.engine import get_backend
 from perfgate.engine.cache import EngineCache
 from perfgate.engine.interface import Backend, BuildRequest
+from perfgate.engine.prebuilt import prebuilt_engine
 from perfgate.errors import CaseError, InfrastructureError
 from perfgate.explaining import Explaining
 from perfgate.files import file_digest, write_bytes
@@ -46,12 +47,11 @@ from perfgate.records import (
     Outcome,
     Protocol,
     RunResult,
-    Tolerance,
     Unchanged,
     Verdict,
 )
 from perfgate.settings import Settings
-from perfgate.spec.cases import expand
+from perfgate.spec.cases import expand, ghost
 from perfgate.spec.model import ModelSpec
 from perfgate.spec.reading import read_specs
 from perfgate.turn import Turn
@@ -120,7 +120,7 @@ class Pipeline:
         scope = None if models is None else set(models)
         return [
             CaseResult(
-                case=_ghost(case_id, self.backend.name),
+                case=ghost(case_id, self.backend.name),
                 outcome=Failed(
                     stage="missing",
                     reason=f"{self._file_of(stored)} has this case, but no model spec makes it any more",
@@ -266,19 +266,29 @@ class Pipeline:
     def _build_one(self, item: Pending, prebuilt: Path | None) -> Job | Outcome:
         """The job that measures a pending case's engine, or what is known of it without."""
         case = item.result.case
-        self.progress.say(f"{case.id}: building the engine, or taking it from the cache")
+        what = "inspecting the engine" if prebuilt else "building the engine, or taking it from the cache"
+        self.progress.say(f"{case.id}: {what}")
         request = item.request if prebuilt is None else None
         try:
-            engine, facts = (prebuilt, _prebuilt_facts(prebuilt)) if prebuilt else self.engine(item.request)
+            engine, facts = self._engine_of(item.request, prebuilt)
         except CaseError as error:
             return Failed(stage="build", reason=error.what, stderr_tail=error.stderr_tail)
         self._keep_timing(engine.parent / "timing", facts)
         if self.preparation.same_engine(item.result, facts):
             return Unchanged(evidence="engine")
         target = EngineTarget(
-            engine=str(engine.resolve()), case=case, folder=item.folder, device=self.settings.device
+            engine=str(engine.resolve()),
+            case=case,
+            folder=item.folder,
+            device=self.settings.device,
+            axes=item.axes if prebuilt else {},
         )
         return Job(case_id=case.id, target=target, protocol=self.protocol, engine=facts, request=request)
+
+    def _engine_of(self, request: BuildRequest, prebuilt: Path | None) -> tuple[Path, EngineFacts]:
+        if prebuilt is None:
+            return self.engine(request)
+        return prebuilt_engine(request, prebuilt, timeout_s=self.settings.build_timeout_s)
 
     def _checked(self, result: RunResult, pending: Sequence[Pending], jobs: Sequence[Job]) -> RunResult:
         """The result with every case's accuracy, found out before its speed is measured."""
@@ -368,20 +378,3 @@ class Pipeline:
         if interrupted:
             raise KeyboardInterrupt
         return [outcomes[job.case_id] for job in jobs]
-
-
-def _prebuilt_facts(engine: Path) -> EngineFacts:
-    return EngineFacts(
-        digest=file_digest(engine), engine_bytes=engine.stat().st_size, notes=("built elsewhere",)
-    )
-
-
-def _ghost(case_id: str, backend: str) -> Case:
-    """A stand-in for a case that only a baseline still knows."""
-    return Case(
-        id=case_id,
-        model=case_id.split("/")[0],
-        backend=backend,
-        precision="fp32",
-        tolerance=Tolerance(ignore=0.1, catch=0.3),
-    )

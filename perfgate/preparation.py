@@ -25,6 +25,7 @@ from perfgate.records import (
     EngineFacts,
     Environment,
     Failed,
+    Name,
     NotRun,
     Protocol,
     Recipe,
@@ -53,12 +54,13 @@ NOT_MEASURED = Failed(stage="interrupted", reason="the run ended before its firs
 
 
 class Pending(Record):
-    """A case to measure: its result so far, how to build its engine, the folder of its input files, and how
-    to check its answers (None where nothing here can)."""
+    """A case to measure: its result so far, how to build its engine, the folder of its input files, the axes
+    of its graph's inputs, and how to check its answers (None where nothing here can)."""
 
     result: CaseResult
     request: BuildRequest
     folder: str
+    axes: dict[Name, tuple[int | str, ...]] = {}
     answers: CheckRequest | None = None
 
 
@@ -304,6 +306,7 @@ class Preparation:
             result=msgspec.structs.replace(result, stages=_stages(model, emission)),
             request=self._request(spec, result, model, emission),
             folder=str(spec.folder.resolve()),
+            axes={tensor.name: tensor.axes for tensor in model.graph.inputs},
             answers=self._check(spec, result.case, model, emission),
         )
 

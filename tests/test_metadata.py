@@ -17,6 +17,7 @@ from perfgate.errors import DataError
 from perfgate.files import record_json
 from perfgate.metadata import metadata
 from perfgate.records import Commit, Dimension, Verdict
+from perfgate.spec.graph import GraphInput
 
 BYTES = b"not an engine: nothing parses it"
 
@@ -34,6 +35,8 @@ def engine(tmp_path: Path) -> Path:
         verdict=Verdict.PASS,
         precision_asked="fp16",
         precision_realised={"fp16": 0.9, "fp32": 0.1},
+        inputs=(GraphInput(name="x", dtype="float", axes=("b", 3, 224, 224)),),
+        outputs=("logits",),
         shape={"b": 8},
         profile={"b": Dimension(min=1, opt=8, max=16)},
         mode="graph, no transfers, block",
@@ -86,13 +89,18 @@ def test_another_engine_is_refused(engine: Path, data: bytes) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"schema": "perfgate-trt/engine/v2"}, {"surprise": 1}, {"verdict": "FINE"}, {"engine_bytes": "many"}],
+    [{"schema": "perfgate-trt/engine/v3"}, {"surprise": 1}, {"verdict": "FINE"}, {"engine_bytes": "many"}],
     ids=str,
 )
 def test_a_damaged_sidecar_is_refused(engine: Path, changes: dict[str, Any]) -> None:
     edit(engine, **changes)
     with pytest.raises(DataError, match="Sidecar"):
         metadata(engine)
+
+
+def test_a_sidecar_of_the_first_version_is_read_as_ever(engine: Path) -> None:
+    edit(engine, schema="perfgate-trt/engine/v1", inputs={"x": {"seed": 1}})
+    assert metadata(engine).case == "resnet50/fp16/b8"
 
 
 def test_missing_files(engine: Path) -> None:

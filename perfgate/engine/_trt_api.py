@@ -91,6 +91,12 @@ def messages_of(logger: Any, *, warnings: bool = False) -> str:
     return "\n".join(text for severity, text in logger.kept if severity <= wanted)
 
 
+def first_error(logger: Any) -> str:
+    """TensorRT's first error since `logger.forget()`, else its first warning."""
+    lines = messages_of(logger).splitlines() or messages_of(logger, warnings=True).splitlines()
+    return lines[0][:1000] if lines else "TensorRT gave no reason"
+
+
 def _make_logger(trt: Any) -> Any:
     class Kept(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:

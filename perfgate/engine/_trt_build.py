@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import time
 import warnings
@@ -10,24 +9,33 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from perfgate.engine._trt_api import Api, load_plugins, logger_of, make_progress, messages_of, say
-from perfgate.engine._trt_inspect import (
-    Layers,
-    layer_share,
-    pack_layers,
-    read_layers,
-    realised,
-    stored_share,
-    weight_share,
+import msgspec
+
+from perfgate.engine._trt_api import (
+    Api,
+    first_error,
+    load_plugins,
+    logger_of,
+    make_progress,
+    messages_of,
+    say,
 )
+from perfgate.engine._trt_facts import engine_facts
 from perfgate.engine._trt_islands import check_islands, constrain_islands
-from perfgate.engine._trt_onnx import Graph, network_name, plugins_in, profile_shapes, read_graph
-from perfgate.engine._trt_options import FREE_MEMORY_OPTION, apply_options, check_typing, network_flags
+from perfgate.engine._trt_onnx import Graph, network_name, profile_shapes, read_graph
+from perfgate.engine._trt_options import (
+    FREE_MEMORY_OPTION,
+    apply_options,
+    check_typing,
+    network_flags,
+    tf32_of,
+)
+from perfgate.engine._trt_timing import cache_growth, load_timing_cache, tactics, timing_keys
 from perfgate.engine.gpu import free_memory_bytes
 from perfgate.engine.interface import BuildRequest
 from perfgate.errors import CaseError, InfrastructureError
 from perfgate.files import write_bytes
-from perfgate.records import EngineFacts, Recipe
+from perfgate.records import Count, EngineFacts, Recipe, Record, Text, Tf32, TimingKeys
 
 _MIN_FREE_MIB = 4096
 _MIN_FREE_DISK_BYTES = 1 << 30
@@ -56,31 +64,32 @@ def build_engine(api: Api, request: BuildRequest) -> EngineFacts:
     with warnings.catch_warnings():
         # The bindings warn of what a later version drops; what is there has been asked for by name.
         warnings.simplefilter("ignore", DeprecationWarning)
-        engine, cache_notes, (loaded_bytes, cache_bytes) = _build(api, request, graph, shapes, logger, notes)
+        built = _build(api, request, graph, shapes, logger, notes)
+    engine = built.plan
     build_ns = time.perf_counter_ns() - started
     write_bytes(Path(request.engine), engine)
-    layers, memory = inspect_engine(api, engine, notes)
+    notes += built.notes
+    facts, layers = engine_facts(api, engine, recipe.precision, graph.weights, notes)
     check_islands(layers.layers, request.islands)
-    share = layer_share(layers.layers)
-    notes += [*cache_notes, *_precision_notes(layers)]
-    if layers.layers and not share:
-        share = stored_share(len(engine), graph.weights, recipe.precision)
-        told = "told from the size of the stored weights"
-        least = ", at least so much of the narrower type" if len(share) > 1 else ""
-        notes.append(f"the layers are opaque blocks; precision is {told}{least}")
-    return EngineFacts(
-        digest=hashlib.sha256(engine).hexdigest(),
-        engine_bytes=len(engine),
+    return msgspec.structs.replace(
+        facts,
         build_ns=build_ns,
-        layers=len(layers.layers),
-        precision_share=share,
-        device_memory_bytes=memory,
-        timing_cache_bytes=cache_bytes,
-        timing_cache_loaded_bytes=loaded_bytes,
-        layer_record=pack_layers(layers),
-        unmet=(realised(recipe.precision, share) or "") if layers.layers else "",
-        notes=tuple(notes),
+        timing_cache_bytes=built.cache_bytes,
+        timing_cache_loaded_bytes=built.loaded_bytes,
+        timing_cache_keys=built.keys,
+        tf32=built.tf32,
     )
+
+
+class _Built(Record):
+    """The serialised engine (`plan`), the timing cache's sizes before and after with its keys, and notes."""
+
+    plan: bytes
+    loaded_bytes: Count
+    cache_bytes: Count
+    keys: TimingKeys | None
+    tf32: Tf32 | None
+    notes: tuple[Text, ...]
 
 
 def _build(
@@ -90,11 +99,8 @@ def _build(
     shapes: Mapping[str, tuple[tuple[int, ...], ...]],
     logger: Any,
     notes: list[str],
-) -> tuple[bytes, list[str], tuple[int, int]]:
-    """The serialised engine, notes about the timing cache, and the cache's sizes before and after (bytes).
-
-    A function of its own so that parser, network and builder are freed before anything is loaded.
-    """
+) -> _Built:
+    """A function of its own so that parser, network and builder are freed before anything is loaded."""
     recipe, watch = request.recipe, _Watch()
     try:
         builder = api.trt.Builder(logger)
@@ -115,7 +121,8 @@ def _build(
     if recipe.typing == "weak" and request.islands:
         notes.append(constrain_islands(api, network, config, request.islands, graph.nodes))
     _add_profile(builder, config, network, shapes)
-    cache, loaded, cache_notes = _load_timing_cache(api, config, request, logger)
+    cache, loaded, cache_notes = load_timing_cache(api, config, request, logger)
+    before = None if api.rtx else tactics(cache)  # in TensorRT for RTX the cache does nothing
     progress = make_progress(api)
     if progress is not None:
         config.progress_monitor = progress
@@ -123,15 +130,23 @@ def _build(
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise CaseError(
-            f"{api} cannot build the model: {_first_error(logger)}",
+            f"{api} cannot build the model: {first_error(logger)}",
             stderr_tail=messages_of(logger, warnings=True),
         )
     after = bytes(cache.serialize())
     watch.lap("to optimise and time")
-    cache_notes += [_cache_growth(cache, loaded, after), watch.note]
+    keys = timing_keys(before, None if before is None else tactics(cache))
+    cache_notes += [cache_growth(len(loaded), len(after), keys), watch.note]
     if request.timing_cache_out:
         write_bytes(Path(request.timing_cache_out), after)
-    return bytes(plan), cache_notes, (len(loaded), len(after))
+    return _Built(
+        plan=bytes(plan),
+        loaded_bytes=len(loaded),
+        cache_bytes=len(after),
+        keys=keys,
+        tf32=tf32_of(api, config, recipe.precision),
+        notes=tuple(cache_notes),
+    )
 
 
 class _Watch:
@@ -157,7 +172,7 @@ def parse(api: Api, parser: Any, path: Path, graph: Graph, logger: Any) -> None:
     if parser.parse_from_file(str(path)):
         return
     errors = [_describe(parser.get_error(number), graph) for number in range(parser.num_errors)]
-    said = "\n".join(dict.fromkeys(errors)) or _first_error(logger)
+    said = "\n".join(dict.fromkeys(errors)) or first_error(logger)
     raise CaseError(
         f"{api} cannot parse {path.name}:\n{said}",
         stderr_tail=messages_of(logger, warnings=True),
@@ -203,76 +218,6 @@ def _add_profile(
         raise CaseError("the optimisation profile was refused: " + ", ".join(sorted(used)))
 
 
-def _load_timing_cache(
-    api: Api, config: Any, request: BuildRequest, logger: Any
-) -> tuple[Any, bytes, list[str]]:
-    """The cache in use, the bytes that it was loaded from (empty for a fresh one), and notes."""
-    loaded = Path(request.timing_cache).read_bytes() if request.timing_cache else b""
-    editable = api.member("BuilderFlag", "EDITABLE_TIMING_CACHE")
-    if editable is not None and not api.rtx:
-        config.set_flag(editable)  # its keys can be listed, so hits and misses are known
-    if loaded:
-        cache = config.create_timing_cache(loaded)
-        if cache is not None and config.set_timing_cache(cache, False):
-            return cache, loaded, []
-        why = _first_error(logger)
-    cache = config.create_timing_cache(b"")
-    if cache is None or not config.set_timing_cache(cache, False):
-        raise api.lacks("a timing cache", _first_error(logger))
-    notes = [f"the timing cache was refused, so every tactic was timed anew: {why}"] if loaded else []
-    return cache, b"", notes
-
-
-def _cache_growth(cache: Any, loaded: bytes, after: bytes) -> str:
-    grown = f"timing cache: loaded {len(loaded)} bytes, grew by {len(after) - len(loaded)}"
-    if not hasattr(cache, "queryKeys"):
-        return f"{grown}; hits unknown in this version"
-    try:
-        return f"{grown}; {len(cache.queryKeys())} keys"
-    except RuntimeError:
-        return f"{grown}; its keys cannot be listed"
-
-
-def inspect_engine(api: Api, plan: bytes, notes: list[str]) -> tuple[Layers, int | None]:
-    """The engine's layers and its activation memory in bytes; adds to `notes` what could not be read.
-
-    Starts CUDA. Raises `CaseError` when the engine does not load.
-    """
-    logger = logger_of(api)
-    load_plugins(api, plugins_in(plan), logger)
-    try:
-        runtime = api.trt.Runtime(logger)
-    except TypeError:
-        runtime = None
-    if runtime is not None and hasattr(runtime, "engine_host_code_allowed"):
-        runtime.engine_host_code_allowed = True  # a version-compatible engine of our own making
-    engine = None if runtime is None else runtime.deserialize_cuda_engine(plan)
-    if engine is None:
-        if not api.rtx:
-            raise CaseError(
-                f"{api} cannot load the engine that it built: {_first_error(logger)}",
-                stderr_tail=messages_of(logger, warnings=True),
-            )
-        notes.append("the engine was not inspected: TensorRT for RTX loads it only on an RTX GPU")
-        return Layers(), None
-    inspector = engine.create_engine_inspector()
-    text = inspector.get_engine_information(api.trt.LayerInformationFormat.JSON)
-    newer = hasattr(engine, "device_memory_size_v2")  # 10.1; the older name is gone in 11
-    memory = engine.device_memory_size_v2 if newer else engine.device_memory_size
-    del inspector, engine, runtime
-    try:
-        return read_layers(text), int(memory)
-    except ValueError as error:
-        notes.append(f"the engine inspector's answer cannot be read: {error}")
-        return Layers(), int(memory)
-
-
-def _precision_notes(layers: Layers) -> list[str]:
-    weights = weight_share(layers.layers)
-    said = ", ".join(f"{kind} {part:.1%}" for kind, part in weights.items())
-    return [f"weights by type: {said}"] if said else []
-
-
 def _least_free_bytes(recipe: Recipe) -> int:
     value = recipe.options.get(FREE_MEMORY_OPTION, _MIN_FREE_MIB)
     if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
@@ -300,8 +245,3 @@ def _preflight(request: BuildRequest, graph: Graph, least_bytes: int) -> list[st
             fix=f"stop what uses the GPU, or lower the option {FREE_MEMORY_OPTION} (MiB)",
         )
     return []
-
-
-def _first_error(logger: Any) -> str:
-    lines = messages_of(logger).splitlines() or messages_of(logger, warnings=True).splitlines()
-    return lines[0][:1000] if lines else "TensorRT gave no reason"

@@ -41,8 +41,11 @@ class Plan(Record):
 
     @classmethod
     def of(cls, api: Api, engine: Any, case: Case, dims: Mapping[str, Dims]) -> Plan:
-        """Read the engine's tensors. Raises `CaseError` for a shape outside the profile, a tensor that
-        lives on the host, and an element type that a host array cannot hold."""
+        """Read the engine's tensors; `dims` are its inputs' axes.
+
+        Raises `CaseError` for a shape outside the profile, a tensor that lives on the host, and an element
+        type that a host array cannot hold.
+        """
         inputs: list[Tensor] = []
         dynamic: set[str] = set()
         outputs: dict[str, str] = {}
@@ -93,11 +96,16 @@ def numpy_type(dtype: str) -> np.dtype[Any]:
 def _measured_shape(engine: Any, name: str, dims: Dims | None, case: Case) -> tuple[int, ...]:
     if dims is None:
         raise CaseError(
-            f"input {name!r} is dynamic and the engine does not say how its dimensions are called",
-            fix="build the engine with perfgate",
+            f"input {name!r} is dynamic, and neither the engine nor the model's graph names its dimensions",
+            fix="build the engine with perfgate, or from this model's ONNX file",
         )
     shape = concrete_shape(name, dims, case.shape)
     least, _, most = (tuple(limit) for limit in engine.get_tensor_profile_shape(name, 0))
+    if len(least) != len(shape):
+        raise CaseError(
+            f"input {name!r} has {len(least)} dimensions in the engine and {len(shape)} in the graph",
+            fix="build the engine from this model's ONNX file",
+        )
     for axis, size, low, high in zip(dims, shape, least, most, strict=True):
         if not low <= size <= high:
             raise CaseError(

@@ -12,7 +12,7 @@ from typing import Any
 
 from perfgate.engine._trt_api import Api
 from perfgate.errors import CaseError
-from perfgate.records import Precision, Recipe
+from perfgate.records import Precision, Recipe, Tf32
 
 Value = str | int | float | bool
 
@@ -186,6 +186,14 @@ def _tf32(api: Api, config: Any, recipe: Recipe) -> str:
         config.clear_flag(flag)
     on = config.get_flag(flag)
     return f"TF32 is {'on (the default): FP32 products may round to it' if on else 'off'}"
+
+
+def tf32_of(api: Api, config: Any, precision: Precision) -> Tf32 | None:
+    """Which FP32 products of a build may round to TF32; None where FP16 was asked for, or nobody can say."""
+    flag = api.member("BuilderFlag", "TF32")
+    if flag is None or precision.endswith("fp16"):
+        return None
+    return "on" if config.get_flag(flag) else "off"
 
 
 def _tactic_sources(api: Api, config: Any, options: Mapping[str, Value]) -> list[str]:

@@ -14,7 +14,7 @@ from perfgate.engine._trt_api import Api, load_plugins, logger_of, messages_of
 from perfgate.engine._trt_cuda import CudaContext
 from perfgate.engine._trt_lane import SLOTS, Lane, Plan
 from perfgate.engine._trt_onnx import plugins_in, read_network_name
-from perfgate.engine.interface import Runner, Samples
+from perfgate.engine.interface import Axes, Runner, Samples
 from perfgate.errors import CaseError
 from perfgate.records import Case, Protocol, Tensor
 
@@ -32,7 +32,7 @@ class TensorRTRunner(Runner):
     so that a sample holds no pause of the host's. `infer` is one query in closed loop.
     """
 
-    def __init__(self, api: Api, engine: Path, case: Case) -> None:
+    def __init__(self, api: Api, engine: Path, case: Case, axes: Axes) -> None:
         self._api = api
         self._mode = case.mode
         self._logger = logger_of(api)
@@ -42,14 +42,14 @@ class TensorRTRunner(Runner):
         self._runtime: Any = None
         self._cuda: CudaContext | None = CudaContext()
         try:
-            self._load(engine, case)
+            self._load(engine, case, axes)
         except BaseException as error:
             # The frames of what failed hold TensorRT's objects, which must go before the CUDA context.
             traceback.clear_frames(error.__traceback__)
             self.close()
             raise
 
-    def _load(self, path: Path, case: Case) -> None:
+    def _load(self, path: Path, case: Case, axes: Axes) -> None:
         assert self._cuda is not None
         data = path.read_bytes()
         # Before the engine is loaded, because it cannot be without its plugins.
@@ -60,9 +60,9 @@ class TensorRTRunner(Runner):
         started = time.perf_counter_ns()
         first = self._deserialize(data)
         self.deserialisation_ns = time.perf_counter_ns() - started
-        dims, _ = read_network_name(str(first.name or ""))
-        plan = Plan.of(self._api, first, case, dims)
-        dynamic = any(isinstance(axis, str) for axes in dims.values() for axis in axes)
+        named, _ = read_network_name(str(first.name or ""))
+        plan = Plan.of(self._api, first, case, named or axes)
+        dynamic = bool(plan.dynamic) or any(isinstance(axis, str) for dims in named.values() for axis in dims)
         # Before TensorRT 10 two contexts of one engine cannot share a profile: an engine a stream then.
         alone = dynamic and not self._api.rtx and self._api.version < (10,)
         for number in range(self._mode.streams):

@@ -25,14 +25,20 @@ from perfgate.records import (
     Verdict,
     digest,
 )
+from perfgate.spec.graph import Graph, GraphInput
 
-SIDECAR_SCHEMA: Final = "perfgate-trt/engine/v1"
+SIDECAR_SCHEMA: Final = "perfgate-trt/engine/v2"
 
 
 class Sidecar(Record, kw_only=True):
-    """`<engine>.json`: what an exported engine is, where it came from, and what the gate said of it."""
+    """`<engine>.json`: what an exported engine is, where it came from, and what the gate said of it.
 
-    schema: Literal["perfgate-trt/engine/v1"]
+    `inputs` and `outputs` are the ONNX graph's (TensorRT before 10 takes int64 as int32): an axis is a size,
+    or a dimension's name, whose range is in `profile` and whose measured size is in `shape`. `test_data`
+    fills the inputs for measuring. In v1 `inputs` was the test data, and there were no outputs.
+    """
+
+    schema: Literal["perfgate-trt/engine/v1", "perfgate-trt/engine/v2"]
     case: Name
     engine: Name
     engine_digest: str
@@ -40,7 +46,9 @@ class Sidecar(Record, kw_only=True):
     verdict: Verdict
     precision_asked: Precision
     precision_realised: dict[Name, Share] = {}
-    inputs: dict[Name, InputData] = {}
+    inputs: tuple[GraphInput, ...] | dict[Name, InputData] = ()
+    outputs: tuple[Name, ...] = ()
+    test_data: dict[Name, InputData] = {}
     shape: dict[Name, int] = {}
     profile: dict[Name, Dimension] = {}
     mode: Text
@@ -55,23 +63,30 @@ class Sidecar(Record, kw_only=True):
     created: Name
 
 
+class Gated(Record):
+    """What was gated: the engine's SHA-256, its share of layers by element type, and its ONNX graph."""
+
+    digest: str
+    share: dict[Name, Share]
+    graph: Graph
+
+
 def export_engine(
     engine: Path,
     run: RunResult,
     result: CaseResult,
     out: Path,
     *,
-    expected_digest: str,
-    share: dict[str, float],
+    gated: Gated,
 ) -> list[Path]:
     """Copy the engine and write its sidecar into `out`; returns both paths.
 
     Raises `RefusedError` when the engine is not, byte for byte, the one that was gated.
     """
     found = file_digest(engine)
-    if found != expected_digest:
+    if found != gated.digest:
         raise RefusedError(
-            f"the engine here is {found[:12]}, the one that was gated is {expected_digest[:12]}",
+            f"the engine here is {found[:12]}, the one that was gated is {gated.digest[:12]}",
             where=result.case.id,
             fix="perfgate run --remeasure gates the engine that is here; then export it",
         )
@@ -87,8 +102,10 @@ def export_engine(
         engine_bytes=target.stat().st_size,
         verdict=verdict,
         precision_asked=recipe.precision,
-        precision_realised=share,
-        inputs=result.case.inputs,
+        precision_realised=gated.share,
+        inputs=gated.graph.inputs,
+        outputs=gated.graph.outputs,
+        test_data=result.case.inputs,
         shape=result.case.shape,
         profile=recipe.profile,
         mode=str(result.case.mode),

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
 from perfgate.errors import CaseError
+from perfgate.files import file_digest
 from perfgate.records import Case, Count, EngineFacts, Mode, Protocol, Recipe, Record, Series, Tensor
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+# The axes of each input: sizes, and the names of dynamic dimensions.
+Axes = Mapping[str, tuple[int | str, ...]]
 PROGRESS_PREFIX = "perfgate-progress "
 """Begins each line in which a build says, on standard error, what it is at."""
 
@@ -194,17 +197,31 @@ class Backend(ABC):
     def build(self, request: BuildRequest) -> EngineFacts:
         """Build and serialise the engine to `request.engine`. Raises `CaseError`."""
 
+    def inspect(self, request: BuildRequest) -> EngineFacts:
+        """What can be told of `request.engine`, which was built elsewhere. Raises `CaseError`."""
+        path = Path(request.engine)
+        return EngineFacts(
+            digest=file_digest(path), engine_bytes=path.stat().st_size, notes=("built elsewhere",)
+        )
+
     @abstractmethod
-    def load(self, engine: Path, case: Case) -> Runner:
-        """Deserialise the engine and allocate its buffers for the case's shape and mode.
+    def load(self, engine: Path, case: Case, axes: Axes | None = None) -> Runner:
+        """Deserialise the engine and allocate its buffers for the case's shape and mode. `axes` are the
+        graph's, for an engine that does not name its dimensions.
 
         Raises `CaseError`.
         """
 
     def profile(
-        self, engine: Path, case: Case, make: Callable[[Tensor], np.ndarray], *, queries: int
+        self,
+        engine: Path,
+        case: Case,
+        make: Callable[[Tensor], np.ndarray],
+        *,
+        queries: int,
+        axes: Axes | None = None,
     ) -> LayerTimes:
-        """Load the engine, run it with its own layer profiler on, and say what each layer took.
+        """Load the engine as `load` does, run it with its own layer profiler on, and time each layer.
 
         Never part of a timed launch: a profiler slows an engine down and forbids a CUDA graph. Raises
         `CaseError`, also where the backend has no such profiler.

@@ -17,10 +17,18 @@ from perfgate.engine._ort_layers import profile_nodes, read_ort_layers
 from perfgate.engine._trt_inspect import pack_layers
 from perfgate.engine.gpu import choose, device_name
 from perfgate.engine.host import cpu_count, cpu_name
-from perfgate.engine.interface import Backend, BuildRequest, LayerTimes, Runner, Samples, blocking_samples
+from perfgate.engine.interface import (
+    Axes,
+    Backend,
+    BuildRequest,
+    LayerTimes,
+    Runner,
+    Samples,
+    blocking_samples,
+)
 from perfgate.errors import CaseError
 from perfgate.files import file_digest
-from perfgate.records import Case, EngineFacts, Mode, Protocol, Tensor
+from perfgate.records import Case, EngineFacts, Mode, Protocol, Tensor, Tf32
 
 if TYPE_CHECKING:
     import numpy as np
@@ -88,7 +96,7 @@ class OnnxRuntimeBackend(Backend):
         options.optimized_model_filepath = request.engine
         started = time.perf_counter_ns()
         with _named("cannot build the model"):
-            _session(request.onnx, options, request.recipe.options)
+            session = _session(request.onnx, options, request.recipe.options)
         build_ns = time.perf_counter_ns() - started
         layers, share = _inspect(request.engine)
         return EngineFacts(
@@ -98,10 +106,11 @@ class OnnxRuntimeBackend(Backend):
             layers=layers,
             precision_share=share,
             layer_record=pack_layers(read_ort_layers(Path(request.engine), Path(request.onnx))),
+            tf32=_tf32(session, request.recipe.precision),
             notes=_notes(request.recipe.precision, self.kind),
         )
 
-    def load(self, engine: Path, case: Case) -> Runner:
+    def load(self, engine: Path, case: Case, axes: Axes | None = None) -> Runner:
         import onnxruntime
 
         self._choose()
@@ -113,7 +122,13 @@ class OnnxRuntimeBackend(Backend):
         return _SessionRunner(session, case, on_gpu=self.kind == "gpu")
 
     def profile(
-        self, engine: Path, case: Case, make: Callable[[Tensor], np.ndarray], *, queries: int
+        self,
+        engine: Path,
+        case: Case,
+        make: Callable[[Tensor], np.ndarray],
+        *,
+        queries: int,
+        axes: Axes | None = None,
     ) -> LayerTimes:
         """ONNX Runtime's own profile of nodes. Raises `CaseError`."""
         import onnxruntime
@@ -237,6 +252,14 @@ def _notes(precision: str, kind: str) -> tuple[str, ...]:
             "ONNX Runtime has no FP16 arithmetic on a CPU: it computes in FP32, and this is its time"
         )
     return tuple(notes)
+
+
+def _tf32(session: Any, precision: str) -> Tf32 | None:
+    """Whether FP32 products may round to TF32: the CUDA provider's own setting, on where it tells none."""
+    options = session.get_provider_options().get(_PROVIDERS["gpu"])
+    if options is None or precision.endswith("fp16"):
+        return None
+    return "off" if options.get("use_tf32") == "0" else "on"
 
 
 def _inspect(engine: str) -> tuple[int, dict[str, float]]:

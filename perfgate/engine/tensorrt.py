@@ -1,12 +1,14 @@
 """TensorRT 8.5 to 11, and TensorRT for RTX: the backend as the rest of perfgate sees it.
 
-The work is in the modules beside this one: `_trt_build` (parse, configure, build, inspect), `_trt_options`
-(trtexec's option names), `_trt_inspect` (layers), `_trt_run`, `_trt_lane` and `_trt_cuda` (measuring).
+The work is in the modules beside this one: `_trt_build` (parse, configure, build), `_trt_options` (trtexec's
+option names), `_trt_timing` (its cache), `_trt_facts` and `_trt_inspect` (what an engine is), `_trt_run`,
+`_trt_lane` and `_trt_cuda` (measuring).
 Importing this imports no GPU library.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import itertools
 from collections.abc import Callable
@@ -26,7 +28,7 @@ from perfgate.engine._trt_inspect import (
     weight_share,
 )
 from perfgate.engine.gpu import choose, compute_capability, device_name
-from perfgate.engine.interface import Backend, BuildRequest, LayerTimes, Runner
+from perfgate.engine.interface import Axes, Backend, BuildRequest, LayerTimes, Runner
 from perfgate.errors import InfrastructureError
 from perfgate.records import Case, EngineFacts, Mode, Tensor
 
@@ -134,14 +136,24 @@ class TensorRTBackend(Backend):
         choose(self._device)
         return build_engine(load_api(self.name), request)
 
+    def inspect(self, request: BuildRequest) -> EngineFacts:
+        """Layers, precision and memory of an engine that was built elsewhere.
+
+        Starts CUDA. Raises `CaseError`.
+        """
+        from perfgate.engine._trt_facts import prebuilt_facts
+
+        choose(self._device)
+        return prebuilt_facts(load_api(self.name), request)
+
     def layers(self, engine: Path) -> Layers:
         """The layers of a built engine, for explaining a difference. Starts CUDA; raises `CaseError`."""
-        from perfgate.engine._trt_build import inspect_engine
+        from perfgate.engine._trt_facts import inspect_engine
 
         choose(self._device)
         return inspect_engine(load_api(self.name), engine.read_bytes(), [])[0]
 
-    def load(self, engine: Path, case: Case) -> Runner:
+    def load(self, engine: Path, case: Case, axes: Axes | None = None) -> Runner:
         """Deserialise, allocate, and capture the graphs where the mode is `graph`.
 
         Raises `CaseError`, `GraphCaptureError` among them, and `InfrastructureError` without a GPU.
@@ -149,16 +161,23 @@ class TensorRTBackend(Backend):
         from perfgate.engine._trt_run import TensorRTRunner
 
         choose(self._device)
-        return TensorRTRunner(load_api(self.name), engine, case)
+        return TensorRTRunner(load_api(self.name), engine, case, axes or {})
 
     def profile(
-        self, engine: Path, case: Case, make: Callable[[Tensor], np.ndarray], *, queries: int
+        self,
+        engine: Path,
+        case: Case,
+        make: Callable[[Tensor], np.ndarray],
+        *,
+        queries: int,
+        axes: Axes | None = None,
     ) -> LayerTimes:
         """TensorRT's `IProfiler` on enqueued queries. Raises `CaseError`."""
         from perfgate.engine._trt_profile import profile_engine
 
         choose(self._device)
-        return profile_engine(load_api(self.name), self.load, engine, case, make, queries)
+        load = functools.partial(self.load, axes=axes)
+        return profile_engine(load_api(self.name), load, engine, case, make, queries)
 
 
 def _has_graphs() -> bool:

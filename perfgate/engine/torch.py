@@ -21,10 +21,10 @@ from typing import Any, Literal
 
 from perfgate.engine.gpu import choose, device_name
 from perfgate.engine.host import cpu_count, cpu_name
-from perfgate.engine.interface import Backend, BuildRequest, Runner, Script
+from perfgate.engine.interface import Axes, Backend, BuildRequest, Runner, Script
 from perfgate.errors import CaseError, DataError, InfrastructureError
 from perfgate.files import TEXT_LIMIT_BYTES, file_digest, read_record, record_json, write_text
-from perfgate.records import Case, EngineFacts, Mode, Name, Precision, Record, Sha256, Tensor
+from perfgate.records import Case, EngineFacts, Mode, Name, Precision, Record, Sha256, Tensor, Tf32
 from perfgate.spec.graph import GraphInput, read_graph
 from perfgate.spec.source import installed_version
 
@@ -169,6 +169,7 @@ class TorchBackend(Backend):
             build_ns=build_ns,
             layers=sum(1 for part in module.modules() if not any(part.children())),
             precision_share=share,
+            tf32=tf32_of(engine.tf32) if engine.provider == "gpu" and engine.precision == "fp32" else None,
             notes=tuple(_notes(engine, request, weight_bytes)),
         )
 
@@ -194,7 +195,7 @@ class TorchBackend(Backend):
             outputs=graph.outputs,
         )
 
-    def load(self, engine: Path, case: Case) -> Runner:
+    def load(self, engine: Path, case: Case, axes: Axes | None = None) -> Runner:
         """Run the script, move the module to its device and prepare the case's mode.
 
         Raises `CaseError`, `GraphCaptureError` among them, and `InfrastructureError` where PyTorch cannot
@@ -313,14 +314,24 @@ def _notes(engine: TorchEngine, request: BuildRequest, weight_bytes: int) -> lis
     return notes
 
 
-def _tf32_note(asked: bool | None) -> str:
+def tf32_of(asked: bool | None) -> Tf32:
+    """Which FP32 products may round to TF32, as PyTorch has it where nothing is `asked`."""
     import torch
 
     if asked is not None:
-        return f"TF32 is {'on' if asked else 'off'}"
-    matmul = "on" if torch.backends.cuda.matmul.allow_tf32 else "off"
-    convolution = "on" if torch.backends.cudnn.allow_tf32 else "off"
-    return f"TF32 as PyTorch has it: {convolution} for convolutions, {matmul} for matrix products"
+        return "on" if asked else "off"
+    states: dict[tuple[bool, bool], Tf32] = {
+        (True, True): "on",
+        (True, False): "convolutions only",
+        (False, True): "matrix products only",
+        (False, False): "off",
+    }
+    return states[bool(torch.backends.cudnn.allow_tf32), bool(torch.backends.cuda.matmul.allow_tf32)]
+
+
+def _tf32_note(asked: bool | None) -> str:
+    state = tf32_of(asked)
+    return f"TF32 is {state}" if asked is not None else f"TF32 as PyTorch has it: {state}"
 
 
 def _torch_facts() -> dict[str, Any] | None:

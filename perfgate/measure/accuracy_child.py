@@ -90,12 +90,12 @@ def _loaded(target: EngineTarget) -> Runner:
     captured, for its answers are the same."""
     case, backend = target.case, get_backend(target.case.backend, target.device)
     try:
-        return backend.load(Path(target.engine), case)
+        return backend.load(Path(target.engine), case, target.axes)
     except CaseError as error:
         if error.kind != "GraphCaptureError":
             raise
         plain = msgspec.structs.replace(case.mode, drive="enqueue")
-        return backend.load(Path(target.engine), msgspec.structs.replace(case, mode=plain))
+        return backend.load(Path(target.engine), msgspec.structs.replace(case, mode=plain), target.axes)
 
 
 def _onnx(path: Path, *, faithful: bool) -> Answer:

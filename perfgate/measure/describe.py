@@ -12,7 +12,7 @@ from typing import Literal, NoReturn
 
 from perfgate.children import call_child, serve
 from perfgate.engine import get_backend
-from perfgate.engine.interface import Backend, BuildRequest, Runner
+from perfgate.engine.interface import Axes, Backend, BuildRequest, Runner
 from perfgate.errors import CaseError, InfrastructureError, UsageError
 from perfgate.interpreter import Interpreter
 from perfgate.measure.environment import fingerprint
@@ -124,7 +124,7 @@ class Elsewhere(Backend):
     def build(self, request: BuildRequest) -> EngineFacts:
         _not_here()
 
-    def load(self, engine: Path, case: Case) -> Runner:
+    def load(self, engine: Path, case: Case, axes: Axes | None = None) -> Runner:
         _not_here()
 
 

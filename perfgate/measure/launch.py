@@ -26,12 +26,14 @@ from perfgate.spec.inputs import make_array
 
 
 class EngineTarget(Record, tag="engine"):
-    """An engine file, run by the case's backend on inputs made as the case says."""
+    """An engine file, run by the case's backend on inputs made as the case says. `axes` are the graph's, for
+    an engine that was built elsewhere and does not name its dimensions."""
 
     engine: str
     case: Case
     folder: str
     device: str = "auto"
+    axes: dict[Name, tuple[int | str, ...]] = {}
 
 
 class CallableTarget(Record, tag="callable"):
@@ -64,7 +66,7 @@ def _launch_engine(target: EngineTarget, protocol: Protocol) -> Launch:
     backend = get_backend(target.case.backend, target.device)
     with watching(backend.kind, target.device, protocol) as watch:
         started = time.perf_counter_ns()
-        with backend.load(Path(target.engine), target.case) as runner:
+        with backend.load(Path(target.engine), target.case, target.axes) as runner:
             load_ns = time.perf_counter_ns() - started
             runner.bind(_inputs(runner, target))
             result = _measure(

@@ -57,6 +57,7 @@ def _serve(request: ProfileRequest) -> LayerTimes:
         target.case,
         lambda tensor: make_array(tensor, target.case.inputs.get(tensor.name, InputData()), folder),
         queries=request.queries,
+        axes=target.axes,
     )
 
 

@@ -65,6 +65,8 @@ from perfgate.records.launch import (
     NotRun,
     Outcome,
     Telemetry,
+    Tf32,
+    TimingKeys,
     Unchanged,
 )
 from perfgate.records.legs import Leg
@@ -153,6 +155,8 @@ __all__ = [
     "Telemetry",
     "Tensor",
     "Text",
+    "Tf32",
+    "TimingKeys",
     "Tolerance",
     "Unchanged",
     "Verdict",

@@ -11,6 +11,8 @@ from msgspec import Meta
 from perfgate.records.base import Count, Facts, Name, Packed, Positive, Record, Series, Sha256, Share, Text
 from perfgate.records.case import Mode
 
+Tf32 = Literal["on", "off", "convolutions only", "matrix products only"]
+
 
 class Environment(Record):
     """`key` must match for two measurements to be compared; `noted` is shown where it differs.
@@ -83,12 +85,23 @@ class Launch(Record):
         return ordered[max(0, math.ceil(q / 100 * len(ordered)) - 1)]
 
 
+class TimingKeys(Record):
+    """A timing cache's entries: `loaded` were there before the build, which `added` those it missed and
+    `changed` the tactic (by its hash) of others."""
+
+    loaded: Count
+    added: Count
+    changed: Count
+
+
 class EngineFacts(Record):
     """What is known of the engine that was measured. `layers` counts layers or nodes after
     optimisation; `precision_share` is the share of layers by element type, as realised (of weights, where
     a note says that the runtime tells no more). `timing_cache_bytes` is the timing cache's size after the
-    build, and `timing_cache_loaded_bytes` what of it was there before. `layer_record` is the engine's layers
-    as zlib-compressed JSON in base64; `unmet` says which asked-for precision was not realised."""
+    build, `timing_cache_loaded_bytes` what of it was there before, and `timing_cache_keys` its entries (None
+    before TensorRT 10.8, which lists none). `layer_record` is the engine's layers
+    as zlib-compressed JSON in base64; `unmet` says which asked-for precision was not realised. `tf32` says
+    which FP32 products may round to TF32; None where it is unknown, and where FP16 was asked for."""
 
     digest: Sha256
     engine_bytes: Count
@@ -99,9 +112,11 @@ class EngineFacts(Record):
     device_memory_bytes: Count | None = None
     timing_cache_bytes: Count | None = None
     timing_cache_loaded_bytes: Count | None = None
+    timing_cache_keys: TimingKeys | None = None
     timing_cache_digest: str = ""
     layer_record: Packed = ""
     unmet: Text = ""
+    tf32: Tf32 | None = None
     notes: tuple[Text, ...] = ()
 
 

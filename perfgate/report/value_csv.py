@@ -24,6 +24,8 @@ def render(case: BusinessCase) -> str:
     labels = (_cell(case.original.label), _cell(case.tensorrt.label))
     writer.writerow(("stack", *labels, "", "", *sources))
     writer.writerow(("currency", case.terms.currency, case.terms.currency, "", "", "", ""))
+    if case.original.tf32 or case.tensorrt.tf32:
+        writer.writerow(("tf32", case.original.tf32, case.tensorrt.tf32, "", "", *sources))
     for line in case.lines:
         numbers = (_number(line.original), _number(line.tensorrt), _number(line.ratio))
         writer.writerow((line.metric, *numbers, line.outcome, *sources))

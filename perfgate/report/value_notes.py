@@ -36,6 +36,12 @@ def warnings(case: BusinessCase) -> tuple[str, ...]:
                 "new": case.tensorrt.precision.upper(),
             }
         )
+    old, new = case.original.tf32, case.tensorrt.tf32
+    if old and new and old != new:
+        found.append(
+            _("The original ran with %(old)s, %(name)s with %(new)s: that is part of the ratio.")
+            % {"name": words.stack_name(case.tensorrt), "old": _(words.TF32[old]), "new": _(words.TF32[new])}
+        )
     if case.saving_month is not None and case.saving_month == 0:
         found.append(
             _("Both stacks need the same machines for this peak: the saving is zero, what is won is room.")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from perfgate.report import format as fmt
+from perfgate.report import value_words as words
 from perfgate.report.i18n import N_, ngettext
 from perfgate.report.i18n import gettext as _
 
@@ -35,6 +36,10 @@ NOTES = (
 )
 _FEW = N_("~ : a launch took fewer than 1,001 samples, so this p99 rests on ten of them or less.")
 _STORED = N_("Numbers marked 'stored' are those of the baseline that the case is unchanged from.")
+_TF32 = N_(
+    "TF32 multiplies FP32 numbers with 10 bits of their mantissa, which is faster: where stacks differ in "
+    "it, that is part of the ratio."
+)
 _P99_MIN_SAMPLES = 1001
 
 
@@ -66,6 +71,8 @@ def value_view(table: StackTable) -> ValueView:
         notes.append(_FEW)
     if any(line.stored for line in lines):
         notes.append(_STORED)
+    if any(row.tf32_differs for row in table.rows):
+        notes.append(_TF32)
     return ValueView(
         sentence=_sentence(table),
         stacks=tuple(_stack(stack, first=stack is table.stacks[0]) for stack in table.stacks),
@@ -107,7 +114,7 @@ def _rows(row: Row) -> list[ValueRow]:
     title = _title(row.model, row.precision, row.shape)
     return [
         ValueRow(
-            cells=(title if number == 0 else "", *_cells(line, original=number == 0)),
+            cells=(title if number == 0 else "", *_cells(line, original=number == 0, tf32=row.tf32_differs)),
             first=number == 0,
             original=number == 0,
         )
@@ -115,18 +122,21 @@ def _rows(row: Row) -> list[ValueRow]:
     ]
 
 
-def _cells(line: Line, *, original: bool) -> tuple[str, ...]:
+def _cells(line: Line, *, original: bool, tf32: bool) -> tuple[str, ...]:
     few = "~" if line.samples < _P99_MIN_SAMPLES else ""
     speed = _("%(times)s × as fast [%(low)s to %(high)s]") % {
         "times": f"{line.speedup.value:.2f}",
         "low": f"{line.speedup.low:.2f}",
         "high": f"{line.speedup.high:.2f}",
     }
+    against = _("original") if original else speed
+    if tf32 and line.tf32:
+        against = _("%(ratio)s, %(tf32)s") % {"ratio": against, "tf32": _(words.TF32[line.tf32])}
     return (
         fmt.line(line.stack) + (_(" (stored)") if line.stored else ""),
         str(line.mode),
         fmt.duration(line.latency_ns.value),
-        _("original") if original else speed,
+        against,
         few + fmt.duration(line.p99_ns),
         fmt.rate(line.throughput_qps),
         fmt.rate(line.items_per_s),

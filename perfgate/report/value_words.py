@@ -41,6 +41,12 @@ STAGES = {
     "load": N_("load"),
     "first inference": N_("first inference"),
 }
+TF32 = {
+    "on": N_("TF32 on"),
+    "off": N_("TF32 off"),
+    "convolutions only": N_("TF32 in convolutions only"),
+    "matrix products only": N_("TF32 in matrix products only"),
+}
 
 
 def stack_name(side: Figures) -> str:

@@ -102,3 +102,14 @@ def skip_reason(spec: ModelSpec, case: Case, *, device_kind: str) -> str | None:
 def profile(spec: ModelSpec) -> dict[str, Dimension]:
     """The optimisation profile of the spec's named dimensions."""
     return {name: Dimension(min=dim.min, opt=dim.opt, max=dim.max) for name, dim in spec.dims.items()}
+
+
+def ghost(case_id: str, backend: str) -> Case:
+    """A stand-in for a case that only a baseline still knows."""
+    return Case(
+        id=case_id,
+        model=case_id.split("/")[0],
+        backend=backend,
+        precision="fp32",
+        tolerance=Tolerance(ignore=0.1, catch=0.3),
+    )

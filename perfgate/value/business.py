@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from perfgate.records import Count, Name, Positive, Record, Text
+from perfgate.records import Count, Name, Positive, Record, Text, Tf32
 from perfgate.value.assumptions import Terms
 from perfgate.value.table import StackTable
 
@@ -73,11 +73,13 @@ class StageTime(Record):
 
 class Figures(Record, kw_only=True):
     """One stack in numbers. Latency is at `latency_batch`, throughput and memory at `throughput_batch`.
+    `tf32` says which FP32 products may round to TF32 (None: unknown).
     `instance_month` is what one instance costs a month. A deployment's hours are timed by perfgate unless
     `deploy_given`."""
 
     label: Name
     precision: str
+    tf32: Tf32 | None = None
     mode: str = ""
     source: Source
     latency_ms: float

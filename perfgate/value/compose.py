@@ -126,6 +126,7 @@ def _measured(served: Served, terms: Terms, limit_ms: float | None) -> Figures:
     return Figures(
         label=served.stack,
         precision=served.precision,
+        tf32=served.tf32,
         mode=str(served.mode),
         source="stored" if served.stored else "measured",
         latency_ms=served.average_s * 1e3,

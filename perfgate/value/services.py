@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from perfgate.records import Environment, Measured, Mode, RunResult
+from perfgate.records import Environment, Measured, Mode, RunResult, Tf32
 from perfgate.value.queueing import Service
 from perfgate.value.stacks import Entry, labels, other_device, request_entry
 
@@ -77,6 +77,12 @@ class Served:
     @property
     def p99_s(self) -> float:
         return statistics.median(self.entries[0].columns["p99_ns"]) / 1e9
+
+    @property
+    def tf32(self) -> Tf32 | None:
+        """Which FP32 products may round to TF32; None where that is unknown or not the same in all sizes."""
+        found = {entry.tf32 for entry in self.entries}
+        return found.pop() if len(found) == 1 else None
 
     @property
     def memory_bytes(self) -> float | None:

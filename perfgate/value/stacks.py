@@ -21,6 +21,7 @@ from perfgate.records import (
     NotRun,
     Record,
     RunResult,
+    Tf32,
     Unchanged,
     Verdict,
 )
@@ -46,6 +47,11 @@ class Entry(Record):
     @property
     def latency(self) -> float:
         return statistics.median(self.columns["latency_ns"])
+
+    @property
+    def tf32(self) -> Tf32 | None:
+        outcome = self.result.outcome
+        return outcome.engine.tf32 if isinstance(outcome, Measured) and outcome.engine else None
 
 
 def compare_stacks(results: Sequence[RunResult]) -> StackTable:
@@ -116,6 +122,8 @@ def request_entry(stack: str, result: CaseResult, environment: Environment) -> E
         return "it has no recipe, so nobody can say which model it ran"
     if isinstance(outcome, Measured) and outcome.engine and outcome.engine.unmet:
         return f"its precision was not realised: {outcome.engine.unmet}"
+    if wrong := _wrong_answers(result):
+        return wrong
     mode = (outcome.mode if isinstance(outcome, Measured) else None) or result.case.mode
     if reason := no_request(mode, environment):
         return reason
@@ -130,6 +138,14 @@ def request_entry(stack: str, result: CaseResult, environment: Environment) -> E
         columns=columns,
         stored=isinstance(outcome, Unchanged),
     )
+
+
+def _wrong_answers(result: CaseResult) -> str:
+    """Why a case's answers are no right ones, or nothing: a fast wrong answer is worth nothing."""
+    judged = result.judgement
+    if result.accuracy is not None and result.accuracy.failures:
+        return f"its answers failed their check: {'; '.join(result.accuracy.failures)}"
+    return f"its verdict is ERROR: {judged.reason}" if judged and judged.verdict is Verdict.ERROR else ""
 
 
 def no_request(mode: Mode, environment: Environment) -> str:
@@ -226,6 +242,7 @@ def _line(original: Entry, entry: Entry) -> Line:
             high=1.0 if same else round(max(base) / latency.low, 4),
         ),
         stored=entry.stored,
+        tf32=entry.tf32,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from perfgate.records import Count, Difference, Facts, Mode, Name, Positive, Precision, Record, Text
+from perfgate.records import Count, Difference, Facts, Mode, Name, Positive, Precision, Record, Text, Tf32
 
 STACKS_SCHEMA: Literal["perfgate-trt/stacks/v1"] = "perfgate-trt/stacks/v1"
 
@@ -39,7 +39,8 @@ class Line(Record, kw_only=True):
     `memory_bytes` is the device-wide growth on a GPU and the peak resident set on a CPU, as the median over
     launches; None where it was not measured. `speedup` is the original's latency over this one's: above 1
     is faster. Its span is the original's least launch median over this one's greatest, and the reverse.
-    `stored` says that the numbers are those of the baseline that an unchanged case stands for.
+    `stored` says that the numbers are those of the baseline that an unchanged case stands for, `tf32` which
+    FP32 products may have been rounded to TF32 (None: unknown).
     """
 
     stack: Name
@@ -54,6 +55,7 @@ class Line(Record, kw_only=True):
     memory_bytes: float | None = None
     speedup: Range
     stored: bool = False
+    tf32: Tf32 | None = None
 
 
 class Row(Record):
@@ -64,6 +66,11 @@ class Row(Record):
     shape: dict[Name, Positive]
     items: Positive
     lines: tuple[Line, ...]
+
+    @property
+    def tf32_differs(self) -> bool:
+        """Whether the stacks are known to treat TF32 unlike each other."""
+        return len({line.tf32 for line in self.lines if line.tf32}) > 1
 
 
 class NotCompared(Record, kw_only=True):

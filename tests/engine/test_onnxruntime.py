@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -12,7 +13,7 @@ from small_models import CASE, write
 from perfgate.engine import get_backend
 from perfgate.engine import onnxruntime as backend_module
 from perfgate.engine.interface import BuildRequest
-from perfgate.engine.onnxruntime import OnnxRuntimeBackend
+from perfgate.engine.onnxruntime import OnnxRuntimeBackend, _tf32
 from perfgate.errors import CaseError, UsageError
 from perfgate.files import file_digest
 from perfgate.records import EngineFacts, Mode, Protocol, Recipe
@@ -191,3 +192,17 @@ def test_backends_by_name() -> None:
     with pytest.raises(UsageError, match="no such backend: 'onxruntime'") as caught:
         get_backend("onxruntime")
     assert "onnxruntime" in str(caught.value.fix)
+
+
+@pytest.mark.parametrize(
+    ("providers", "precision", "state"),
+    [
+        ({"CUDAExecutionProvider": {"use_tf32": "1"}, "CPUExecutionProvider": {}}, "fp32", "on"),
+        ({"CUDAExecutionProvider": {"use_tf32": "0"}}, "fp32", "off"),
+        ({"CUDAExecutionProvider": {}}, "fp32", "on"),
+        ({"CUDAExecutionProvider": {"use_tf32": "1"}}, "fp16", None),
+        ({"CPUExecutionProvider": {}}, "fp32", None),
+    ],
+)
+def test_tf32_is_the_cuda_providers_own_setting(providers: Any, precision: str, state: str | None) -> None:
+    assert _tf32(SimpleNamespace(get_provider_options=lambda: providers), precision) == state

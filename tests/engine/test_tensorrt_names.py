@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from perfgate.engine._trt_api import Api, version_tuple
-from perfgate.engine._trt_options import apply_options, check_typing, network_flags, precision_flags
+from perfgate.engine._trt_options import apply_options, check_typing, network_flags, precision_flags, tf32_of
 from perfgate.errors import CaseError
 from perfgate.records import Precision, Recipe
 
@@ -281,6 +281,7 @@ def test_options_take_effect() -> None:
     assert config.max_aux_streams == 3
     assert "TF32" not in config.flags
     assert "TF32 is off" in notes
+    assert tf32_of(api_of("10.16.1.11"), config, "fp32") == "off"
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -15,7 +16,7 @@ from perfgate.children import package_environment
 from perfgate.engine import NAMES, get_backend
 from perfgate.engine import torch as backend_module
 from perfgate.engine.interface import Backend, BuildRequest, Script
-from perfgate.engine.torch import TorchBackend, TorchEngine
+from perfgate.engine.torch import TorchBackend, TorchEngine, tf32_of
 from perfgate.errors import CaseError, InfrastructureError
 from perfgate.files import read_record
 from perfgate.measure.launch import EngineTarget, LaunchRequest, launch
@@ -358,3 +359,25 @@ def test_compiled(room: None, tmp_path: Path) -> None:
     np.testing.assert_array_equal(outputs["y"], np.maximum(x, 0))
     facts = backend.build(request_of(backend, spec, model, tmp_path / "again"))
     assert any("compiled for the measured shape" in note for note in facts.notes)
+
+
+@pytest.mark.parametrize(
+    ("asked", "convolutions", "products", "state"),
+    [
+        (None, True, False, "convolutions only"),
+        (None, True, True, "on"),
+        (None, False, False, "off"),
+        (None, False, True, "matrix products only"),
+        (False, True, True, "off"),
+        (True, False, False, "on"),
+    ],
+)
+def test_tf32_is_what_is_asked_or_else_pytorchs_own(
+    monkeypatch: pytest.MonkeyPatch, asked: bool | None, convolutions: bool, products: bool, state: str
+) -> None:
+    backends = SimpleNamespace(
+        cudnn=SimpleNamespace(allow_tf32=convolutions),
+        cuda=SimpleNamespace(matmul=SimpleNamespace(allow_tf32=products)),
+    )
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(backends=backends))
+    assert tf32_of(asked) == state

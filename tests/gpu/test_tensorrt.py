@@ -298,6 +298,10 @@ def test_a_rebuild_with_the_timing_cache_gives_the_same_bytes(tmp_path: Path) ->
     assert first.timing_cache_loaded_bytes == 0
     assert again.timing_cache_loaded_bytes == again.timing_cache_bytes == cache.stat().st_size
     assert any("loaded" in note and "grew by 0" in note for note in again.notes), again.notes
+    if again.timing_cache_keys is not None:
+        assert first.timing_cache_keys is not None
+        assert again.timing_cache_keys.loaded == first.timing_cache_keys.added > 0
+        assert again.timing_cache_keys.added == again.timing_cache_keys.changed == 0
     assert not any("refused" in note for note in again.notes)
 
 

@@ -193,7 +193,7 @@ def test_every_mode(mode: Mode, store: Path, tmp_path: Path) -> None:
     [
         ("fp32", {"noTF32": True}, "fp32", "TF32 is off"),
         ("fp32", {"tf32": True}, "tf32", "TF32 is on"),
-        ("fp32", {}, "tf32", "on for convolutions, off for matrix products"),
+        ("fp32", {}, "tf32", "TF32 as PyTorch has it: convolutions only"),
         ("fp16", {}, "fp16", "FP16 by .half()"),
     ],
 )

@@ -237,7 +237,7 @@ def test_all_precisions_side_by_side(tmp_path: Path) -> None:
 def test_a_network_that_cannot_be_captured_answers_enqueued(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[Mode] = []
 
-    def load(engine: Path, case: Case) -> object:
+    def load(engine: Path, case: Case, axes: object) -> object:
         loaded.append(case.mode)
         if case.mode.drive == "graph":
             raise GraphCaptureError("it synchronises")

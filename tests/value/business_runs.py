@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from value_runs import case, result, run
 
-from perfgate.records import EngineFacts, Launch, Measured, Precision, RunResult, Slo, Stages
+from perfgate.records import EngineFacts, Launch, Measured, Precision, RunResult, Slo, Stages, Tf32
 from perfgate.value.assumptions import Inputs, Terms, parse_inputs, parse_prices, terms
 
 DATA = Path(__file__).parent / "data"
@@ -40,6 +40,7 @@ def measured_run(
     number: int = 1,
     stages: Stages | None = None,
     model: str = "resnet50",
+    tf32: Tf32 | None = None,
 ) -> RunResult:
     """Five launches a batch size, 1 % apart, with a little noise in their samples."""
     draw = random.Random(7)
@@ -60,7 +61,7 @@ def measured_run(
                     peak_memory_bytes=4 * 10**9,
                 )
             )
-        engine = EngineFacts(digest="e" * 64, engine_bytes=1, build_ns=int(build_s * 1e9))
+        engine = EngineFacts(digest="e" * 64, engine_bytes=1, build_ns=int(build_s * 1e9), tf32=tf32)
         cases.append(
             result(
                 one, Measured(engine=engine, launches=tuple(launches)), source_digest="s" * 64, stages=stages

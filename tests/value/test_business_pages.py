@@ -287,3 +287,35 @@ def test_axe_finds_no_violation(
         )
         assert [(one["id"], one["nodes"][0]["html"]) for one in found["violations"]] == []
         assert len(found["passes"]) > 15
+
+
+TF32 = measured_case(
+    [
+        measured_run("torch", EAGER, tf32="convolutions only"),
+        measured_run("tensorrt", ENGINE, tf32="on", number=2),
+    ],
+    case_terms(),
+    "2026-11-24",
+)
+
+
+def rows_of(text: str) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(text)))
+
+
+def test_stacks_that_differ_in_tf32_say_so_beside_the_ratio_in_every_form() -> None:
+    warning = "The original ran with TF32 in convolutions only, TensorRT with TF32 on"
+    assert any(one.startswith(warning) for one in view(TF32).warnings)
+    assert TF32.stacks is not None
+    for text in (value_markdown.render(TF32.stacks), value_terminal.render(TF32.stacks, width=300)):
+        assert "original, TF32 in convolutions only" in text
+        assert re.search(r"× as fast .*, TF32 on", text)
+        assert "that is part of the ratio" in text
+    assert warning in value_html.render(TF32)
+    assert ["tf32", "convolutions only", "on"] in [row[:3] for row in rows_of(value_csv.render(TF32))]
+
+
+def test_results_that_do_not_know_of_tf32_say_nothing_of_it() -> None:
+    assert MEASURED.stacks is not None
+    texts = (value_html.render(MEASURED), value_csv.render(MEASURED), value_markdown.render(MEASURED.stacks))
+    assert not any("tf32" in text.lower() for text in texts)

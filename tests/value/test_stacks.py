@@ -9,6 +9,7 @@ import pytest
 from value_runs import CPU, GPU, REQUEST, case, launch, measured, result, run
 
 from perfgate.records import (
+    Accuracy,
     EngineFacts,
     Failed,
     InputData,
@@ -19,6 +20,7 @@ from perfgate.records import (
     Mode,
     NotRun,
     RunResult,
+    Tf32,
     Unchanged,
     Verdict,
 )
@@ -232,3 +234,42 @@ def test_extreme_numbers_stay_finite() -> None:
     line = compare_stacks([run(result(case(), one)), tensorrt(trt(other))]).rows[0].lines[1]
     assert 0 <= line.speedup.value < 1
     assert line.memory_bytes is None
+
+
+WRONG = Accuracy(reference="ONNX Runtime", failures=("output 'y' holds 8 NaN or infinite values",))
+
+
+def test_a_case_with_wrong_answers_is_refused_with_what_is_wrong() -> None:
+    wrong = msgspec.structs.replace(trt(), accuracy=WRONG)
+    table = compare_stacks([TORCH, tensorrt(wrong)])
+    assert not table.rows
+    assert reasons(table)["tensorrt 8.5.3"].endswith("output 'y' holds 8 NaN or infinite values")
+
+
+def test_a_case_whose_verdict_is_error_is_refused() -> None:
+    judgement = Judgement(verdict=Verdict.ERROR, reason="the answers are wrong: 12 dB", code="accuracy")
+    unchanged = msgspec.structs.replace(trt(), judgement=judgement)
+    table = compare_stacks([TORCH, tensorrt(unchanged)])
+    assert not table.rows
+    assert reasons(table)["tensorrt 8.5.3"] == "its verdict is ERROR: the answers are wrong: 12 dB"
+
+
+def test_an_original_with_wrong_answers_is_compared_with_nothing() -> None:
+    original = run(msgspec.structs.replace(result(case()), accuracy=WRONG))
+    assert not compare_stacks([original, tensorrt(trt())]).rows
+
+
+def with_tf32(state: Tf32 | None) -> Measured:
+    facts = EngineFacts(digest="a" * 64, engine_bytes=1, tf32=state)
+    return msgspec.structs.replace(measured(1_000_000), engine=facts)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "differs"),
+    [("convolutions only", "on", True), ("on", "on", False), (None, "on", False), (None, None, False)],
+)
+def test_what_rounds_to_tf32_is_known_line_by_line(old: Tf32 | None, new: Tf32 | None, differs: bool) -> None:
+    original = run(result(case(), with_tf32(old)))
+    (row,) = compare_stacks([original, tensorrt(trt(with_tf32(new)))]).rows
+    assert [line.tf32 for line in row.lines] == [old, new]
+    assert row.tf32_differs is differs
