@@ -69,7 +69,7 @@ def build_engine(api: Api, request: BuildRequest) -> EngineFacts:
     build_ns = time.perf_counter_ns() - started
     write_bytes(Path(request.engine), engine)
     notes += built.notes
-    facts, layers = engine_facts(api, engine, recipe.precision, graph.weights, notes)
+    facts, layers = engine_facts(api, engine, request, notes)
     check_islands(layers.layers, request.islands)
     return msgspec.structs.replace(
         facts,

@@ -18,6 +18,7 @@ from perfgate.engine._trt_inspect import (
     weight_share,
 )
 from perfgate.engine._trt_onnx import plugins_in, read_graph
+from perfgate.engine._trt_weights import found_share
 from perfgate.engine.interface import BuildRequest
 from perfgate.errors import CaseError
 from perfgate.records import EngineFacts, Precision
@@ -31,30 +32,28 @@ def prebuilt_facts(api: Api, request: BuildRequest) -> EngineFacts:
     Starts CUDA. Raises `CaseError` when the engine does not load.
     """
     logger_of(api).forget()
-    weights = read_graph(Path(request.onnx)).weights
     plan = Path(request.engine).read_bytes()
-    facts, layers = engine_facts(api, plan, request.recipe.precision, weights, ["built elsewhere"])
+    facts, layers = engine_facts(api, plan, request, ["built elsewhere"])
     if facts.unmet and not layers.detailed:
         return msgspec.structs.replace(facts, unmet=f"{facts.unmet}; {_NAMES_ALONE}")
     return facts
 
 
 def engine_facts(
-    api: Api, plan: bytes, precision: Precision, weights: int, notes: list[str]
+    api: Api, plan: bytes, request: BuildRequest, notes: list[str]
 ) -> tuple[EngineFacts, Layers]:
-    """The facts of a serialised engine with its layers; `weights` counts its graph's weights, `precision` was
-    asked for, and `notes` take what else is worth noting.
+    """The facts of a serialised engine with its layers, held against the precision and the graph that were
+    asked for; `notes` take what else is worth noting.
 
     Starts CUDA. Raises `CaseError` when the engine does not load.
     """
+    precision = request.recipe.precision
     layers, memory = inspect_engine(api, plan, notes)
     share = layer_share(layers.layers)
     notes += _precision_notes(layers)
     if layers.layers and not share:
-        share = stored_share(len(plan), weights, precision)
-        told = "told from the size of the stored weights"
-        least = ", at least so much of the narrower type" if len(share) > 1 else ""
-        notes.append(f"the layers are opaque blocks; precision is {told}{least}")
+        share, told = _of_weights(plan, Path(request.onnx), precision)
+        notes.append(f"the layers are opaque blocks; precision is told from {told}")
     facts = EngineFacts(
         digest=hashlib.sha256(plan).hexdigest(),
         engine_bytes=len(plan),
@@ -66,6 +65,15 @@ def engine_facts(
         notes=tuple(notes),
     )
     return facts, layers
+
+
+def _of_weights(plan: bytes, onnx_file: Path, precision: Precision) -> tuple[dict[str, float], str]:
+    """The types that an engine stores its weights in, and how that is known."""
+    if precision == "fp16" and (share := found_share(plan, onnx_file)):
+        return share, "the weights that were found in it"
+    share = stored_share(len(plan), read_graph(onnx_file).weights, precision)
+    least = ", at least so much of the narrower type" if len(share) > 1 else ""
+    return share, f"the size of the stored weights{least}"
 
 
 def inspect_engine(api: Api, plan: bytes, notes: list[str]) -> tuple[Layers, int | None]:
