@@ -275,8 +275,10 @@ def test_a_network_that_cannot_be_captured_is_measured_enqueued_its_answers_chec
         'schema = "perfgate-trt/model/v1"\nname = "chosen"\nprecisions = ["fp32"]\n'
         '[source]\nonnx = "chosen.onnx"\n[accuracy.sqnr_db]\nfp32 = 40\n'
     )
-    said = project("run")
+    process = project.start("run", stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    said, _ = process.communicate()
     (case,) = project.cases().values()
+    assert process.returncode == 0, f"{said}\n{case['outcome']}\n{case.get('accuracy')}"
     assert case["judgement"]["verdict"] == "NEW", said
     assert case["outcome"]["mode"]["drive"] == "enqueue", said
     assert case["accuracy"]["outputs"][0]["sqnr_db"] > 40 and not case["accuracy"].get("failures")
