@@ -9,9 +9,9 @@ import msgspec
 
 from perfgate.errors import CaseError
 from perfgate.gate.accuracy import judged
-from perfgate.measure.accuracy import Checked, check
+from perfgate.measure.accuracy import Checked, CheckRequest, check
 from perfgate.measure.launch import EngineTarget
-from perfgate.measure.schedule import Job
+from perfgate.measure.schedule import Job, not_capturable
 from perfgate.preparation import Pending
 from perfgate.records import Accuracy, CaseResult, Record, RunResult, Stages
 
@@ -45,13 +45,28 @@ def check_answers(
         say(f"{job.case_id}: checking the answers")
         request = msgspec.structs.replace(item.answers, target=job.target)
         try:
-            checked = check(request, store)
+            checked = _checked(request, store)
             accuracy = judged(checked.accuracy, case.accuracy, case.precision)
             yield job.case_id, Answered(accuracy=accuracy, checked=checked)
         except CaseError as error:
             said = f"they cannot be checked: {error.what}"
             accuracy = Accuracy(reference="none", failures=(said,), notes=item.answers.notes)
             yield job.case_id, Answered(accuracy=accuracy)
+
+
+def _checked(request: CheckRequest, store: Path) -> Checked:
+    """The answers in the case's own mode, so that a wrong graph is seen too; enqueued where it cannot be
+    captured, for its answers are the same."""
+    try:
+        return check(request, store)
+    except CaseError as error:
+        target = request.target
+        if not not_capturable(error, target.case.mode):
+            raise
+        mode = msgspec.structs.replace(target.case.mode, drive="enqueue")
+        case = msgspec.structs.replace(target.case, mode=mode)
+        target = msgspec.structs.replace(target, case=case)
+        return check(msgspec.structs.replace(request, target=target), store)
 
 
 def with_answers_of(result: RunResult, found: dict[str, Answered]) -> RunResult:

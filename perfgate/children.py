@@ -55,6 +55,12 @@ class Finished(Record):
             return f"was killed by {signal_name(-self.returncode)}"
         return f"ended with exit code {self.returncode}" if self.returncode else None
 
+    @property
+    def signal(self) -> str:
+        """The signal that ended it, where it was not ours."""
+        ours = self.timed_out or self.flooded or self.returncode >= 0
+        return "" if ours else signal_name(-self.returncode)
+
 
 _PARENT = "PERFGATE_PARENT_PID"
 
@@ -104,7 +110,7 @@ def call_child(
                 heard=heard,
             )
         if child.failure:
-            raise CaseError(f"the process {child.failure}", stderr_tail=child.stderr_tail)
+            raise CaseError(f"the process {child.failure}", stderr_tail=child.stderr_tail, kind=child.signal)
         try:
             reply = msgspec.json.decode(read_bytes(answer, limit_bytes=REPLY_LIMIT_BYTES), type=_Reply)
             if reply.error and reply.infrastructure:

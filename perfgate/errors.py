@@ -55,7 +55,8 @@ class InfrastructureError(PerfgateError):
 class CaseError(PerfgateError):
     """The case's own fault: it does not build, or its launch crashed, hung or printed garbage.
 
-    `kind` is the name of the class it was raised as, which survives the way out of a child process.
+    `kind` is the name of the class it was raised as, which survives the way out of a child process, or of the
+    signal that ended the child.
     """
 
     exit_code = 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Literal
 
 import msgspec
 
@@ -17,8 +16,8 @@ from perfgate.gate.sequential import Decision, at_the_end, blocks, decide_next
 from perfgate.gate.spread import Spread
 from perfgate.measure.blocks import Blocks, Sides, repeat
 from perfgate.measure.launch import LaunchRequest
-from perfgate.measure.schedule import Job
-from perfgate.records import Confirmation, EngineFacts, Failed, Launch, Measured, Outcome, Record, Tolerance
+from perfgate.measure.schedule import Job, launch_failed
+from perfgate.records import Confirmation, EngineFacts, Launch, Measured, Outcome, Record, Tolerance
 
 _SIDES = ("base", "head")
 
@@ -173,9 +172,7 @@ def hold(
             )
         ) from interrupt
     except CaseError as error:
-        stage: Literal["capture", "launch"] = "capture" if error.kind == "GraphCaptureError" else "launch"
-        failed = Failed(stage=stage, reason=error.what, stderr_tail=error.stderr_tail)
-        return failed, error.what if trial.failed_side == "base" else None
+        return launch_failed(error, head.target), error.what if trial.failed_side == "base" else None
     if decision is None:
         return Measured(engine=head.engine, launches=sides.invalid, screen=earlier), None
     shown = (*sides.invalid, *trial.shown)[:1000]

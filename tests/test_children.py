@@ -225,6 +225,7 @@ def test_a_crash_and_a_wrong_answer_are_the_cases_fault(
 ) -> None:
     with pytest.raises(CaseError, match=words) as caught:
         ask(tmp_path, monkeypatch, body)
+    assert caught.value.kind == ("SIGABRT" if "abort" in body else "CaseError")
     if "surprise" in body:
         assert "surprise" in caught.value.stderr_tail
 

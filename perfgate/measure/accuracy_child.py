@@ -12,11 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from perfgate.children import serve
 from perfgate.engine import get_backend
-from perfgate.engine.interface import Runner
 from perfgate.errors import CaseError
 from perfgate.measure.launch import EngineTarget
 from perfgate.records import Count, Name, Record, Text
@@ -74,7 +71,9 @@ def _model(request: AnswerRequest) -> Iterator[Answer]:
     if request.engine is None:
         yield _onnx(Path(request.onnx), faithful=request.faithful)
         return
-    with _loaded(request.engine) as runner:
+    target = request.engine
+    backend = get_backend(target.case.backend, target.device)
+    with backend.load(Path(target.engine), target.case, target.axes) as runner:
         kinds = {tensor.name: tensor.dtype for tensor in runner.inputs}
 
         def run(batch: Arrays) -> Arrays:
@@ -83,19 +82,6 @@ def _model(request: AnswerRequest) -> Iterator[Answer]:
             return runner.outputs()
 
         yield run
-
-
-def _loaded(target: EngineTarget) -> Runner:
-    """The engine in the case's own mode, so that a wrong graph is seen too; enqueued where it cannot be
-    captured, for its answers are the same."""
-    case, backend = target.case, get_backend(target.case.backend, target.device)
-    try:
-        return backend.load(Path(target.engine), case, target.axes)
-    except CaseError as error:
-        if error.kind != "GraphCaptureError":
-            raise
-        plain = msgspec.structs.replace(case.mode, drive="enqueue")
-        return backend.load(Path(target.engine), msgspec.structs.replace(case, mode=plain), target.axes)
 
 
 def _onnx(path: Path, *, faithful: bool) -> Answer:

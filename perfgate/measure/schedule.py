@@ -11,9 +11,10 @@ from typing import Protocol as Shape
 from perfgate.engine.interface import BuildRequest
 from perfgate.errors import CaseError
 from perfgate.measure.launch import CallableTarget, EngineTarget, LaunchRequest, launch
-from perfgate.records import EngineFacts, Failed, Launch, Measured, Name, Outcome, Protocol, Record
+from perfgate.records import EngineFacts, Failed, Launch, Measured, Mode, Name, Outcome, Protocol, Record
 
 RETRIES = 3
+_CRASHES = ("SIGABRT", "SIGSEGV")
 
 
 class Job(Record, kw_only=True):
@@ -62,10 +63,7 @@ def measure(
             try:
                 result = one(LaunchRequest(target=job.target, protocol=job.protocol))
             except CaseError as error:
-                stage: Literal["capture", "launch"] = (
-                    "capture" if error.kind == "GraphCaptureError" else "launch"
-                )
-                failed[job.case_id] = Failed(stage=stage, reason=error.what, stderr_tail=error.stderr_tail)
+                failed[job.case_id] = launch_failed(error, job.target)
                 progress.step(job.case_id, f"failed: {error.what}")
                 continue
             done[job.case_id].append(result)
@@ -81,6 +79,19 @@ def measure(
     except KeyboardInterrupt:
         interrupted = True
     return {job.case_id: _outcome(job, done[job.case_id], failed) for job in jobs}, interrupted
+
+
+def launch_failed(error: CaseError, target: EngineTarget | CallableTarget) -> Failed:
+    """A launch's failure, at the capture of its CUDA graph where that is why."""
+    captured = isinstance(target, EngineTarget) and not_capturable(error, target.case.mode)
+    stage: Literal["capture", "launch"] = "capture" if captured else "launch"
+    return Failed(stage=stage, reason=error.what, stderr_tail=error.stderr_tail)
+
+
+def not_capturable(error: CaseError, mode: Mode) -> bool:
+    """Whether the network may be one that no CUDA graph can hold. TensorRT aborts at the capture of some,
+    such as one that chooses between branches, so that in a graph's mode a crash counts as that."""
+    return error.kind == "GraphCaptureError" or (mode.drive == "graph" and error.kind in _CRASHES)
 
 
 def order(jobs: Sequence[Job]) -> list[Job]:

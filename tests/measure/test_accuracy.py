@@ -5,23 +5,22 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import types
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from perfgate import answers
 from perfgate.children import package_environment
-from perfgate.engine.tensorrt import GraphCaptureError
 from perfgate.errors import CaseError
-from perfgate.measure import accuracy_child
+from perfgate.measure.accuracy import CheckRequest
 from perfgate.measure.accuracy_math import compare_output
 from perfgate.measure.launch import EngineTarget
 from perfgate.records import Agreement, Case, Mode, Tolerance
+from perfgate.spec.precision.data import DataRequest
 
 ONE = np.array([[3.0, -4.0], [0.0, 0.0]])
 
@@ -234,27 +233,36 @@ def test_all_precisions_side_by_side(tmp_path: Path) -> None:
     assert (wrong.returncode, "one of: net" in wrong.stderr) == (2, True)
 
 
-def test_a_network_that_cannot_be_captured_answers_enqueued(monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded: list[Mode] = []
+@pytest.mark.parametrize(
+    ("kind", "again"), [("GraphCaptureError", True), ("SIGABRT", True), ("CaseError", False)]
+)
+def test_a_network_that_cannot_be_captured_answers_enqueued(
+    monkeypatch: pytest.MonkeyPatch, kind: str, again: bool
+) -> None:
+    asked: list[Mode] = []
 
-    def load(engine: Path, case: Case, axes: object) -> object:
-        loaded.append(case.mode)
-        if case.mode.drive == "graph":
-            raise GraphCaptureError("it synchronises")
-        if engine.name == "damaged":
-            raise CaseError("it does not load")
-        return engine
+    def check(request: CheckRequest, store: Path) -> str:
+        asked.append(request.target.case.mode)
+        if request.target.case.mode.drive == "graph":
+            raise CaseError("it synchronises", kind=kind)
+        return "the answers"
 
-    monkeypatch.setattr(accuracy_child, "get_backend", lambda *_: types.SimpleNamespace(load=load))
+    monkeypatch.setattr(answers, "check", check)
     limits = Tolerance(ignore=0.1, catch=0.3)
-    case = Case(id="net/fp32", model="net", backend="tensorrt", precision="fp32", tolerance=limits)
-
-    def asked(name: str, mode: Mode) -> object:
-        of_mode = msgspec.structs.replace(case, mode=mode)
-        return accuracy_child._loaded(EngineTarget(engine=name, case=of_mode, folder=""))
-
-    graph = Mode(drive="graph", transfers=True)
-    assert asked("engine", graph) == Path("engine")
-    assert loaded == [graph, Mode(drive="enqueue", transfers=True)]
-    with pytest.raises(CaseError, match="does not load"):
-        asked("damaged", Mode(drive="enqueue"))
+    mode = Mode(drive="graph", transfers=True)
+    case = Case(id="n/fp32", model="n", backend="tensorrt", precision="fp32", tolerance=limits, mode=mode)
+    request = CheckRequest(
+        target=EngineTarget(engine="engine", case=case, folder=""),
+        onnx="",
+        onnx_digest="",
+        emitted="",
+        data=DataRequest(tensors=(), folder="", samples=1, seed=0),
+        runtime="",
+    )
+    if again:
+        assert str(answers._checked(request, Path())) == "the answers"
+        assert asked == [mode, Mode(drive="enqueue", transfers=True)]
+    else:
+        with pytest.raises(CaseError, match="synchronises"):
+            answers._checked(request, Path())
+        assert asked == [mode]

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from perfgate.errors import CaseError, InfrastructureError
-from perfgate.measure.launch import CallableTarget, LaunchRequest
-from perfgate.measure.schedule import RETRIES, Job, measure, order
-from perfgate.records import EngineFacts, Failed, Launch, Measured, Outcome, Protocol
+from perfgate.measure.launch import CallableTarget, EngineTarget, LaunchRequest
+from perfgate.measure.schedule import RETRIES, Job, launch_failed, measure, order
+from perfgate.records import Case, EngineFacts, Failed, Launch, Measured, Mode, Outcome, Protocol, Tolerance
 
 LAUNCH = Launch(samples_ns=(5, 6, 7), wall_ns=18, load_ns=1, first_inference_ns=1)
 INVALID = Launch(samples_ns=(9,), wall_ns=9, load_ns=1, first_inference_ns=1, invalid="slowed down")
@@ -166,3 +167,28 @@ def test_a_device_that_stays_slow_is_not_measured_for_ever() -> None:
     assert notes[:RETRIES] == ["invalid, to be measured again: slowed down"] * RETRIES
     assert notes[RETRIES:] == ["invalid: slowed down"] * 2, "no launch that does not count looks like one"
     assert isinstance(outcomes["a"], Measured)
+
+
+@pytest.mark.parametrize(
+    ("drive", "kind", "stage"),
+    [
+        ("graph", "GraphCaptureError", "capture"),
+        ("graph", "SIGABRT", "capture"),  # what TensorRT makes of some networks
+        ("graph", "SIGKILL", "launch"),  # the kernel's, where memory ran out
+        ("graph", "", "launch"),
+        ("enqueue", "SIGABRT", "launch"),
+    ],
+)
+def test_a_crash_in_a_graphs_mode_is_taken_for_a_capture_that_failed(
+    drive: Any, kind: str, stage: str
+) -> None:
+    limits = Tolerance(ignore=0.1, catch=0.3)
+    case = Case(
+        id="n/fp32", model="n", backend="tensorrt", precision="fp32", tolerance=limits, mode=Mode(drive=drive)
+    )
+    target = EngineTarget(engine="engine", case=case, folder="")
+    assert launch_failed(CaseError("no", kind=kind, stderr_tail="why"), target) == Failed(
+        stage=stage,  # type: ignore[arg-type]
+        reason="no",
+        stderr_tail="why",
+    )
