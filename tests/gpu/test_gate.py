@@ -281,7 +281,8 @@ def test_a_network_that_cannot_be_captured_is_measured_enqueued_its_answers_chec
     assert process.returncode == 0, f"{said}\n{case['outcome']}\n{case.get('accuracy')}"
     assert case["judgement"]["verdict"] == "NEW", said
     assert case["outcome"]["mode"]["drive"] == "enqueue", said
-    assert case["accuracy"]["outputs"][0]["sqnr_db"] > 40 and not case["accuracy"].get("failures")
+    assert not case["accuracy"].get("failures"), case["accuracy"]
+    assert case["accuracy"]["outputs"][0].get("sqnr_db", 400) > 40  # left out where nothing differs
 
 
 def test_resnet50_with_two_more_blocks_is_a_regression(tmp_path: Path) -> None:
