@@ -5,6 +5,7 @@ What can stand for a request's time is decided in `perfgate.value.stacks`; here 
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
@@ -190,17 +191,18 @@ def pairs(results: Sequence[RunResult], wanted: str = "") -> list[Pair]:
     a model before its others.
 
     `wanted` is a model, or model/precision. The original is taken in the same precision, else in the one that
-    it runs: fp32 before all others.
+    it runs: fp32 before all others. Both sides keep the batch sizes that both were measured at.
     """
     first, *others = services(results) or [[]]
     found = []
     for served in (one for stack in others for one in stack):
         if wanted and wanted not in (served.model, f"{served.model}/{served.precision}"):
             continue
-        fit = [one for one in first if _same_work(one, served)]
+        fit = [one for one in first if _same_work(one, served) and set(one.sizes) & set(served.sizes)]
         fit.sort(key=lambda one: (one.precision != served.precision, one.precision != "fp32"))
         if fit:
-            found.append(Pair(fit[0], served))
+            common = set(fit[0].sizes) & set(served.sizes)
+            found.append(Pair(_at(fit[0], common), _at(served, common)))
     order = list(dict.fromkeys(pair.tensorrt.model for pair in found))
     found.sort(
         key=lambda pair: (
@@ -210,6 +212,12 @@ def pairs(results: Sequence[RunResult], wanted: str = "") -> list[Pair]:
         )
     )
     return found
+
+
+def _at(served: Served, sizes: set[int]) -> Served:
+    """The service at some of its batch sizes: what is smallest or best is the same work on both sides."""
+    entries = tuple(one for one in served.entries if one.result.case.items in sizes)
+    return dataclasses.replace(served, entries=entries)
 
 
 def _same_work(original: Served, served: Served) -> bool:

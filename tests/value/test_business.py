@@ -220,6 +220,16 @@ def test_the_same_precision_is_preferred_to_the_original_s_own() -> None:
     assert CASE.original.precision == "fp32" and CASE.tensorrt.precision == "fp16"
 
 
+def test_only_batch_sizes_that_both_were_measured_at_are_compared() -> None:
+    eager = {size: ms for size, ms in EAGER.items() if size != min(EAGER)}
+    case = measured(original=measured_run("torch", eager))
+    assert min(EAGER) in ENGINE
+    assert case.original.latency_batch == case.tensorrt.latency_batch == min(eager)
+    assert case.tensorrt.latency_ms == pytest.approx(ENGINE[min(eager)], rel=0.05)
+    with pytest.raises(UsageError, match="no model of theirs can be set beside"):
+        measured(original=measured_run("torch", {99: 1.0}))
+
+
 @pytest.mark.parametrize("wanted", ["bert", "resnet50/int8"])
 def test_a_model_that_is_not_there_is_refused(wanted: str) -> None:
     with pytest.raises(UsageError, match=wanted):
