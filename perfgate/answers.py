@@ -18,6 +18,7 @@ from perfgate.records import Accuracy, CaseResult, Record, RunResult, Stages
 _NO_RUNTIME = (
     "not checked: the reference is ONNX Runtime, which is not installed; pip install 'perfgate[cpu]'"
 )
+_NO_OPERATOR = "not checked: the reference is ONNX Runtime, which has no operators of the model's plugins"
 
 
 class Answered(Record):
@@ -40,7 +41,8 @@ def check_answers(
             continue
         item, case = asked[job.case_id], job.target.case
         if item.answers is None:
-            yield job.case_id, Answered(accuracy=Accuracy(reference="none", notes=(_NO_RUNTIME,)))
+            why = _NO_OPERATOR if item.request.plugins else _NO_RUNTIME
+            yield job.case_id, Answered(accuracy=Accuracy(reference="none", notes=(why,)))
             continue
         say(f"{job.case_id}: checking the answers")
         request = msgspec.structs.replace(item.answers, target=job.target)

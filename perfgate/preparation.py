@@ -314,7 +314,7 @@ class Preparation:
         self, spec: ModelSpec, case: Case, model: SourceModel, emission: Emission
     ) -> CheckRequest | None:
         runtime = runtime_version()
-        if runtime == "absent":
+        if runtime == "absent" or spec.plugins:
             return None
         data = spec.accuracy.data
         on_cpu = self._backend.name == "onnxruntime" and self._backend.kind == "cpu"
@@ -369,4 +369,5 @@ class Preparation:
             device=self._settings.device,
             script=script if source.script else None,
             timing_cache=timing,
+            plugins=tuple(str((spec.folder / plugin).resolve()) for plugin in spec.plugins),
         )

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from perfgate.engine import plugins
 from perfgate.engine._trt_api import (
     Api,
     first_error,
@@ -59,7 +60,9 @@ def build_engine(api: Api, request: BuildRequest) -> EngineFacts:
     notes = _preflight(request, graph, _least_free_bytes(recipe))
     logger = logger_of(api)
     logger.forget()
-    load_plugins(api, recipe.plugins, logger)
+    target = Path(request.engine)
+    plugins.place(target, list(zip(recipe.plugins, request.plugins, strict=True)))
+    load_plugins(api, plugins.beside(target, recipe.plugins), logger)
     started = time.perf_counter_ns()
     with warnings.catch_warnings():
         # The bindings warn of what a later version drops; what is there has been asked for by name.
@@ -67,7 +70,7 @@ def build_engine(api: Api, request: BuildRequest) -> EngineFacts:
         built = _build(api, request, graph, shapes, logger, notes)
     engine = built.plan
     build_ns = time.perf_counter_ns() - started
-    write_bytes(Path(request.engine), engine)
+    write_bytes(target, engine)
     notes += built.notes
     facts, layers = engine_facts(api, engine, request, notes)
     check_islands(layers.layers, request.islands)

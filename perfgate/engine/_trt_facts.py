@@ -20,6 +20,7 @@ from perfgate.engine._trt_inspect import (
 from perfgate.engine._trt_onnx import plugins_in, read_graph
 from perfgate.engine._trt_weights import found_share
 from perfgate.engine.interface import BuildRequest
+from perfgate.engine.plugins import beside
 from perfgate.errors import CaseError
 from perfgate.records import EngineFacts, Precision
 
@@ -48,7 +49,7 @@ def engine_facts(
     Starts CUDA. Raises `CaseError` when the engine does not load.
     """
     precision = request.recipe.precision
-    layers, memory = inspect_engine(api, plan, notes)
+    layers, memory = inspect_engine(api, plan, Path(request.engine), notes)
     share = layer_share(layers.layers)
     notes += _precision_notes(layers)
     if layers.layers and not share:
@@ -76,13 +77,14 @@ def _of_weights(plan: bytes, onnx_file: Path, precision: Precision) -> tuple[dic
     return share, f"the size of the stored weights{least}"
 
 
-def inspect_engine(api: Api, plan: bytes, notes: list[str]) -> tuple[Layers, int | None]:
-    """The engine's layers and its activation memory in bytes; adds to `notes` what could not be read.
+def inspect_engine(api: Api, plan: bytes, file: Path, notes: list[str]) -> tuple[Layers, int | None]:
+    """The layers of an engine that was read from `file`, and its activation memory in bytes; adds to `notes`
+    what could not be read.
 
     Starts CUDA. Raises `CaseError` when the engine does not load.
     """
     logger = logger_of(api)
-    load_plugins(api, plugins_in(plan), logger)
+    load_plugins(api, beside(file, plugins_in(plan)), logger)
     try:
         runtime = api.trt.Runtime(logger)
     except TypeError:

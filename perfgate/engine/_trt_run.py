@@ -15,6 +15,7 @@ from perfgate.engine._trt_cuda import CudaContext
 from perfgate.engine._trt_lane import SLOTS, Lane, Plan
 from perfgate.engine._trt_onnx import plugins_in, read_network_name
 from perfgate.engine.interface import Axes, Runner, Samples
+from perfgate.engine.plugins import beside
 from perfgate.errors import CaseError
 from perfgate.records import Case, Protocol, Tensor
 
@@ -53,7 +54,7 @@ class TensorRTRunner(Runner):
         assert self._cuda is not None
         data = path.read_bytes()
         # Before the engine is loaded, because it cannot be without its plugins.
-        load_plugins(self._api, plugins_in(data), self._logger)
+        load_plugins(self._api, beside(path, plugins_in(data)), self._logger)
         self._runtime = self._api.trt.Runtime(self._logger)
         if hasattr(self._runtime, "engine_host_code_allowed"):
             self._runtime.engine_host_code_allowed = True  # version-compatible engines carry their runtime

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from perfgate.children import call_child
+from perfgate.engine import plugins
 from perfgate.engine.interface import PROGRESS_PREFIX, BuildRequest
 from perfgate.errors import DataError
 from perfgate.files import file_digest, read_record, record_json, store_lock, write_text
@@ -134,6 +136,7 @@ class EngineCache:
             if timing.is_file():
                 facts = msgspec.structs.replace(facts, timing_cache_digest=file_digest(timing))
                 timing.replace(home / "timing")
+            plugins.move(fresh, home / "engine")
             fresh.replace(home / "engine")
             write_text(home / "facts.json", record_json(facts))
 
@@ -158,5 +161,6 @@ def _removed(home: Path) -> bool:
         (home / "facts.json").unlink()
         for name in ("engine", "timing"):
             (home / name).unlink(missing_ok=True)
+        shutil.rmtree(home / plugins.FOLDER, ignore_errors=True)
         return True
     return False

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final, Literal
 
+from perfgate.engine.plugins import beside, place
 from perfgate.errors import RefusedError
 from perfgate.files import file_digest, record_json, write_bytes, write_text
 from perfgate.records import (
@@ -94,6 +95,7 @@ def export_engine(
     assert recipe is not None
     target = out / f"{result.case.id.replace('/', '.')}.engine"
     write_bytes(target, engine.read_bytes())
+    place(target, list(zip(recipe.plugins, beside(engine, recipe.plugins), strict=True)))
     sidecar = Sidecar(
         schema=SIDECAR_SCHEMA,
         case=result.case.id,
@@ -119,6 +121,6 @@ def export_engine(
         run_id=run.run_id,
         created=run.created,
     )
-    beside = target.with_name(f"{target.name}.json")
-    write_text(beside, record_json(sidecar))
-    return [target, beside]
+    described = target.with_name(f"{target.name}.json")
+    write_text(described, record_json(sidecar))
+    return [target, described]

@@ -71,7 +71,7 @@ def faster_half_mean(values: Sequence[float]) -> float:
 class BuildRequest(Record):
     """One build, as it travels to the child process. Paths are absolute; the engine cache sets `engine` and
     `timing_cache_out`. `script` is the model script, for backends that run a model's PyTorch twin;
-    `islands` are nodes that must stay in FP32."""
+    `islands` are nodes that must stay in FP32; `plugins` are the recipe's libraries, in its order."""
 
     backend: str
     recipe: Recipe
@@ -82,6 +82,7 @@ class BuildRequest(Record):
     timing_cache: str = ""
     timing_cache_out: str = ""
     islands: tuple[str, ...] = ()
+    plugins: tuple[str, ...] = ()
 
 
 def blocking_samples(infer: Callable[[], None], protocol: Protocol) -> Samples:

@@ -151,7 +151,7 @@ class TensorRTBackend(Backend):
         from perfgate.engine._trt_facts import inspect_engine
 
         choose(self._device)
-        return inspect_engine(load_api(self.name), engine.read_bytes(), [])[0]
+        return inspect_engine(load_api(self.name), engine.read_bytes(), engine, [])[0]
 
     def load(self, engine: Path, case: Case, axes: Axes | None = None) -> Runner:
         """Deserialise, allocate, and capture the graphs where the mode is `graph`.
