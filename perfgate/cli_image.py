@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 from pathlib import Path
 
 import rich_click as click
@@ -89,14 +88,10 @@ def verify(path: Path, reference: str | None, allow: tuple[str, ...], reference_
 def _versions() -> dict[str, str]:
     """What runs here; a library that is not there has no entry."""
     from perfgate.engine import get_backend
+    from perfgate.pins import found_versions
 
     try:
         found = get_backend("tensorrt", "auto").versions()
     except PerfgateError:
         found = {}
-    known = {
-        "tensorrt": found.get("tensorrt", ""),
-        "cuda": os.environ.get("CUDA_VERSION", ""),  # NVIDIA's images set it
-        "python": platform.python_version(),
-    }
-    return {name: version for name, version in known.items() if version}
+    return found_versions(found)

@@ -32,6 +32,7 @@ from perfgate.measure.environment import fingerprint
 from perfgate.measure.launch import EngineTarget
 from perfgate.measure.schedule import Job, measure
 from perfgate.outputs import RESULTS_NAME, TIMING_NAME, Checkpoint, with_outcomes
+from perfgate.pins import LOCK, pin_faults
 from perfgate.preparation import NOT_MEASURED, Pending, Preparation
 from perfgate.progress import PlainProgress
 from perfgate.records import (
@@ -71,8 +72,11 @@ class Pipeline:
         self.backend: Backend = get_backend(settings.backend, settings.device)
         if reason := self.backend.unavailable():
             raise InfrastructureError(reason, where=f"backend {self.backend.name}", fix="perfgate doctor")
-        versions = ", ".join(f"{name} {version}" for name, version in self.backend.versions().items())
+        found = self.backend.versions()
+        versions = ", ".join(f"{name} {version}" for name, version in found.items())
         progress.say(f"{self.backend.name} ({versions}) on {self.backend.device()}")
+        for pin in pin_faults(Path(settings.root), found):
+            progress.say(f"not what {LOCK} pins: {pin.field} is {pin.head}, pinned is {pin.base}")
         self.interrupted = False
         self.environment: Environment = fingerprint(
             self.backend, settings.device, locked_mhz=settings.lock_clocks_mhz

@@ -7,11 +7,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from perfgate.answers import check_answers
 from perfgate.engine import get_backend
 from perfgate.errors import DataError
 from perfgate.files import file_digest
 from perfgate.gate.baselines import Baselines, Stored
 from perfgate.measure.environment import fingerprint
+from perfgate.measure.launch import EngineTarget
+from perfgate.measure.schedule import Job
 from perfgate.preparation import Preparation
 from perfgate.records import BaselineCase, Environment
 from perfgate.settings import Settings
@@ -83,3 +86,31 @@ def test_a_timing_cache_that_is_not_the_one_that_is_named_is_refused(
     monkeypatch.setattr("perfgate.preparation.file_digest", lambda path: "ef" * 32)
     with pytest.raises(DataError, match="is not the timing cache that the baseline names"):
         prepared(tmp_path, "tinyconv/fp32/b8")
+
+
+def test_plugins_are_known_by_digest_and_built_with_by_path_and_have_no_reference(tmp_path: Path) -> None:
+    for name in ("tinyconv.toml", "tinyconv.py", "_graph.py"):
+        (tmp_path / name).write_bytes((MODEL.parent / name).read_bytes())
+    library = tmp_path / "ops.so"
+    library.write_bytes(b"a library")
+    spec_file = tmp_path / MODEL.name
+    spec_file.write_text(f'plugins = ["ops.so"]\n{spec_file.read_text()}')
+    settings = Settings(root=str(tmp_path), backend="onnxruntime", device="cpu", remeasure=True)
+    spec = read_spec(spec_file)
+    cases = expand(
+        spec, backend=BACKEND.name, default_mode=BACKEND.modes()[0], tolerance=settings.tolerance("cpu")
+    )
+    preparation = Preparation(settings, BACKEND, HERE, Baselines(root=""), lambda _: None)
+    ((result, pending),) = list(preparation.all_cases([(spec, cases[0])]))
+    assert result.recipe is not None and pending is not None
+    assert result.recipe.plugins == (file_digest(library),)
+    assert pending.request.plugins == (str(library.resolve()),)
+    job = Job(
+        case_id=result.case.id,
+        target=EngineTarget(engine="", case=result.case, folder=""),
+        protocol=settings.protocol("cpu"),
+    )
+    ((_, answered),) = check_answers([pending], [job], tmp_path, lambda _: None)
+    (note,) = answered.accuracy.notes
+    assert note.startswith("not checked: ") and "no operators of the model's plugins" in note
+    assert not answered.accuracy.failures
