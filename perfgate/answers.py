@@ -62,13 +62,9 @@ def _checked(request: CheckRequest, store: Path) -> Checked:
     try:
         return check(request, store)
     except CaseError as error:
-        target = request.target
-        if not not_capturable(error, target.case.mode):
+        if not not_capturable(error, request.target.case.mode):
             raise
-        mode = msgspec.structs.replace(target.case.mode, drive="enqueue")
-        case = msgspec.structs.replace(target.case, mode=mode)
-        target = msgspec.structs.replace(target, case=case)
-        return check(msgspec.structs.replace(request, target=target), store)
+        return check(msgspec.structs.replace(request, target=request.target.enqueued()), store)
 
 
 def with_answers_of(result: RunResult, found: dict[str, Answered]) -> RunResult:

@@ -358,14 +358,13 @@ def _enqueued(job: Job) -> Job:
     """The same launches with the execution enqueued."""
     if isinstance(job.target, CallableTarget):
         return job
-    return _with_mode(job, msgspec.structs.replace(job.target.case.mode, drive="enqueue"))
+    return msgspec.structs.replace(job, target=job.target.enqueued())
 
 
 def _with_mode(job: Job, mode: Mode) -> Job:
     if isinstance(job.target, CallableTarget):
         return job
-    case = msgspec.structs.replace(job.target.case, mode=mode)
-    return msgspec.structs.replace(job, target=msgspec.structs.replace(job.target, case=case))
+    return msgspec.structs.replace(job, target=job.target.in_mode(mode))
 
 
 def _in_measured_mode(job: Job, first: Outcome | None) -> Job:

@@ -61,8 +61,8 @@ def build_engine(api: Api, request: BuildRequest) -> EngineFacts:
     logger = logger_of(api)
     logger.forget()
     target = Path(request.engine)
-    plugins.place(target, list(zip(recipe.plugins, request.plugins, strict=True)))
-    load_plugins(api, plugins.beside(target, recipe.plugins), logger)
+    placed = plugins.place(target, list(zip(recipe.plugins, request.plugins, strict=True)))
+    load_plugins(api, placed, logger)
     started = time.perf_counter_ns()
     with warnings.catch_warnings():
         # The bindings warn of what a later version drops; what is there has been asked for by name.

@@ -12,19 +12,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from perfgate.errors import CaseError
-from perfgate.files import write_bytes
+from perfgate.files import file_digest, write_bytes
 
 FOLDER = "plugins"
 
 
-def place(engine: Path, plugins: Sequence[tuple[str, str]]) -> None:
-    """Copy libraries, given as (SHA-256, path), beside the engine. Raises `CaseError` for one that is no
-    longer what its digest says."""
+def place(engine: Path, plugins: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    """Copy libraries, given as (SHA-256, path), beside the engine; their paths there. Raises `CaseError` for
+    one that is no longer what its digest says."""
     for digest, path in plugins:
         data = Path(path).read_bytes()
         if hashlib.sha256(data).hexdigest() != digest:
             raise CaseError(f"the plugin library {path} changed while it was used", fix="run again")
         write_bytes(_path(engine, digest), data)
+    return tuple(str(_path(engine, digest).resolve()) for digest, _ in plugins)
 
 
 def beside(engine: Path, digests: Sequence[str]) -> tuple[str, ...]:
@@ -33,7 +34,7 @@ def beside(engine: Path, digests: Sequence[str]) -> tuple[str, ...]:
     found = []
     for digest in digests:
         path = _path(engine, digest)
-        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+        if not path.is_file() or file_digest(path) != digest:
             raise CaseError(
                 f"the plugin library {digest[:12]}… is not beside the engine",
                 fix=f"put it at {path}, which is where a build and an export leave it",

@@ -20,7 +20,7 @@ from perfgate.engine.interface import Runner, Samples, blocking_samples
 from perfgate.errors import CaseError
 from perfgate.interpreter import HERE, Interpreter
 from perfgate.measure.watch import watching
-from perfgate.records import Case, InputData, Launch, Name, Protocol, Record
+from perfgate.records import Case, InputData, Launch, Mode, Name, Protocol, Record
 from perfgate.scripts import load_script
 from perfgate.spec.inputs import make_array
 
@@ -34,6 +34,13 @@ class EngineTarget(Record, tag="engine"):
     folder: str
     device: str = "auto"
     axes: dict[Name, tuple[int | str, ...]] = {}
+
+    def in_mode(self, mode: Mode) -> EngineTarget:
+        return msgspec.structs.replace(self, case=msgspec.structs.replace(self.case, mode=mode))
+
+    def enqueued(self) -> EngineTarget:
+        """The same with the execution enqueued, where no CUDA graph can hold it."""
+        return self.in_mode(msgspec.structs.replace(self.case.mode, drive="enqueue"))
 
 
 class CallableTarget(Record, tag="callable"):

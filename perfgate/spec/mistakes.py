@@ -48,24 +48,21 @@ def tell(mistakes: Iterable[PerfgateError]) -> None:
         raise SpecError("\n".join([*map(str, found[:_MOST_TOLD]), *more]))
 
 
-def explained(what: str, key: str, value: Any) -> tuple[str, str, str]:
-    """What is wrong, where, and the remedy, for a message of msgspec's about `value` at `key`."""
-    inside = re.fullmatch(r"(.*) - at `key` in `\$\.(.*)`", what)
-    if inside:
-        what, key = inside[1], inside[2]
+def explained(what: str, key: str, value: Any) -> tuple[str, str]:
+    """What is wrong, and the remedy, for a message of msgspec's about `value` at `key`."""
     last = re.sub(r"\[.*?\]", "", key).split(".")[-1]
     unfit = re.fullmatch(r"expected `(\w+)`, got `(\w+)`", what, re.IGNORECASE)
     if unfit and unfit[1] in ("object", "array"):
         said = f"expected {_WORDS[unfit[1]]}, got {_WORDS.get(unfit[2], unfit[2])}"
-        return said, key, _table(key, last, value) if unfit[1] == "object" else _list(key, last, value)
+        return said, _table(key, last, value) if unfit[1] == "object" else _list(key, last, value)
     wrong = re.fullmatch(r"invalid enum value '(.*)'", what, re.IGNORECASE)
     if wrong and last in _CHOICES:
-        return f"there is no {wrong[1]!r}", key, _choice(wrong[1], _CHOICES[last])
+        return f"there is no {wrong[1]!r}", _choice(wrong[1], _CHOICES[last])
     if missing := re.fullmatch(r"object missing required field `(\w+)`", what, re.IGNORECASE):
         example = f"add {missing[1]} = [{_quoted(_CHOICES['precisions'][:2])}]"
         fix = example if missing[1] == "precisions" else f"add {missing[1]}: {_README}"
-        return f"{missing[1]} is missing", key, fix
-    return what, key, _README
+        return f"{missing[1]} is missing", fix
+    return what, _README
 
 
 def _table(key: str, last: str, value: Any) -> str:

@@ -43,7 +43,7 @@ def misfits(path: Path, table: dict[str, Any]) -> Iterator[SpecError]:
 def _of(path: Path, value: Any, kind: Any, key: Key) -> Iterator[SpecError]:
     plain = get_args(kind)[0] if get_origin(kind) is Annotated else kind
     inner = get_args(plain)
-    if isinstance(plain, type) and issubclass(plain, Record) and isinstance(value, dict):
+    if _is_record(plain) and isinstance(value, dict):
         yield from _of_record(path, value, plain, key)
     elif get_origin(plain) is dict and isinstance(value, dict):
         for name, entry in value.items():
@@ -90,7 +90,8 @@ def _of_leaf(path: Path, value: Any, kind: Any, key: Key, *, named: bool = False
 
 
 def _explained(path: Path, what: str, key: Key, value: Any) -> SpecError:
-    what, place, fix = explained(what, _spelled(key), value)
+    place = _spelled(key)
+    what, fix = explained(what, place, value)
     if key == ("schema",) or what.startswith("schema"):
         fix = f'add schema = "{MODEL_SCHEMA}"'
     return SpecError(_short(what), where=f"{path}: {place or _TOP}", fix=fix)

@@ -115,14 +115,11 @@ def show(modes: dict[str, Any]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--model", type=Path, default=common.ROOT / "models/resnet50.toml")
-    parser.add_argument("--precision", default="fp16")
+    common.add_engine(parser)
     parser.add_argument("--shape", type=common.parse_shape, default={}, help="such as b=8")
     parser.add_argument("--modes", nargs="+", default=["graph+spin", "enqueue+spin"])
     parser.add_argument("--launches", type=int, default=10, help="of each side and mode, 2 or more")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--timing", type=Path, help="timing cache for the build")
-    parser.add_argument("--store", type=Path, help="keep the engine here, and take it from here again")
     common.add_common(parser, "apart.json")
     options = parser.parse_args()
     with common.store(options.store) as folder:

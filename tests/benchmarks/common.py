@@ -22,7 +22,6 @@ import msgspec
 from perfgate.children import package_environment
 from perfgate.engine import get_backend
 from perfgate.engine.cache import EngineCache
-from perfgate.engine.gpu import device_uuid
 from perfgate.engine.interface import BuildRequest
 from perfgate.errors import CaseError, InfrastructureError, PerfgateError, UsageError
 from perfgate.files import file_digest, record_json, write_text
@@ -35,6 +34,7 @@ from perfgate.records import Case, Dimension, EngineFacts, Failed, Mode, NotRun,
 from perfgate.settings import Settings
 from perfgate.spec.cases import expand
 from perfgate.spec.reading import read_spec
+from perfgate.turn import lock_name
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -59,6 +59,14 @@ def add_common(parser: argparse.ArgumentParser, out: str) -> None:
     parser.add_argument("--backend", default="tensorrt", help="tensorrt, onnxruntime (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, or a GPU's index or UUID")
     parser.add_argument("--out", type=Path, default=Path(out), help="JSON file (default: %(default)s)")
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """Whose engine a script builds, with what, and where it is kept."""
+    parser.add_argument("--model", type=Path, default=ROOT / "models/resnet50.toml")
+    parser.add_argument("--precision", default="fp16")
+    parser.add_argument("--timing", type=Path, help="timing cache for the build")
+    parser.add_argument("--store", type=Path, help="keep the engine here, and take it from here again")
 
 
 def parse_shape(text: str) -> dict[str, int]:
@@ -142,7 +150,7 @@ def child() -> Interpreter:
 @contextlib.contextmanager
 def locked(backend: str, device: str) -> Iterator[None]:
     """The device's own lock, as a run of perfgate takes it."""
-    name = "cpu" if get_backend(backend, device).kind == "cpu" else device_uuid(device)
+    name = lock_name(get_backend(backend, device).kind, device)
     with device_lock(name, timeout_s=3600, say=say):
         yield
 

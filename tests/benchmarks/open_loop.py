@@ -211,8 +211,7 @@ def show(body: Mapping[str, Any]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--model", type=Path, default=common.ROOT / "models/resnet50.toml")
-    parser.add_argument("--precision", default="fp16")
+    common.add_engine(parser)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1, 8, 32], help="batch sizes of the engine")
     parser.add_argument("--mode", default="", help="such as graph+transfers (default: the backend's first)")
     parser.add_argument("--shares", type=float, nargs="+", default=list(_SHARES), help="of the bound")
@@ -221,8 +220,6 @@ def main() -> int:
         "--seconds", type=float, default=75.0, help="measuring and serving, all rates together"
     )
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--timing", type=Path, help="timing cache for the build")
-    parser.add_argument("--store", type=Path, help="keep the engine here, and take it from here again")
     common.add_common(parser, "open-loop.json")
     options = parser.parse_args()
     with common.store(options.store) as folder:

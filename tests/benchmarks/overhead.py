@@ -134,16 +134,13 @@ def show(modes: Mapping[str, Any]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--model", type=Path, default=common.ROOT / "models/resnet50.toml")
-    parser.add_argument("--precision", default="fp16")
+    common.add_engine(parser)
     parser.add_argument("--shape", type=common.parse_shape, default={}, help="such as b=8")
     parser.add_argument("--modes", nargs="+", default=["enqueue+spin", "graph+spin"])
     parser.add_argument("--processes", type=int, default=2, help="of each mode")
     parser.add_argument("--rounds", type=int, default=10, help="of each process")
     parser.add_argument("--samples", type=int, default=500, help="of each contestant in a round")
     parser.add_argument("--warmup-ms", type=int, default=500)
-    parser.add_argument("--timing", type=Path, help="timing cache for the build")
-    parser.add_argument("--store", type=Path, help="keep the engine here, and take it from here again")
     common.add_common(parser, "overhead.json")
     options = parser.parse_args()
     with common.store(options.store) as folder:
