@@ -13,6 +13,9 @@ build without and with the cache.
 With `--timing DIR` nothing is built without a cache: `DIR/**/<model>.<precision>.timing` are used, and
 compared with the engine that the baseline beside it names, which is the rate across machines.
 
+With `--launches N` every engine of a combination is launched N times at the profile's optimum, in random
+order, to see how far apart in time the engines are that one cache gave, beside what launches differ by.
+
 Targets: with the cache a build takes at most a third of the time; equal engines wherever tactics are equal.
 The file is written after each combination, so that a run that is cut short has told what it found.
 """
@@ -20,6 +23,10 @@ The file is written after each combination, so that a run that is cut short has 
 from __future__ import annotations
 
 import argparse
+import math
+import random
+import statistics
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +36,9 @@ import common
 from perfgate.engine._trt_inspect import unpack_layers
 from perfgate.errors import CaseError, DataError
 from perfgate.gate.baselines import read_baseline
+from perfgate.measure.launch import EngineTarget, LaunchRequest, launch
 from perfgate.records import EngineFacts, Record
+from perfgate.settings import Settings
 from perfgate.spec.reading import read_spec
 
 TARGET_SPEEDUP = 3.0
@@ -75,6 +84,7 @@ def summarise(
             if compared and reference
             else None
         ),
+        "layers_apart": [layers_apart(reference, tactics(one)) for one in compared] if reference else [],
         "seconds_without": without_s,
         "seconds_with": with_s,
         "speedup": without_s / with_s if without_s and with_s else None,
@@ -82,6 +92,45 @@ def summarise(
         "wanted": wanted,
         "notes": [note for one in again for note in one.notes if "timing cache" in note],
     }
+
+
+def layers_apart(one: Tactics, other: Tactics) -> int:
+    """How many layers of the engine that has more of them the other one does not have with these tactics."""
+    alike = sum((Counter(one) & Counter(other)).values())
+    return max(len(one), len(other)) - alike
+
+
+def engines_apart(medians_ns: Mapping[str, Sequence[float]]) -> dict[str, float | None]:
+    """How much slower the slowest engine is than the fastest, by geometric means of launch medians (ns), and
+    what launches of one engine differ by: the pooled standard deviation of log medians."""
+    logs = [[math.log(one) for one in side] for side in medians_ns.values() if side]
+    means = [statistics.fmean(side) for side in logs]
+    squares = sum((len(side) - 1) * statistics.variance(side) for side in logs if len(side) > 1)
+    freedom = sum(len(side) - 1 for side in logs)
+    return {
+        "engines_apart": math.exp(max(means) - min(means)) - 1 if len(means) > 1 else None,
+        "launch_noise": math.sqrt(squares / freedom) if freedom else None,
+    }
+
+
+def launched(
+    planned: common.Plan, engines: Mapping[str, Path], options: argparse.Namespace
+) -> dict[str, list[float]]:
+    """Launch medians (ns) by engine digest: rounds of one launch each, in random order."""
+    protocol, draw = Settings(root=str(common.ROOT)).protocol("gpu"), random.Random(1)
+    medians: dict[str, list[float]] = {name: [] for name in engines}
+    for _ in range(options.launches):
+        for name in draw.sample(sorted(engines), len(engines)):
+            target = EngineTarget(
+                engine=str(engines[name].resolve()),
+                case=planned.case,
+                folder=planned.folder,
+                device=options.device,
+            )
+            taken = launch(LaunchRequest(target=target, protocol=protocol))
+            if not taken.invalid:
+                medians[name].append(taken.median_ns)
+    return medians
 
 
 def find_stored(folder: Path, model: str, precision: str) -> Stored | None:
@@ -124,6 +173,7 @@ def _combination(
     options: argparse.Namespace, planned: common.Plan, home: Path, model: str, precision: str
 ) -> dict[str, Any]:
     first, digest = None, ""
+    engines: dict[str, Path] = {}
     if options.timing:
         stored = find_stored(options.timing, model, precision)
         if stored is None:
@@ -132,15 +182,19 @@ def _combination(
     else:
         common.say(f"{home.name}: building without a timing cache")
         engine, first = common.build(planned, home / "first")
-        timing = engine.with_name("timing")
+        timing, engines[first.digest] = engine.with_name("timing"), engine
     again = []
     for number in range(options.builds):
         common.say(f"{home.name}: building with the timing cache, {number + 1} of {options.builds}")
         # A backend without a timing cache is built again all the same, to see whether its engines are equal.
-        again.append(
-            common.build(planned, home / f"{number}", timing=timing if timing.is_file() else None)[1]
-        )
-    return summarise(first, again, engine_digest=digest)
+        engine, facts = common.build(planned, home / f"{number}", timing=timing if timing.is_file() else None)
+        again.append(facts)
+        engines.setdefault(facts.digest, engine)
+    row = summarise(first, again, engine_digest=digest)
+    if options.launches:
+        medians = launched(planned, engines, options)
+        row |= {"medians_ns": medians, **engines_apart(medians)}
+    return row
 
 
 def show(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -149,7 +203,7 @@ def show(rows: Sequence[Mapping[str, Any]]) -> str:
     for row in rows:
         name = f"{row['model']} {row['precision']} {row['profile']}"
         if "error" in row:
-            lines.append((name, "-", "-", "-", "-", "-", "-", "not built"))
+            lines.append((name, *("-" * 7), "not built"))
             continue
         seconds = [
             "-" if row[key] is None else f"{row[key]:.1f}"
@@ -166,6 +220,7 @@ def show(rows: Sequence[Mapping[str, Any]]) -> str:
                 seconds[0],
                 seconds[1],
                 f"{seconds[2]}{' (target 3)' if late else ''}",
+                common.percent(row.get("engines_apart")),
             )
         )
     head = (
@@ -177,6 +232,7 @@ def show(rows: Sequence[Mapping[str, Any]]) -> str:
         "s without",
         "s with",
         "times faster",
+        "engines apart",
     )
     return common.text_table(head, lines)
 
@@ -187,6 +243,7 @@ def main() -> int:
     parser.add_argument("--precisions", nargs="+", default=["fp32", "fp16"])
     parser.add_argument("--profiles", nargs="+", choices=("static", "dynamic"), default=["static", "dynamic"])
     parser.add_argument("--builds", type=int, default=2, help="builds with the timing cache (default 2)")
+    parser.add_argument("--launches", type=int, default=0, help="of each engine (default: none)")
     parser.add_argument("--timing", type=Path, help="folder of timing caches, such as baselines")
     parser.add_argument("--store", type=Path, help="keep engines here; a build that is there is not repeated")
     common.add_common(parser, "identity.json")
