@@ -9,6 +9,7 @@ import random
 import subprocess
 import sys
 import types
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -286,6 +287,50 @@ def test_identity_across_machines_compares_with_the_baseline() -> None:
     rows = [{"model": "m", "precision": "fp16", "profile": "dynamic", **row} for row in (found, unknown)]
     rows.append({"model": "m", "precision": "fp32", "profile": "static", "error": "no"})
     assert identity.show(rows).endswith("not built")
+
+
+def test_layers_apart_names_the_layers_with_other_tactics() -> None:
+    fast, slow = (identity.tactics(facts("a", tactic)) for tactic in ("fast", "slow"))
+    assert identity.layers_apart(fast, slow) == [fast[0][0]]
+    assert identity.layers_apart(fast, fast) == []
+    more = (*fast, ("another", *fast[0][1:]))
+    assert identity.layers_apart(fast, more) == identity.layers_apart(more, fast) == ["another"]
+
+
+def test_engines_apart_is_the_slowest_over_the_fastest() -> None:
+    noise = [1.0, math.exp(0.02)]
+    found = identity.engines_apart({"a": noise, "b": [2 * value for value in noise], "c": []})
+    assert found["engines_apart"] == pytest.approx(1.0)
+    assert found["launch_noise"] == pytest.approx(math.sqrt(0.02**2 / 2))
+    assert identity.engines_apart({"a": [1.0]}) == {"engines_apart": None, "launch_noise": None}
+
+
+def test_identity_rates_are_counted_over_files() -> None:
+    def row(model: str, digests: list[str], without: float | None, wanted: str = "a") -> dict[str, Any]:
+        base = {"model": model, "precision": "fp16", "profile": "dynamic"}
+        return {**base, "digests": digests, "wanted": wanted, "seconds_without": without}
+
+    found = identity.rates(
+        [
+            row("resnet50", ["a", "b", "b", "a"], 9.0),
+            row("tinyconv", ["a", "c"], None),
+            row("bert-base", ["a", "a"], 9.0),
+            {"model": "bert-base", "precision": "fp32", "profile": "static", "error": "no"},
+        ]
+    )
+    assert set(found) == {("CNN", "fp16", "dynamic"), ("transformer", "fp16", "dynamic")}
+    table = identity.show_rates(found).splitlines()
+    assert " ".join(table[2].split()) == "CNN fp16 dynamic 1 of 4 1 of 3 1 of 2"
+    assert " ".join(table[3].split()) == "transformer fp16 dynamic 0 of 0 1 of 1 0 of 0"
+
+
+@pytest.mark.parametrize(
+    "file", sorted((FOLDER / "data/gpu").glob("identity-*.json")), ids=lambda file: file.stem
+)
+def test_recorded_identities_are_read(file: Path) -> None:
+    rows = json.loads(file.read_text())["rows"]
+    counts = sum(identity.rates(rows).values(), Counter())
+    assert counts["left"] + counts["stored"] == sum(row["builds"] for row in rows)
 
 
 def test_the_stored_cache_is_found_with_its_engine(tmp_path: Path) -> None:

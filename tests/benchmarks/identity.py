@@ -3,6 +3,7 @@
     python tests/benchmarks/identity.py --models tinyconv resnet50 --precisions fp16 --builds 2 \\
         --out identity.json
     python tests/benchmarks/identity.py --timing baselines --models resnet50 --builds 2 --out identity-2.json
+    python tests/benchmarks/identity.py --rates tests/benchmarks/data/gpu/identity-*.json
 
 For each model and precision, for a static profile (min = opt = max) and for the spec's own dynamic one: a
 build without a timing cache, then `--builds` more with the cache that it left, each in a fresh process.
@@ -16,6 +17,8 @@ compared with the engine that the baseline beside it names, which is the rate ac
 With `--launches N` every engine of a combination is launched N times at the profile's optimum, in random
 order, to see how far apart in time the engines are that one cache gave, beside what launches differ by.
 
+`--rates` measures nothing: it counts over the files of many machines how often engines were equal.
+
 Targets: with the cache a build takes at most a third of the time; equal engines wherever tactics are equal.
 The file is written after each combination, so that a run that is cut short has told what it found.
 """
@@ -23,6 +26,8 @@ The file is written after each combination, so that a run that is cut short has 
 from __future__ import annotations
 
 import argparse
+import itertools
+import json
 import math
 import random
 import statistics
@@ -42,6 +47,7 @@ from perfgate.settings import Settings
 from perfgate.spec.reading import read_spec
 
 TARGET_SPEEDUP = 3.0
+TRANSFORMERS = ("bert-base",)
 
 Tactics = tuple[tuple[str, str, str, tuple[str, ...]], ...]
 
@@ -94,10 +100,10 @@ def summarise(
     }
 
 
-def layers_apart(one: Tactics, other: Tactics) -> int:
-    """How many layers of the engine that has more of them the other one does not have with these tactics."""
-    alike = sum((Counter(one) & Counter(other)).values())
-    return max(len(one), len(other)) - alike
+def layers_apart(one: Tactics, other: Tactics) -> list[str]:
+    """The names of the layers that only one of two engines has with these tactics."""
+    mine, theirs = Counter(one), Counter(other)
+    return sorted({layer[0] for layer in (mine - theirs) + (theirs - mine)})
 
 
 def engines_apart(medians_ns: Mapping[str, Sequence[float]]) -> dict[str, float | None]:
@@ -237,6 +243,43 @@ def show(rows: Sequence[Mapping[str, Any]]) -> str:
     return common.text_table(head, lines)
 
 
+def rates(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str], Counter[str]]:
+    """How often engines of one cache were equal, by kind of network, precision and profile: pairs of rebuilds
+    with it (`pairs`, `equal_pairs`), rebuilds and the build that left it on the same machine (`left`,
+    `equal_left`), and builds with a stored one on another machine (`stored`, `equal_stored`)."""
+    found: dict[tuple[str, str, str], Counter[str]] = {}
+    for row in rows:
+        if "error" in row:
+            continue
+        kind = "transformer" if row["model"] in TRANSFORMERS else "CNN"
+        counts = found.setdefault((kind, row["precision"], row["profile"]), Counter())
+        here = row["seconds_without"] is not None
+        again = row["digests"][1:] if here else row["digests"]
+        pairs = list(itertools.combinations(again, 2))
+        side = "left" if here else "stored"
+        counts += Counter(
+            {
+                "pairs": len(pairs),
+                "equal_pairs": sum(one == other for one, other in pairs),
+                side: len(again),
+                f"equal_{side}": again.count(row["wanted"]),
+            }
+        )
+    return found
+
+
+def show_rates(found: Mapping[tuple[str, str, str], Counter[str]]) -> str:
+    """The rates as a table."""
+    lines = [
+        (
+            " ".join(key),
+            *(f"{counts[f'equal_{side}']} of {counts[side]}" for side in ("pairs", "left", "stored")),
+        )
+        for key, counts in sorted(found.items(), key=lambda one: (one[0][1] != "fp32", one[0]))
+    ]
+    return common.text_table(("", "two rebuilds", "as the build that left it", "on another machine"), lines)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["tinyconv", "resnet50", "bert-base"])
@@ -246,8 +289,14 @@ def main() -> int:
     parser.add_argument("--launches", type=int, default=0, help="of each engine (default: none)")
     parser.add_argument("--timing", type=Path, help="folder of timing caches, such as baselines")
     parser.add_argument("--store", type=Path, help="keep engines here; a build that is there is not repeated")
+    parser.add_argument("--rates", nargs="+", type=Path, metavar="FILE", help="count over these, and end")
     common.add_common(parser, "identity.json")
     options = parser.parse_args()
+    if options.rates:
+        print(
+            show_rates(rates([row for path in options.rates for row in json.loads(path.read_text())["rows"]]))
+        )
+        return 0
     rows: list[dict[str, Any]] = []
     where = common.about(options.backend, options.device)
     with common.store(options.store) as folder, common.locked(options.backend, options.device):
