@@ -18,10 +18,11 @@ _GOOD: Final = (Verdict.PASS, Verdict.IMPROVEMENT)
 def share_anew(facts: EngineFacts | None) -> float:
     """The share of tactics that were timed for this very build, so that another build may choose otherwise.
 
-    What TensorRT 8.5 tells of hits and misses is only by how much the timing cache grew. The cache keeps what
-    this engine does not use, and reformats are timed anew without a trace in it (on H200s engines of one cache
-    lay up to 0.5 % apart), so the share is the least that it can be. An engine without a timing cache has
-    no luck, and nothing is said of one whose build did not tell what it found.
+    What TensorRT 8.5 tells of hits and misses is only by how much the timing cache grew. The cache keeps
+    what this engine does not use; reformats, and most of what Myelin compiles, are timed anew without a trace
+    in it (on H200s engines of ResNet-50 from one cache lay up to 0.5 % apart). So the share is the least that
+    it can be. An engine without a timing cache has no luck, and nothing is said of one whose build did not
+    tell what it found.
     """
     if facts is None or not facts.timing_cache_bytes or facts.timing_cache_loaded_bytes is None:
         return 0.0

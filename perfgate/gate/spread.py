@@ -16,9 +16,10 @@ LAUNCH_DOF = 8.0
 # Runs and machines of one kind. Two H200s read one network 3 % apart, a standard deviation of 3 % / sqrt 2.
 # A CPU's baseline is mostly its own machine's: 3 % is assumed, a tenth of what is to be caught there.
 RUN_CV = {"gpu": 0.02, "cpu": 0.03}
-# Engines of one model whose tactics were all timed anew: ResNet-50 in FP16 built sixteen times with TensorRT
-# 8.5.3 and launched on ten GPUs of two kinds (tests/benchmarks/recordings.py): 0.80 % with 9 degrees of
-# freedom, so 0.5 to 1.5 % with 95 % confidence. A CPU's engines have no such luck.
+# Engines of one model whose tactics were timed apart: ResNet-50 in FP16 built sixteen times with TensorRT
+# 8.5.3, two of them from a stored timing cache, and launched on ten GPUs of two kinds (recordings.py in
+# tests/benchmarks): 0.80 % with 9 degrees of freedom, so 0.5 to 1.5 % with 95 % confidence. A CPU's
+# engines have no such luck.
 BUILD_CV = 0.009
 # A spread of two runs rests on one difference, and runs of one day share their weather. Until then priors
 # stand: between runs altogether, within a run as the least that is believed.

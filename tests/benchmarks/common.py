@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import statistics
 import sys
 import tempfile
@@ -201,6 +202,12 @@ def text_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 def percent(share: float | None, digits: int = 2) -> str:
     """`1.25 %`; a dash for what is not known."""
     return "-" if share is None else f"{share * 100:.{digits}f} %"
+
+
+def at_most(share: float, digits: int) -> str:
+    """An upper bound in per cent, rounded up: 0.00749 % is at most 0.008 %."""
+    scale = 10 ** (digits + 2)
+    return percent(math.ceil(round(share * scale, 6)) / scale, digits)
 
 
 def mean(values: Sequence[float]) -> float:

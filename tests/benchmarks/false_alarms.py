@@ -51,7 +51,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         found = gm.hold(other, first, options.gates, 0.0, draw)
         rows.append({**gm.alarm_row(f"unkind: {name}", found, model.launch_s), "beyond": True})
     recorded = next(iter(models.values()))
-    for more in (1.33, 1.8):  # the second is the upper end of the 95 % interval of what was recorded
+    for more in (1.33, 1.8):  # the second is beyond the upper end of the 95 % interval of what was recorded
         apart = msgspec.structs.replace(recorded, build=BUILD_CV * more)
         found = gm.hold_rebuilt(apart, options.gates, draw, gm.LUCK[-1])
         name = f"unkind: builds {common.percent(apart.build, 1)} apart, {gm.LUCK[-1].name}"
@@ -74,9 +74,9 @@ def show(found: dict[str, Any]) -> str:
                 row["what"],
                 row["gates"],
                 row["regression"],
-                common.percent(row["regression_upper"], 3),
+                common.at_most(row["regression_upper"], 3),
                 row["inconclusive"],
-                common.percent(row["inconclusive_upper"], 3),
+                common.at_most(row["inconclusive_upper"], 3),
                 f"{row['base_launches']:.0f}+{row['head_launches']:.0f}",
                 "-" if row.get("beyond") else ("yes" if met else "NO"),
             )
