@@ -51,7 +51,7 @@ def check_answers(
             accuracy = judged(checked.accuracy, case.accuracy, case.precision)
             yield job.case_id, Answered(accuracy=accuracy, checked=checked)
         except CaseError as error:
-            said = f"they cannot be checked: {error.what}"
+            said = f"they cannot be checked: {error.reason}"
             accuracy = Accuracy(reference="none", failures=(said,), notes=item.answers.notes)
             yield job.case_id, Answered(accuracy=accuracy)
 

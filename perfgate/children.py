@@ -32,6 +32,7 @@ REPLY_LIMIT_BYTES = 64 << 20
 TAIL_BYTES = 4_000
 OUTPUT_LIMIT_BYTES = 32 << 20
 _POLL_S = 0.02
+_LINE = 300  # characters of the last line of stderr that a message takes
 
 
 class Finished(Record):
@@ -54,6 +55,13 @@ class Finished(Record):
         if self.returncode < 0:
             return f"was killed by {signal_name(-self.returncode)}"
         return f"ended with exit code {self.returncode}" if self.returncode else None
+
+    @property
+    def last_words(self) -> str:
+        """Why a child failed, with the last line that it wrote to stderr where it ended by itself: of a
+        traceback that is the exception."""
+        lines = self.stderr_tail.strip().splitlines() if self.returncode > 0 else []
+        return f"{self.failure}: {lines[-1].strip()[:_LINE]}" if lines else str(self.failure)
 
     @property
     def signal(self) -> str:
@@ -110,7 +118,9 @@ def call_child(
                 heard=heard,
             )
         if child.failure:
-            raise CaseError(f"the process {child.failure}", stderr_tail=child.stderr_tail, kind=child.signal)
+            raise CaseError(
+                f"the process {child.last_words}", stderr_tail=child.stderr_tail, kind=child.signal
+            )
         try:
             reply = msgspec.json.decode(read_bytes(answer, limit_bytes=REPLY_LIMIT_BYTES), type=_Reply)
             if reply.error and reply.infrastructure:

@@ -65,3 +65,8 @@ class CaseError(PerfgateError):
         super().__init__(what, fix=fix)
         self.stderr_tail = stderr_tail
         self.kind = kind or type(self).__name__
+
+    @property
+    def reason(self) -> str:
+        """What a `Failed` outcome says: what went wrong, and how to fix it."""
+        return f"{self.what}; {self.fix}" if self.fix else self.what

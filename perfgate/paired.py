@@ -190,7 +190,7 @@ class _Pair:
 
 
 def _build_failed(error: CaseError, side: str) -> Outcome:
-    return Failed(stage="build", reason=f"{side}: {error.what}", stderr_tail=error.stderr_tail)
+    return Failed(stage="build", reason=f"{side}: {error.reason}", stderr_tail=error.stderr_tail)
 
 
 def _failed(result: CaseResult) -> _Tried:

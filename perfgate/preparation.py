@@ -134,8 +134,7 @@ class Preparation:
                         pending = self._pending(spec, result, model)
                         result = pending.result
                     except CaseError as error:
-                        reason = f"{error.what}; {error.fix}" if error.fix else error.what
-                        failed = Failed(stage="model", reason=reason, stderr_tail=error.stderr_tail)
+                        failed = Failed(stage="model", reason=error.reason, stderr_tail=error.stderr_tail)
                         result = msgspec.structs.replace(result, outcome=failed)
                 yield result, pending
 
@@ -158,7 +157,7 @@ class Preparation:
                 try:
                     model = self._materialise(spec)
                 except CaseError as error:
-                    failure = Failed(stage="model", reason=error.what, stderr_tail=error.stderr_tail)
+                    failure = Failed(stage="model", reason=error.reason, stderr_tail=error.stderr_tail)
             if model is None or failure is not None:
                 yield CaseResult(case=case, outcome=failure or NOT_MEASURED, source_digest=source), None
                 continue

@@ -84,6 +84,22 @@ def test_a_child_that_fails_says_how(code: str, words: str) -> None:
     child = python(code)
     assert child.failure is not None
     assert words in child.failure
+    assert child.last_words == child.failure
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("raise ValueError('no weights')", "ended with exit code 1: ValueError: no weights"),
+        ("raise SystemExit('x' * 1000)", f"ended with exit code 1: {'x' * 300}"),
+        (
+            "import os, sys; print('alive', file=sys.stderr, flush=True); os.kill(os.getpid(), 9)",
+            "was killed by SIGKILL",
+        ),
+    ],
+)
+def test_the_last_words_are_the_last_line_of_a_child_that_ended_by_itself(code: str, words: str) -> None:
+    assert python(code).last_words == words
 
 
 FAMILY = """
@@ -214,7 +230,7 @@ def test_an_error_that_the_child_can_name_comes_back_with_its_fix(
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ("raise RuntimeError('surprise')", "exit code 1"),
+        ("raise RuntimeError('surprise')", "exit code 1: RuntimeError: surprise$"),
         ("os.abort()", "SIGABRT"),
         ("os._exit(0)", "garbage"),
         ("return Tolerance(ignore=1, catch=2)", "garbage"),

@@ -216,7 +216,7 @@ def _scored(request: CheckRequest, folder: Path, known: Answers, answers: Path) 
         )
         script = Path(request.metric).name
         if child.failure:
-            raise CaseError(f"the metric {script} {child.failure}", stderr_tail=child.stderr_tail)
+            raise CaseError(f"the metric {script} {child.last_words}", stderr_tail=child.stderr_tail)
         try:
             score = float((room / "score").read_text()[:100])
         except (OSError, ValueError) as error:

@@ -85,7 +85,7 @@ def launch_failed(error: CaseError, target: EngineTarget | CallableTarget) -> Fa
     """A launch's failure, at the capture of its CUDA graph where that is why."""
     captured = isinstance(target, EngineTarget) and not_capturable(error, target.case.mode)
     stage: Literal["capture", "launch"] = "capture" if captured else "launch"
-    return Failed(stage=stage, reason=error.what, stderr_tail=error.stderr_tail)
+    return Failed(stage=stage, reason=error.reason, stderr_tail=error.stderr_tail)
 
 
 def not_capturable(error: CaseError, mode: Mode) -> bool:

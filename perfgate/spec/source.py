@@ -163,7 +163,7 @@ def _run_script(spec: ModelSpec, target: Path) -> None:
         )
         if child.failure:
             raise CaseError(
-                f"the model script {source.script} {child.failure}",
+                f"the model script {source.script} {child.last_words}",
                 stderr_tail=child.stderr_tail,
                 fix=f"call write_onnx of {source.script} by hand to see the whole error",
             )

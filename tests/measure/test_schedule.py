@@ -89,14 +89,14 @@ def test_a_launch_that_fails_fails_its_own_case_and_the_others_go_on() -> None:
     def one(request: LaunchRequest) -> Launch:
         assert isinstance(request.target, CallableTarget)
         if request.target.function == "b":
-            raise CaseError("the process was killed by SIGSEGV", stderr_tail="core")
+            raise CaseError("the process was killed by SIGSEGV", stderr_tail="core", fix="free some memory")
         return LAUNCH
 
     told = Told()
     outcomes, interrupted = measure([job("a"), job("b"), job("c")], told, one=one)
     assert not interrupted
     assert outcomes["b"] == Failed(
-        stage="launch", reason="the process was killed by SIGSEGV", stderr_tail="core"
+        stage="launch", reason="the process was killed by SIGSEGV; free some memory", stderr_tail="core"
     )
     for name in ("a", "c"):
         outcome = outcomes[name]

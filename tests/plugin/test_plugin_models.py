@@ -243,7 +243,7 @@ def test_a_model_script_that_raises_fails_its_own_cases_only(
     result = pytester.runpytest_subprocess("--perfgate", timeout=120)
     assert result.ret == 1
     result.stdout.fnmatch_lines(
-        ["ERROR: second/fp32/b1", "*broken.py ended with exit code 1*", "*ValueError: no weights*"]
+        ["ERROR: second/fp32/b1", "*broken.py ended with exit code 1: ValueError: no weights; call *"]
     )
     assert project.verdicts()["second/fp32/b1"] == "ERROR"
     assert project.verdicts()["tinyconv/fp32/b1"] == "UNCHANGED"

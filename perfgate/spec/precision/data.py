@@ -201,9 +201,8 @@ def _run_script(request: DataRequest, script: Path, home: Path) -> Path:
             cwd=Path(name),
         )  # fmt: skip
     if child.failure:
-        said = child.stderr_tail.splitlines()[-1] if child.stderr_tail else ""
         raise CaseError(
-            f"the data script {script.name} {child.failure}: {said}",
+            f"the data script {script.name} {child.last_words}",
             stderr_tail=child.stderr_tail,
             fix="samples(count, seed) must yield dictionaries of arrays, one a sample",
         )
