@@ -103,7 +103,8 @@ def _simulation(case: BusinessCase) -> list[str]:
         _(
             "Capacity is simulated: Poisson arrivals, one batch at a time of at most %(batches)s requests, "
             "a request held back for %(wait)s at most. Whole launches are replayed at the measured batches, "
-            "%(measured)s; the times of batches between are interpolated, smaller ones are padded. "
+            "%(measured)s; a batch of a size between them takes a time between theirs, or as a CUDA graph, "
+            "which holds one shape, is padded to the next; smaller ones are padded. "
             "%(seeds)s seeds, the same arrivals for both stacks; in brackets their 5th to 95th percentile. "
             "The offline bound is full batches back to back."
         )

@@ -2,9 +2,10 @@
 
 The server runs one batch at a time. When it is free it takes what waits, at most `cap` requests; while fewer
 wait it holds the oldest one back for `max_wait_s` at most (the queue delay of a dynamic batcher). A batch of
-a size that was not measured takes the time between its measured neighbours, one below the least size is
-padded to it. A seed replays one launch of each size, in the order of its samples, so that the clusters of
-launches stay whole. Many seeds and rates are simulated side by side, one step a batch.
+a size that was not measured takes the time between its measured neighbours; where the service is a CUDA
+graph, which holds one shape, it is padded to the next that was, and so is any below the least. A seed replays
+one launch of each size, in the order of its samples, so that the clusters of launches stay whole. Many seeds
+and rates are simulated side by side, one step a batch.
 
 Open loop and P99 at a rate are as in MLPerf Inference's server scenario; the tests hold the simulation
 against Pollaczek-Khinchine's mean wait (M/D/1) and the exponential sojourn of M/M/1.
@@ -34,9 +35,11 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Service:
-    """The seconds that batches take: for each measured size its launches, each an array of samples."""
+    """The seconds that batches take: for each measured size its launches, each an array of samples. `padded`
+    is a service that runs the measured sizes only."""
 
     times_s: Mapping[int, Sequence[Floats]]
+    padded: bool = False
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -105,7 +108,8 @@ def replay(service: Service, seeds: int, cap: int) -> Floats:
         known = np.asarray(sizes)
         span = np.maximum(known[place] - known[below], 1)
         share = np.where(place == below, 0.0, (wanted - known[below]) / span)
-        share = np.where(wanted <= known[0], 1.0, np.clip(share, 0.0, 1.0))[:, None]
+        whole = (wanted <= known[0]) | service.padded
+        share = np.where(whole, 1.0, np.clip(share, 0.0, 1.0))[:, None]
         taken = np.stack(rows)
         table[seed] = (1 - share) * taken[below] + share * taken[place]
     return table

@@ -106,7 +106,7 @@ class Served:
     def service(self) -> Service:
         """What the simulation replays."""
         times = zip(self.sizes, map(_samples, self.entries), strict=True)
-        return Service(dict(times))
+        return Service(dict(times), padded=self.mode.drive == "graph")
 
     def stages(self) -> tuple[Stage, ...]:
         """What perfgate timed, each stage the median over what was timed of it; one that was made earlier, by

@@ -9,7 +9,8 @@ One process, one dynamic engine loaded once a batch size, a dynamic batcher in f
 times of every size are measured alone, then requests come at shares of the bound (full batches back to back);
 a request's latency counts from when it was due. Every rate is then simulated from the service times: on the
 very same arrivals with the server's own padding (`simulated`), on 20 other traces (their 5th to 95th
-percentile), and as `perfgate value` does it, with the times between the sizes interpolated.
+percentile), as `perfgate value` does it for a CUDA graph, and with the times between the sizes interpolated,
+as it does for what is enqueued.
 """
 
 from __future__ import annotations
@@ -45,13 +46,6 @@ def measured_p99(load: Load, due: Sequence[float]) -> float:
     return float(np.percentile(latency[int(len(latency) * _WARM) :], 99))
 
 
-def padded(times_s: Mapping[int, Sequence[float]]) -> Service:
-    """Every size up to the largest takes the time of the next measured one."""
-    sizes = sorted(times_s)
-    taken = {size: np.asarray(times_s[size]) for size in sizes}
-    return Service({k: [taken[min(s for s in sizes if s >= k)]] for k in range(1, sizes[-1] + 1)})
-
-
 def same_trace(service: Service, due: Sequence[float], max_wait_s: float) -> float:
     """The simulated P99 on given arrivals."""
     cap = max(service.sizes)
@@ -80,8 +74,8 @@ def other_traces(service: Service, rate: float, count: int, max_wait_s: float) -
 
 def compare(reply: OpenLoopReply, max_wait_s: float, seed: int) -> list[dict[str, Any]]:
     """Measured and simulated, a rate each."""
-    exact = padded(reply.times_s)
-    interpolated = Service({size: [np.asarray(taken)] for size, taken in reply.times_s.items()})
+    times = {size: [np.asarray(taken)] for size, taken in reply.times_s.items()}
+    exact, interpolated = Service(times, padded=True), Service(times)
     bound = interpolated.bound_per_s()
     rows = []
     for number, load in enumerate(reply.loads):

@@ -82,7 +82,14 @@ def test_simulated_and_given_are_said() -> None:
     assert "given, not measured" in view(GIVEN).original
     assert "measured none of them" in " ".join(view(GIVEN).assumptions)
     told = " ".join(view(MEASURED).assumptions)
-    for fact in ("interpolated", "20 seeds", "the same arrivals", "AWS p5en.48xlarge", "2026-09-24", "30 %"):
+    for fact in (
+        "padded to the next",
+        "20 seeds",
+        "the same arrivals",
+        "AWS p5en.48xlarge",
+        "2026-09-24",
+        "30 %",
+    ):
         assert fact in told
 
 

@@ -91,6 +91,12 @@ def test_between_measured_batches_times_are_interpolated_and_below_them_padded()
     assert table.tolist() == [10.0, 10.0, 15.0, 20.0, 25.0, 30.0, 35.0, 40.0]
 
 
+def test_a_cuda_graph_is_padded_to_the_next_measured_batch() -> None:
+    graph = Service(flat((2, 10.0), (4, 20.0), (8, 40.0)).times_s, padded=True)
+    assert replay(graph, 1, 8)[0, :, 0].tolist() == [10.0, 10.0, 20.0, 20.0, 40.0, 40.0, 40.0, 40.0]
+    assert replay(graph, 1, 4)[0, :, 0].tolist() == [10.0, 10.0, 20.0, 20.0]
+
+
 def test_a_seed_replays_one_launch_whole() -> None:
     launches = [np.arange(100.0) + 1000 * number for number in range(3)]
     table = replay(Service({1: launches}), 6, 1)[:, 0, :]

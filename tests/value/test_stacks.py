@@ -24,6 +24,7 @@ from perfgate.records import (
     Unchanged,
     Verdict,
 )
+from perfgate.value.services import services
 from perfgate.value.stacks import compare_stacks
 from perfgate.value.table import StackTable
 
@@ -273,3 +274,11 @@ def test_what_rounds_to_tf32_is_known_line_by_line(old: Tf32 | None, new: Tf32 |
     (row,) = compare_stacks([original, tensorrt(trt(with_tf32(new)))]).rows
     assert [line.tf32 for line in row.lines] == [old, new]
     assert row.tf32_differs is differs
+
+
+def test_a_stack_of_cuda_graphs_runs_the_measured_batches_only() -> None:
+    enqueued = [result(case(batch=batch), measured(1_000_000)) for batch in (1, 8)]
+    graph = Mode(drive="graph", transfers=True)
+    captured = [result(case(batch=batch, mode=graph), measured(1_000_000)) for batch in (1, 8)]
+    ((one,), (other,)) = services([run(*enqueued), run(*captured, number=2)])
+    assert (one.service().padded, other.service().padded) == (False, True)
