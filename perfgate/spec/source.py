@@ -7,12 +7,14 @@ packages it imports at module level. An unchanged source therefore generates not
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import importlib.metadata
 import json
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from perfgate.children import run_child, scrubbed_environment
@@ -221,14 +223,20 @@ def _imported_names(node: ast.AST) -> list[str]:
 
 
 def _versions(packages: set[str]) -> dict[str, str]:
-    # A module's name need not be its distribution's: PIL comes with pillow.
-    owners = importlib.metadata.packages_distributions()
+    owners = _owners()
     return {
         name: ", ".join(
             sorted(f"{owner} {installed_version(owner)}" for owner in set(owners.get(name, [name])))
         )
         for name in sorted(packages - set(sys.stdlib_module_names))
     }
+
+
+@functools.cache
+def _owners() -> Mapping[str, list[str]]:
+    """The distributions that each module comes with, whose name need not be the module's: PIL comes with
+    pillow. To find them every installed distribution is read, so it is done once."""
+    return importlib.metadata.packages_distributions()
 
 
 def installed_version(name: str) -> str:
