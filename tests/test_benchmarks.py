@@ -380,6 +380,13 @@ def test_the_project_of_the_second_run_has_24_cases(tmp_path: Path) -> None:
     assert len({case.id for case in cases}) == 24
 
 
+@pytest.mark.parametrize(
+    ("share", "said"), [(0.0000749, "0.008 %"), (0.00009, "0.009 %"), (1e-9, "0.001 %"), (0.0, "0.000 %")]
+)
+def test_upper_bounds_are_rounded_up(share: float, said: str) -> None:
+    assert common.at_most(share, 3) == said
+
+
 def test_a_shape_is_read() -> None:
     assert common.parse_shape("b=8,s=128") == {"b": 8, "s": 128}
     with pytest.raises(argparse.ArgumentTypeError):
