@@ -25,7 +25,7 @@ def run_benchmarks(pipeline: Pipeline, nodes: Sequence[str], *, root: Path) -> l
             try:
                 found = launch_benchmarks(nodes, root=root, timeout_s=pipeline.protocol.timeout_s)
             except CaseError as error:
-                failure = Failed(stage="launch", reason=error.reason, stderr_tail=error.stderr_tail)
+                failure = Failed.by("launch", error)
                 break
             for node in nodes:
                 launches[node] += [found[node]] if node in found else []

@@ -276,7 +276,7 @@ class Pipeline:
         try:
             engine, facts = self._engine_of(item.request, prebuilt)
         except CaseError as error:
-            return Failed(stage="build", reason=error.reason, stderr_tail=error.stderr_tail)
+            return Failed.by("build", error)
         self._keep_timing(engine.parent / "timing", facts)
         if self.preparation.same_engine(item.result, facts):
             return Unchanged(evidence="engine")

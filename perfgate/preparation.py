@@ -134,8 +134,7 @@ class Preparation:
                         pending = self._pending(spec, result, model)
                         result = pending.result
                     except CaseError as error:
-                        failed = Failed(stage="model", reason=error.reason, stderr_tail=error.stderr_tail)
-                        result = msgspec.structs.replace(result, outcome=failed)
+                        result = msgspec.structs.replace(result, outcome=Failed.by("model", error))
                 yield result, pending
 
     def _model(
@@ -157,7 +156,7 @@ class Preparation:
                 try:
                     model = self._materialise(spec)
                 except CaseError as error:
-                    failure = Failed(stage="model", reason=error.reason, stderr_tail=error.stderr_tail)
+                    failure = Failed.by("model", error)
             if model is None or failure is not None:
                 yield CaseResult(case=case, outcome=failure or NOT_MEASURED, source_digest=source), None
                 continue

@@ -360,8 +360,8 @@ def test_the_stored_cache_is_found_with_its_engine(tmp_path: Path) -> None:
 def test_launch_variation_is_pooled_over_cases() -> None:
     near = [1.0, math.exp(0.02)]
     cases = {"a": near, "b": [1000.0 * value for value in near], "c": [5.0]}
-    assert second_run.launch_cv(cases) == pytest.approx(math.sqrt(0.02**2 / 2))
-    assert second_run.launch_cv({"c": [5.0]}) is None
+    assert common.launch_cv(cases) == pytest.approx(math.sqrt(0.02**2 / 2))
+    assert common.launch_cv({"c": [5.0]}) is None
 
 
 def test_the_project_of_the_second_run_has_24_cases(tmp_path: Path) -> None:

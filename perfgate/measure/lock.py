@@ -186,9 +186,7 @@ def is_private_lock_dir(
     if not _in_container(root, env):
         return None
     folder = _chosen(env)
-    # The advice must not make the folder: look at what is there already.
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if st_dev(there) != st_dev(root):
+    if st_dev(_there(folder)) != st_dev(root):
         return None
     shared = Path(env.get(LOCK_DIR_VARIABLE) or DEFAULT_LOCK_DIR)
     return (
@@ -201,9 +199,13 @@ def is_private_lock_dir(
 def _chosen(env: Mapping[str, str]) -> Path:
     """The folder that `lock_dir` will take, without making it."""
     folder = Path(env.get(LOCK_DIR_VARIABLE) or DEFAULT_LOCK_DIR)
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    makes = os.access(there, os.W_OK | os.X_OK)
+    makes = os.access(_there(folder), os.W_OK | os.X_OK)
     return folder if LOCK_DIR_VARIABLE in env or folder.exists() or makes else FALLBACK
+
+
+def _there(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there already: advice must not make it."""
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
 
 
 def _in_container(root: Path, env: Mapping[str, str]) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Literal
 from typing import Protocol as Shape
 
 from perfgate.engine.interface import BuildRequest
@@ -84,8 +83,7 @@ def measure(
 def launch_failed(error: CaseError, target: EngineTarget | CallableTarget) -> Failed:
     """A launch's failure, at the capture of its CUDA graph where that is why."""
     captured = isinstance(target, EngineTarget) and not_capturable(error, target.case.mode)
-    stage: Literal["capture", "launch"] = "capture" if captured else "launch"
-    return Failed(stage=stage, reason=error.reason, stderr_tail=error.stderr_tail)
+    return Failed.by("capture" if captured else "launch", error)
 
 
 def not_capturable(error: CaseError, mode: Mode) -> bool:

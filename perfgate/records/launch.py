@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import statistics
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from msgspec import Meta
 
 from perfgate.records.base import Count, Facts, Name, Packed, Positive, Record, Series, Sha256, Share, Text
 from perfgate.records.case import Mode
+
+if TYPE_CHECKING:
+    from perfgate.errors import CaseError
 
 Tf32 = Literal["on", "off", "convolutions only", "matrix products only"]
 
@@ -147,13 +150,21 @@ class NotRun(Record, tag="not-run"):
     reason: Text
 
 
+Stage = Literal["model", "build", "launch", "capture", "interrupted", "missing"]
+
+
 class Failed(Record, tag="failed"):
     """The case's own fault. `stage` is where it broke; `capture` is a network that no CUDA graph can hold,
     and `interrupted` nobody's fault but the hand's that ended the run."""
 
-    stage: Literal["model", "build", "launch", "capture", "interrupted", "missing"]
+    stage: Stage
     reason: Text
     stderr_tail: Text = ""
+
+    @classmethod
+    def by(cls, stage: Stage, error: CaseError) -> Failed:
+        """What a room reported by raising."""
+        return cls(stage=stage, reason=error.reason, stderr_tail=error.stderr_tail)
 
 
 Outcome = Measured | Unchanged | NotRun | Failed

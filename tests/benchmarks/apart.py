@@ -21,13 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import common
-import msgspec
 from apart_child import BareReply, BareRequest
 from scipy import stats
 
 from perfgate.children import call_child
 from perfgate.errors import UsageError
-from perfgate.measure.launch import EngineTarget, LaunchRequest, launch
+from perfgate.measure.launch import LaunchRequest, launch
 from perfgate.settings import Settings
 from perfgate.spec.model import parse_mode
 
@@ -65,12 +64,11 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             mode = parse_mode(text, where="--modes")
             if mode.transfers or mode.streams > 1 or mode.wait != "spin":
                 raise UsageError("the peer has no such mode", where=f"--modes {text}", fix="graph+spin")
-            case = msgspec.structs.replace(planned.case, mode=mode)
-            target = EngineTarget(engine=str(engine), case=case, folder=planned.folder, device=options.device)
+            target = common.target(planned, engine, options.device).in_mode(mode)
             bare = BareRequest(
                 engine=str(engine),
-                sizes=tuple(case.shape.values()),
-                graph=case.mode.drive == "graph",
+                sizes=tuple(planned.case.shape.values()),
+                graph=mode.drive == "graph",
                 device=options.device,
             )
             sides: dict[str, list[float]] = {"perfgate": [], "trtexec's loop": []}

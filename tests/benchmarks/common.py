@@ -29,6 +29,7 @@ from perfgate.files import file_digest, record_json, write_text
 from perfgate.gate.baselines import Baselines
 from perfgate.interpreter import Interpreter
 from perfgate.measure.environment import fingerprint
+from perfgate.measure.launch import EngineTarget
 from perfgate.measure.lock import device_lock
 from perfgate.preparation import Preparation
 from perfgate.records import Case, Dimension, EngineFacts, Failed, Mode, NotRun, Record, digest
@@ -142,6 +143,11 @@ def build(planned: Plan, folder: Path, *, timing: Path | None = None) -> tuple[P
     return EngineCache(folder, say=say).get(request, timeout_s=BUILD_TIMEOUT_S)
 
 
+def target(planned: Plan, engine: Path, device: str) -> EngineTarget:
+    """What a launch of a planned case's engine is asked for."""
+    return EngineTarget(engine=str(engine.resolve()), case=planned.case, folder=planned.folder, device=device)
+
+
 def child() -> Interpreter:
     """For `perfgate.children.call_child`: the scripts' own folder is importable in the child too."""
     path = package_environment()["PYTHONPATH"]
@@ -213,6 +219,17 @@ def at_most(share: float, digits: int) -> str:
 def mean(values: Sequence[float]) -> float:
     """The arithmetic mean; 0 of nothing."""
     return statistics.fmean(values) if values else 0.0
+
+
+def launch_cv(medians: Mapping[str, Sequence[float]]) -> float | None:
+    """The coefficient of variation of launches, pooled over cases or engines: the root of the mean variance
+    of log medians, weighed by degrees of freedom. None where none has two launches."""
+    squares, dof = 0.0, 0
+    for side in medians.values():
+        logs = [math.log(median) for median in side]
+        squares += math.fsum((value - statistics.fmean(logs)) ** 2 for value in logs)
+        dof += max(0, len(logs) - 1)
+    return math.sqrt(squares / dof) if dof else None
 
 
 def leave(main: Any) -> None:

@@ -41,7 +41,7 @@ import common
 from perfgate.engine._trt_inspect import unpack_layers
 from perfgate.errors import CaseError, DataError
 from perfgate.gate.baselines import read_baseline
-from perfgate.measure.launch import EngineTarget, LaunchRequest, launch
+from perfgate.measure.launch import LaunchRequest, launch
 from perfgate.records import EngineFacts, Record
 from perfgate.settings import Settings
 from perfgate.spec.reading import read_spec
@@ -109,13 +109,10 @@ def layers_apart(one: Tactics, other: Tactics) -> list[str]:
 def engines_apart(medians_ns: Mapping[str, Sequence[float]]) -> dict[str, float | None]:
     """How much slower the slowest engine is than the fastest, by geometric means of launch medians (ns), and
     what launches of one engine differ by: the pooled standard deviation of log medians."""
-    logs = [[math.log(one) for one in side] for side in medians_ns.values() if side]
-    means = [statistics.fmean(side) for side in logs]
-    squares = sum((len(side) - 1) * statistics.variance(side) for side in logs if len(side) > 1)
-    freedom = sum(len(side) - 1 for side in logs)
+    means = [statistics.fmean(map(math.log, side)) for side in medians_ns.values() if side]
     return {
         "engines_apart": math.exp(max(means) - min(means)) - 1 if len(means) > 1 else None,
-        "launch_noise": math.sqrt(squares / freedom) if freedom else None,
+        "launch_noise": common.launch_cv(medians_ns),
     }
 
 
@@ -127,12 +124,7 @@ def launched(
     medians: dict[str, list[float]] = {name: [] for name in engines}
     for _ in range(options.launches):
         for name in draw.sample(sorted(engines), len(engines)):
-            target = EngineTarget(
-                engine=str(engines[name].resolve()),
-                case=planned.case,
-                folder=planned.folder,
-                device=options.device,
-            )
+            target = common.target(planned, engines[name], options.device)
             taken = launch(LaunchRequest(target=target, protocol=protocol))
             if not taken.invalid:
                 medians[name].append(taken.median_ns)

@@ -78,9 +78,7 @@ def engines(options: argparse.Namespace, folder: Path, models: Path) -> dict[str
                 raise
             common.say(f"{name}: not built: {error}")
             continue
-        target = EngineTarget(
-            engine=str(engine.resolve()), case=planned.case, folder=planned.folder, device=options.device
-        )
+        target = common.target(planned, engine, options.device)
         spent = time.monotonic() - started
         common.say(f"{name}: engine {facts.digest[:12]} after {spent:.0f} s")
         found[name] = target, {"digest": facts.digest, "seconds": spent, "timing_cache": not fresh}

@@ -13,15 +13,13 @@ graph differ by less than 1.5 %.
 from __future__ import annotations
 
 import argparse
-import math
 import re
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,17 +79,6 @@ def perfgate(root: Path, *args: str) -> float:
     return seconds
 
 
-def launch_cv(medians_by_case: Mapping[str, Sequence[float]]) -> float | None:
-    """The coefficient of variation of launches, pooled over cases: the root of the mean variance of log
-    medians, weighed by degrees of freedom. None where no case has two launches."""
-    squares, dof = 0.0, 0
-    for medians in medians_by_case.values():
-        logs = [math.log(median) for median in medians]
-        squares += math.fsum((value - statistics.fmean(logs)) ** 2 for value in logs)
-        dof += len(logs) - 1
-    return math.sqrt(squares / dof) if dof else None
-
-
 def by_mode(result: RunResult) -> dict[str, dict[str, Any]]:
     """Medians and the launches' variation by mode."""
     medians: dict[str, dict[str, list[float]]] = {}
@@ -102,8 +89,10 @@ def by_mode(result: RunResult) -> dict[str, dict[str, Any]]:
             medians.setdefault(mode, {})[one.case.id] = valid
     return {
         mode: {
-            "cv": launch_cv(cases),
-            "worst_case_cv": max((launch_cv({"": found}) or 0.0 for found in cases.values()), default=None),
+            "cv": common.launch_cv(cases),
+            "worst_case_cv": max(
+                (common.launch_cv({"": found}) or 0.0 for found in cases.values()), default=None
+            ),
             "medians_ns": cases,
         }
         for mode, cases in medians.items()
