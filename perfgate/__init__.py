@@ -1,11 +1,11 @@
 """perfgate: a CI performance-regression gate for neural networks on TensorRT.
 
-For a running service: `perfgate.metadata(engine_path)` reads an exported engine's sidecar.
+For a running service: `perfgate.engine.metadata(engine_path)` reads an exported engine's sidecar.
 """
 
-__all__ = ["__version__", "metadata"]
+from perfgate._version import __version__
 
-__version__ = "0.1.0"
+__all__ = ["__version__", "metadata"]
 
 
 def __getattr__(name: str) -> object:
@@ -13,5 +13,5 @@ def __getattr__(name: str) -> object:
     if name == "metadata":
         import importlib
 
-        return importlib.import_module("perfgate.metadata")
+        return importlib.import_module("perfgate.engine.metadata")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,5 +1,5 @@
 """`python -m perfgate` is the console script, also from a plain checkout."""
 
-from perfgate.cli import main
+from perfgate.cli.app import main
 
 main()

@@ -13,8 +13,8 @@ import msgspec
 from msgspec import Meta
 
 from perfgate.errors import UsageError
-from perfgate.files import TEXT_LIMIT_BYTES, read_bytes, toml_fix
 from perfgate.records import Name, Positive, Protocol, Record, Share, Tolerance
+from perfgate.util.files import TEXT_LIMIT_BYTES, read_bytes, toml_fix
 
 if sys.version_info >= (3, 11):
     import tomllib

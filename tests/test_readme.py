@@ -12,12 +12,12 @@ from pathlib import Path
 import click
 import pytest
 
-from perfgate.children import package_environment
-from perfgate.cli import cli
+from perfgate.cli.app import cli
 from perfgate.records import Verdict
 from perfgate.settings import Settings
+from perfgate.util.process import package_environment
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 
 

@@ -128,7 +128,7 @@ def test_a_mistyped_variable_is_warned_of_once(
 
 def test_every_variable_that_something_reads_is_known() -> None:
     """All that stand in the package, the workflows, the actions and docker/, and somebody else's."""
-    root = Path(__file__).parent.parent
+    root = Path(__file__).resolve().parents[1]
     places = [path for name in ("perfgate", ".github", "docker") for path in (root / name).rglob("*")]
     text = "".join(
         path.read_text() for path in places if path.suffix in (".py", ".yml", ".sh", "") and path.is_file()

@@ -9,31 +9,31 @@ from perfgate.errors import UsageError
 
 
 def _onnxruntime(device: str) -> Backend:
-    from perfgate.engine.onnxruntime import OnnxRuntimeBackend
+    from perfgate.engine.onnxruntime.backend import OnnxRuntimeBackend
 
     return OnnxRuntimeBackend(device)
 
 
 def _tensorrt(device: str) -> Backend:
-    from perfgate.engine.tensorrt import TensorRTBackend
+    from perfgate.engine.tensorrt.backend import TensorRTBackend
 
     return TensorRTBackend(device)
 
 
 def _tensorrt_rtx(device: str) -> Backend:
-    from perfgate.engine.tensorrt import TensorRTBackend
+    from perfgate.engine.tensorrt.backend import TensorRTBackend
 
     return TensorRTBackend(device, name="tensorrt-rtx")
 
 
 def _torch(device: str) -> Backend:
-    from perfgate.engine.torch import TorchBackend
+    from perfgate.engine.torch.backend import TorchBackend
 
     return TorchBackend(device)
 
 
 def _torch_compile(device: str) -> Backend:
-    from perfgate.engine.torch import TorchBackend
+    from perfgate.engine.torch.backend import TorchBackend
 
     return TorchBackend(device, name="torch-compile")
 

@@ -20,13 +20,13 @@ from pathlib import Path
 import msgspec
 from filelock import FileLock, Timeout
 
-from perfgate.children import call_child
-from perfgate.engine import plugins
+from perfgate.engine import plugin_libraries as plugins
 from perfgate.engine.interface import PROGRESS_PREFIX, BuildRequest
 from perfgate.errors import DataError
-from perfgate.files import file_digest, read_record, record_json, store_lock, write_text
-from perfgate.interpreter import HERE, Interpreter
 from perfgate.records import EngineFacts, digest
+from perfgate.util.files import file_digest, read_record, record_json, store_lock, write_text
+from perfgate.util.interpreter import HERE, Interpreter
+from perfgate.util.process import call_child
 
 DEFAULT_CAP_BYTES = 6 << 30
 _FACTS_LIMIT_BYTES = 64 << 20
@@ -126,7 +126,7 @@ class EngineCache:
             fresh, timing = Path(name) / "engine", Path(name) / "timing"
             request = msgspec.structs.replace(request, engine=str(fresh), timing_cache_out=str(timing))
             facts = call_child(
-                "perfgate.engine.build_child",
+                "perfgate.engine.child",
                 request,
                 EngineFacts,
                 timeout_s=timeout_s,

@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final, Literal
 
-from perfgate.engine.plugins import beside, place
+from perfgate.engine.plugin_libraries import beside, place
 from perfgate.errors import RefusedError
-from perfgate.files import file_digest, record_json, write_bytes, write_text
+from perfgate.model.graph import Graph, GraphInput
 from perfgate.records import (
     CaseResult,
     Commit,
@@ -26,7 +26,7 @@ from perfgate.records import (
     Verdict,
     digest,
 )
-from perfgate.spec.graph import Graph, GraphInput
+from perfgate.util.files import file_digest, record_json, write_bytes, write_text
 
 SIDECAR_SCHEMA: Final = "perfgate-trt/engine/v2"
 

@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
 from perfgate.errors import CaseError
-from perfgate.files import file_digest
 from perfgate.records import Case, Count, EngineFacts, Mode, Protocol, Recipe, Record, Series, Tensor
+from perfgate.util.files import file_digest
 
 if TYPE_CHECKING:
     import numpy as np

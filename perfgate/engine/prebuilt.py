@@ -9,10 +9,10 @@ from pathlib import Path
 
 import msgspec
 
-from perfgate.children import call_child, serve
 from perfgate.engine import get_backend
 from perfgate.engine.interface import BuildRequest
 from perfgate.records import EngineFacts
+from perfgate.util.process import call_child, serve
 
 
 def prebuilt_engine(request: BuildRequest, engine: Path, *, timeout_s: float) -> tuple[Path, EngineFacts]:

@@ -22,7 +22,7 @@ from perfgate.history import (
     Pruned,
     RunRow,
 )
-from perfgate.history.convert import (
+from perfgate.history.rows import (
     case_row,
     case_values,
     check,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from perfgate.history.changes import (
+from perfgate.history.change_points import (
     IGNORE,
     ChangePoint,
     EnvironmentEvent,

@@ -10,9 +10,9 @@ from msgspec import Meta
 from msgspec.structs import replace
 
 from perfgate.errors import DataError, RefusedError
-from perfgate.files import TEXT_LIMIT_BYTES, read_record, record_json, write_text
 from perfgate.image.reference import Reference, parse_reference
 from perfgate.records import Difference, Facts, Name, Record
+from perfgate.util.files import TEXT_LIMIT_BYTES, read_record, record_json, write_text
 
 LOCK_SCHEMA: Final = "perfgate-trt/image/v1"
 VERSIONS: Final = ("tensorrt", "cuda", "python")

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import requests
 
 from perfgate.errors import DataError, InfrastructureError
-from perfgate.http import is_loopback, retry_after, silence
+from perfgate.util.http import is_loopback, retry_after, silence
 
 TIMEOUT_S: Final = 20.0
 ATTEMPTS: Final = 4

@@ -6,7 +6,7 @@ import os
 import platform
 import re
 
-from perfgate import __version__
+from perfgate._version import __version__
 from perfgate.engine.gpu import open_gpu
 from perfgate.engine.host import cpu_count, cpu_name
 from perfgate.engine.interface import Backend

@@ -1,7 +1,7 @@
 """A launch: one fresh process that loads, warms up, and takes samples.
 
 `launch` is the controller's side; `python -m perfgate.measure.launch` is the process itself, which speaks
-the protocol of `perfgate.children`.
+the protocol of `perfgate.util.process`.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Any
 
 import msgspec
 
-from perfgate.children import call_child, serve
 from perfgate.engine import get_backend
 from perfgate.engine.interface import Runner, Samples, blocking_samples
 from perfgate.errors import CaseError
-from perfgate.interpreter import HERE, Interpreter
-from perfgate.measure.watch import watching
+from perfgate.measure.device_watch import watching
+from perfgate.model.inputs import make_array
 from perfgate.records import Case, InputData, Launch, Mode, Name, Protocol, Record
-from perfgate.scripts import load_script
-from perfgate.spec.inputs import make_array
+from perfgate.util.interpreter import HERE, Interpreter
+from perfgate.util.process import call_child, serve
+from perfgate.util.user_script import load_script
 
 
 class EngineTarget(Record, tag="engine"):

@@ -21,9 +21,9 @@ from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Met
 from prometheus_client.registry import Collector
 
 from perfgate.errors import InfrastructureError, PerfgateError, UsageError
-from perfgate.files import write_bytes
 from perfgate.publish.alerts import moment
 from perfgate.records import CaseResult, Launch, Measured, RunResult, Unchanged, Verdict
+from perfgate.util.files import write_bytes
 
 LABELS: Final = ("model", "case", "precision", "shape", "backend", "device", "toolchain")
 RUN_LABELS: Final = ("device", "toolchain")

@@ -23,9 +23,9 @@ import requests
 from msgspec.structs import replace
 
 from perfgate.errors import InfrastructureError, UsageError
-from perfgate.http import is_loopback, retry_after, silence
 from perfgate.publish.alerts import Alert
 from perfgate.records import to_builtins
+from perfgate.util.http import is_loopback, retry_after, silence
 
 PREFIX: Final = "PERFGATE_WEBHOOK_"
 ATTEMPTS: Final = 4

@@ -5,13 +5,7 @@ slower or bigger. The published JSON Schemas are made from these types (`perfgat
 Defaults are omitted when written, so a new optional field changes no digest of an old record.
 """
 
-from perfgate.records.accuracy import (
-    Accuracy,
-    AccuracyLimits,
-    Agreement,
-    OutputAccuracy,
-    TaskMetric,
-)
+from perfgate.records.accuracy import Accuracy, AccuracyLimits, Agreement, OutputAccuracy, TaskMetric
 from perfgate.records.base import (
     Count,
     Direction,
@@ -42,19 +36,8 @@ from perfgate.records.case import (
     Tensor,
     Tolerance,
 )
-from perfgate.records.explanation import (
-    Cause,
-    Explanation,
-    GraphChange,
-    LayerChange,
-)
-from perfgate.records.judgement import (
-    Confirmation,
-    Interval,
-    Judgement,
-    MetricJudgement,
-    Verdict,
-)
+from perfgate.records.explanation import Cause, Explanation, GraphChange, LayerChange
+from perfgate.records.judgement import Confirmation, Interval, Judgement, MetricJudgement, Verdict
 from perfgate.records.launch import (
     Difference,
     EngineFacts,
@@ -70,12 +53,7 @@ from perfgate.records.launch import (
     Unchanged,
 )
 from perfgate.records.legs import Leg
-from perfgate.records.precision import (
-    PRECISION_SCHEMA,
-    LayerLoss,
-    PrecisionRow,
-    PrecisionTable,
-)
+from perfgate.records.precision import PRECISION_SCHEMA, LayerLoss, PrecisionRow, PrecisionTable
 from perfgate.records.run import (
     BASELINE_SCHEMA,
     RESULTS_SCHEMA,

@@ -9,13 +9,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from perfgate.errors import UsageError
+from perfgate.util.files import record_json
 
 if TYPE_CHECKING:
     from perfgate.records import RunResult
 
 FORMATS = ("terminal", "markdown", "html", "json", "pytest-benchmark")
-_SPOKEN = ("terminal", "markdown", "html")
-_MODULES = {"json": "json_", "pytest-benchmark": "pytest_benchmark"}
+_TRANSLATED = ("terminal", "markdown", "html")
 
 
 def render(result: RunResult, format: str, language: str = "en") -> str:  # noqa: A002
@@ -25,6 +25,8 @@ def render(result: RunResult, format: str, language: str = "en") -> str:  # noqa
     """
     if format not in FORMATS:
         raise UsageError(f"unknown report format {format!r}", fix=f"choose one of {', '.join(FORMATS)}")
-    module: Any = importlib.import_module(f"perfgate.report.{_MODULES.get(format, format)}")
-    text: str = module.render(result, language) if format in _SPOKEN else module.render(result)
+    if format == "json":
+        return record_json(result)
+    module: Any = importlib.import_module(f"perfgate.report.run.{format.replace('-', '_')}")
+    text: str = module.render(result, language) if format in _TRANSLATED else module.render(result)
     return text

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from perfgate.report import format as fmt
 from perfgate.report.i18n import N_, gettext
-from perfgate.report.view import column, middle
+from perfgate.report.run.view import column, middle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,8 +7,8 @@ import re
 
 from perfgate.records import Commit, Interval, Protocol
 from perfgate.report.i18n import gettext as _
-from perfgate.words import NOTHING as NOTHING
-from perfgate.words import decimals
+from perfgate.util.wording import NOTHING as NOTHING
+from perfgate.util.wording import decimals
 
 TIME_UNITS = (("ns", 1.0), ("µs", 1e3), ("ms", 1e6), ("s", 1e9))
 _SIZE_UNITS = (("B", 1.0), ("KiB", 1024.0), ("MiB", 1024.0**2))
@@ -100,7 +100,7 @@ def percentage(text: str) -> str:
 
 
 def change(ratio: float) -> str:
-    """A latency ratio head / base in words, as `perfgate.words.change` has them in English."""
+    """A latency ratio head / base in words, as `perfgate.util.wording.change` has them in English."""
     return _in_words(ratio, _("takes %(times)s × as long"), _("%(share)s slower"), _("%(share)s faster"))
 
 

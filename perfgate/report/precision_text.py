@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from perfgate.records import PrecisionTable
-from perfgate.report.precision_view import HEADER, cells, remarks, title, worst
+from perfgate.report.precision import HEADER, cells, remarks, title, worst
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -24,11 +24,11 @@ import common
 from apart_child import BareReply, BareRequest
 from scipy import stats
 
-from perfgate.children import call_child
 from perfgate.errors import UsageError
 from perfgate.measure.launch import LaunchRequest, launch
+from perfgate.model.spec import parse_mode
 from perfgate.settings import Settings
-from perfgate.spec.model import parse_mode
+from perfgate.util.process import call_child
 
 _CHILD_TIMEOUT_S = 120
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from perfgate.children import serve
 from perfgate.engine.gpu import choose
 from perfgate.records import Record
+from perfgate.util.process import serve
 
 _WARMUP_S, _DURATION_S, _LEAST = 0.2, 3.0, 10  # trtexec's defaults
 

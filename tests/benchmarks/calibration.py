@@ -22,10 +22,10 @@ from typing import Any
 import common
 import msgspec
 
+from perfgate.model.onnx_file import materialise
+from perfgate.model.precision.convert import emit
+from perfgate.model.read import read_spec
 from perfgate.records import Precision
-from perfgate.spec.precision.emission import emit
-from perfgate.spec.reading import read_spec
-from perfgate.spec.source import materialise
 
 STEPS: tuple[tuple[str, Precision, float], ...] = (
     ("fp16", "fp16", 5),

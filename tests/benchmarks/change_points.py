@@ -34,7 +34,7 @@ import common
 import numpy as np
 
 from perfgate.gate.baselines import read_baseline
-from perfgate.history.changes import PENALTY, change_points
+from perfgate.history.change_points import PENALTY, change_points
 from perfgate.history.points import Point
 
 NIGHTS = 365

@@ -20,23 +20,23 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import msgspec
 
-from perfgate.children import package_environment
 from perfgate.engine import get_backend
 from perfgate.engine.cache import EngineCache
 from perfgate.engine.interface import BuildRequest
 from perfgate.errors import CaseError, InfrastructureError, PerfgateError, UsageError
-from perfgate.files import file_digest, record_json, write_text
 from perfgate.gate.baselines import Baselines
-from perfgate.interpreter import Interpreter
 from perfgate.measure.environment import fingerprint
 from perfgate.measure.launch import EngineTarget
 from perfgate.measure.lock import device_lock
-from perfgate.preparation import Preparation
+from perfgate.measure.turn import lock_name
+from perfgate.model.cases import expand
+from perfgate.model.read import read_spec
 from perfgate.records import Case, Dimension, EngineFacts, Failed, Mode, NotRun, Record, digest
+from perfgate.run.prepare import Preparation
 from perfgate.settings import Settings
-from perfgate.spec.cases import expand
-from perfgate.spec.reading import read_spec
-from perfgate.turn import lock_name
+from perfgate.util.files import file_digest, record_json, write_text
+from perfgate.util.interpreter import Interpreter
+from perfgate.util.process import package_environment
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -149,7 +149,7 @@ def target(planned: Plan, engine: Path, device: str) -> EngineTarget:
 
 
 def child() -> Interpreter:
-    """For `perfgate.children.call_child`: the scripts' own folder is importable in the child too."""
+    """For `perfgate.util.process.call_child`: the scripts' own folder is importable in the child too."""
     path = package_environment()["PYTHONPATH"]
     return Interpreter(variables={"PYTHONPATH": f"{HERE}:{path}"})
 

@@ -18,24 +18,16 @@ import common
 from demo_value import business_files, stored_case
 
 from perfgate.errors import DataError
-from perfgate.files import record_json, write_text
 from perfgate.gate.baselines import load_baselines
-from perfgate.gate.judge import judge
-from perfgate.gate.summary import summarise
-from perfgate.outputs import RESULTS_NAME
-from perfgate.records import (
-    RESULTS_SCHEMA,
-    CaseResult,
-    Commit,
-    Environment,
-    Mode,
-    RunResult,
-    Unchanged,
-)
+from perfgate.gate.verdict.judge import judge
+from perfgate.gate.verdict.summary import summarise
+from perfgate.model.cases import expand
+from perfgate.model.read import read_specs
+from perfgate.records import RESULTS_SCHEMA, CaseResult, Commit, Environment, Mode, RunResult, Unchanged
 from perfgate.report import render
+from perfgate.run.outputs import RESULTS_NAME
 from perfgate.settings import Settings
-from perfgate.spec.cases import expand
-from perfgate.spec.reading import read_specs
+from perfgate.util.files import record_json, write_text
 
 DEVICE, TOOLCHAIN = "nvidia-h200", "tensorrt-8.5.3.1"
 

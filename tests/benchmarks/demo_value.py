@@ -16,10 +16,12 @@ from pathlib import Path
 
 import common
 
-from perfgate.files import TEXT_LIMIT_BYTES, read_bytes, record_json, write_text
-from perfgate.outputs import read_results
-from perfgate.report import value_csv, value_html, value_markdown
 from perfgate.report.i18n import LANGUAGES
+from perfgate.report.value import csv as value_csv
+from perfgate.report.value import html as value_html
+from perfgate.report.value import markdown as value_markdown
+from perfgate.run.outputs import read_results
+from perfgate.util.files import TEXT_LIMIT_BYTES, read_bytes, record_json, write_text
 from perfgate.value.assumptions import Inputs, parse_inputs, parse_prices, terms
 from perfgate.value.business import BusinessCase
 from perfgate.value.compose import given_case, measured_case

@@ -28,14 +28,14 @@ import common
 import msgspec
 from explain_gpu_child import HeldRequest
 
-from perfgate.children import call_child
 from perfgate.engine.interface import LayerTimes
 from perfgate.errors import PerfgateError
-from perfgate.files import file_digest
 from perfgate.gate.explain import Side, explain_case
 from perfgate.measure.launch import EngineTarget
-from perfgate.measure.profile import ProfileRequest, profile_sides
+from perfgate.measure.layer_profile import ProfileRequest, profile_sides
 from perfgate.records import EngineFacts, Explanation, to_builtins
+from perfgate.util.files import file_digest
+from perfgate.util.process import call_child
 
 TRIES = 20
 LOADS_A_TRY = 3

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from perfgate.children import serve
-from perfgate.engine import _trt_build
-from perfgate.engine._trt_api import load_api
 from perfgate.engine.gpu import choose
 from perfgate.engine.interface import BuildRequest
+from perfgate.engine.tensorrt import build as _trt_build
+from perfgate.engine.tensorrt.api import load_api
 from perfgate.records import EngineFacts, Record
+from perfgate.util.process import serve
 
 
 class HeldRequest(Record):

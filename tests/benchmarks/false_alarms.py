@@ -23,7 +23,7 @@ import msgspec
 import numpy as np
 import recordings
 
-from perfgate.gate.spread import BUILD_CV
+from perfgate.gate.statistics.noise import BUILD_CV
 
 TARGET_RED, TARGET_OPEN = 2e-4, 5e-3
 

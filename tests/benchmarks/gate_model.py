@@ -20,12 +20,20 @@ import msgspec
 import numpy as np
 from recordings import DATA
 
-from perfgate.gate.build_luck import widened
-from perfgate.gate.power import upper_bound
-from perfgate.gate.screen import worth_screening
-from perfgate.gate.sequential import BUDGET
-from perfgate.gate.simulate import INCONCLUSIVE, PASS, REGRESSION, Outcomes, Plan, run_gates, sequential
-from perfgate.gate.spread import BUILD_CV, LAUNCH_CV, LAUNCH_DOF, RUN_CV, spread_of
+from perfgate.gate.statistics.build_variance import widened
+from perfgate.gate.statistics.noise import BUILD_CV, LAUNCH_CV, LAUNCH_DOF, RUN_CV, spread_of
+from perfgate.gate.statistics.power import upper_bound
+from perfgate.gate.statistics.screen import worth_screening
+from perfgate.gate.statistics.sequential import BUDGET
+from perfgate.gate.statistics.simulate import (
+    INCONCLUSIVE,
+    PASS,
+    REGRESSION,
+    Outcomes,
+    Plan,
+    run_gates,
+    sequential,
+)
 from perfgate.records import Draws, Record, Tolerance
 
 TOLERANCE = Tolerance(ignore=0.005, catch=0.02)

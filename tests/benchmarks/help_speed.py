@@ -15,7 +15,7 @@ import time
 
 import common  # noqa: F401  (puts the package on the path)
 
-from perfgate.children import package_environment
+from perfgate.util.process import package_environment
 
 TARGET_S = 0.3
 COMMANDS = {

@@ -25,9 +25,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from perfgate.children import package_environment
-from perfgate.files import record_json, write_text
-from perfgate.history.convert import history_run, key_digest, pack, read_export, write_export
+from perfgate.history.rows import history_run, key_digest, pack, read_export, write_export
 from perfgate.history.schema import cases, environments, launches, runs
 from perfgate.history.store import open_history
 from perfgate.records import (
@@ -44,6 +42,8 @@ from perfgate.records import (
     Tolerance,
     digest,
 )
+from perfgate.util.files import record_json, write_text
+from perfgate.util.process import package_environment
 
 TARGETS_S = {"series": 0.2, "show command": 0.8, "series command": 0.8, "import": 2.0}
 ENVIRONMENT = Environment(device="nvidia-h200", toolchain="tensorrt-10.13", key={"driver": "580"})
@@ -51,7 +51,7 @@ _START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 _COMMAND = [
     sys.executable,
     "-c",
-    "from perfgate.cli import cli\nfrom perfgate.cli_history import history\ncli.add_command(history)\ncli()",
+    "from perfgate.cli.app import cli\nfrom perfgate.cli.history import history\ncli.add_command(history)\ncli()",
 ]
 
 

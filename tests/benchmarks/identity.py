@@ -38,13 +38,13 @@ from typing import Any
 
 import common
 
-from perfgate.engine._trt_inspect import unpack_layers
+from perfgate.engine.tensorrt.inspect import unpack_layers
 from perfgate.errors import CaseError, DataError
 from perfgate.gate.baselines import read_baseline
 from perfgate.measure.launch import LaunchRequest, launch
+from perfgate.model.read import read_spec
 from perfgate.records import EngineFacts, Record
 from perfgate.settings import Settings
-from perfgate.spec.reading import read_spec
 
 TARGET_SPEEDUP = 3.0
 TRANSFORMERS = ("bert-base",)

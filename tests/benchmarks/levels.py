@@ -32,9 +32,9 @@ from typing import Any
 import common
 from levels_child import LevelsReply, LevelsRequest, Load
 
-from perfgate.children import call_child
+from perfgate.model.spec import parse_mode
 from perfgate.records import Record
-from perfgate.spec.model import parse_mode
+from perfgate.util.process import call_child
 
 LEVELS = ("load", "process", "build", "host")
 _CHILD_TIMEOUT_S = 560

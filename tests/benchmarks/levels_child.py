@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from perfgate.children import serve
 from perfgate.engine import get_backend
 from perfgate.engine.gpu import choose
 from perfgate.engine.interface import Backend, Runner
-from perfgate.measure.watch import watching
+from perfgate.measure.device_watch import watching
+from perfgate.model.inputs import make_array
 from perfgate.records import Case, InputData, Launch, Protocol, Record
-from perfgate.spec.inputs import make_array
+from perfgate.util.process import serve
 
 _PADDING_BYTES = 256 << 20
 
@@ -105,7 +105,7 @@ def _allocator(backend: Backend) -> Iterator[Callable[[int], contextlib.Abstract
     if backend.kind == "cpu":
         yield _host_padding
         return
-    from perfgate.engine._trt_cuda import CudaContext
+    from perfgate.engine.tensorrt.cuda import CudaContext
 
     context = CudaContext()
 

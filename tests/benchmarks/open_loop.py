@@ -26,8 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 from open_loop_child import Load, OpenLoopReply, OpenLoopRequest, due_times
 
-from perfgate.children import call_child
-from perfgate.spec.model import parse_mode
+from perfgate.model.spec import parse_mode
+from perfgate.util.process import call_child
 from perfgate.value.queueing import Batcher, Lanes, Service, arrivals, replay, simulate
 
 SEEDS = 20

@@ -13,10 +13,10 @@ import msgspec
 import numpy as np
 from levels_child import inputs_of
 
-from perfgate.children import serve
 from perfgate.engine import get_backend
 from perfgate.engine.gpu import choose
 from perfgate.records import Case, Record
+from perfgate.util.process import serve
 
 _SLEEP_S = 0.002  # a gap longer than this is slept through but for its last part
 _OVERRUN = 1.5  # a rate that the server cannot keep up with is given up after so many of its seconds

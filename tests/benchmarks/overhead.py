@@ -24,8 +24,8 @@ import common
 import msgspec
 from overhead_child import OverheadReply, OverheadRequest
 
-from perfgate.children import call_child
-from perfgate.spec.model import parse_mode
+from perfgate.model.spec import parse_mode
+from perfgate.util.process import call_child
 
 TARGET = 0.005
 # What is divided by what; the first two are judged.

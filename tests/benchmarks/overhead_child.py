@@ -15,12 +15,12 @@ from typing import Any
 
 from levels_child import inputs_of
 
-from perfgate.children import serve
 from perfgate.engine import get_backend
 from perfgate.engine.gpu import choose
 from perfgate.engine.interface import Runner
-from perfgate.measure.watch import watching
+from perfgate.measure.device_watch import watching
 from perfgate.records import Case, Protocol, Record
+from perfgate.util.process import serve
 
 Loop = Callable[[], float]
 

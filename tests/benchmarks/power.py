@@ -8,7 +8,7 @@ screen counted; seconds are those that the GPU is held.
 
 Target: caught at least 95 % at 2 %, 99.9 % at 3 %; fresh launches a side at most 6 unchanged, 12 at 2 %.
 A head that was built anew, all or a tenth of it, has up to six builds and the wider tolerance of
-`perfgate.gate.build_luck.widened`: what that catches is shown, and has no target. The launches that choose
+`perfgate.gate.statistics.build_variance.widened`: what that catches is shown, and has no target. The launches that choose
 the best of base's builds are not counted.
 """
 
@@ -22,7 +22,7 @@ import gate_model as gm
 import numpy as np
 import recordings
 
-from perfgate.gate.simulate import INCONCLUSIVE, PASS, REGRESSION, Outcomes
+from perfgate.gate.statistics.simulate import INCONCLUSIVE, PASS, REGRESSION, Outcomes
 
 SLOWDOWNS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.10)
 TARGET_CAUGHT = {0.02: 0.95, 0.03: 0.999}

@@ -32,9 +32,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from perfgate.children import package_environment
 from perfgate.errors import PerfgateError
-from perfgate.files import record_json, write_text
+from perfgate.util.files import record_json, write_text
+from perfgate.util.process import package_environment
 
 KIT_SAMPLES = 48
 _GRACE_S = 30
@@ -74,10 +74,10 @@ fp16 = 45
 
 def prepare(folder: Path) -> None:
     """The recogniser with its graphs and lines, made from `models/ocr.toml` by perfgate itself."""
-    from perfgate.spec.precision.data import EVALUATION_SEED, DataSet
-    from perfgate.spec.precision.emission import data_request, emit
-    from perfgate.spec.reading import read_spec
-    from perfgate.spec.source import materialise
+    from perfgate.model.onnx_file import materialise
+    from perfgate.model.precision.convert import data_request, emit
+    from perfgate.model.precision.data import EVALUATION_SEED, DataSet
+    from perfgate.model.read import read_spec
 
     spec = read_spec(common.ROOT / "models/ocr.toml")
     folder.mkdir(parents=True, exist_ok=True)

@@ -21,13 +21,10 @@ from pathlib import Path
 
 import common  # noqa: F401  (puts the package on the path)
 
-from perfgate.children import package_environment
-from perfgate.files import record_json
-from perfgate.gate.decide import decide, explain
-from perfgate.gate.metrics import columns
-from perfgate.gate.statistics import ratio_interval
-from perfgate.gate.summary import summarise
-from perfgate.outputs import read_results
+from perfgate.gate.statistics.intervals import ratio_interval
+from perfgate.gate.verdict.decide import decide, explain
+from perfgate.gate.verdict.metrics import columns
+from perfgate.gate.verdict.summary import summarise
 from perfgate.records import (
     RESULTS_SCHEMA,
     Case,
@@ -45,6 +42,9 @@ from perfgate.records import (
 )
 from perfgate.report import render
 from perfgate.report.i18n import LANGUAGES
+from perfgate.run.outputs import read_results
+from perfgate.util.files import record_json
+from perfgate.util.process import package_environment
 
 TARGET_S, TARGET_BYTES, TARGET_CHARACTERS = 3.0, 1_500_000, 60_000
 

@@ -25,10 +25,10 @@ from typing import Any
 
 import common
 
-from perfgate.children import package_environment
 from perfgate.errors import CaseError
-from perfgate.outputs import read_results
 from perfgate.records import Measured, RunResult, Verdict
+from perfgate.run.outputs import read_results
+from perfgate.util.process import package_environment
 
 TARGET_S = 10.0
 TARGET_GRAPH_CV = 0.015

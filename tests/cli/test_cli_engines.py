@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from perfgate import pipeline as pipeline_module
-from perfgate.files import file_digest
+from perfgate.engine.metadata import metadata
 from perfgate.measure.launch import EngineTarget
-from perfgate.metadata import metadata
-from perfgate.outputs import with_outcomes
-from perfgate.pipeline import Pipeline
-from perfgate.progress import PlainProgress
 from perfgate.records import EngineFacts, Launch, Measured, Verdict
+from perfgate.run import pipeline as pipeline_module
+from perfgate.run.outputs import with_outcomes
+from perfgate.run.pipeline import Pipeline
 from perfgate.settings import load_settings
+from perfgate.util.files import file_digest
+from perfgate.util.progress import PlainProgress
 
 if TYPE_CHECKING:
     from cli_project import Cli

@@ -12,7 +12,7 @@ import cli_project
 import pytest
 from cli_project import MODELS, Cli
 
-from perfgate.outputs import read_results
+from perfgate.run.outputs import read_results
 
 CASE = "tinyconv/fp32/b1"
 

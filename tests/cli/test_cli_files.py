@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from perfgate.cli import cli as command_line
+from perfgate.cli.app import cli as command_line
 
 if TYPE_CHECKING:
     from cli_project import Cli
@@ -40,7 +40,7 @@ def test_help_of_every_command(cli: Cli, command: tuple[str, ...]) -> None:
 def test_help_imports_nothing_that_it_does_not_show() -> None:
     """What makes `--help` slow is imports; how long it takes is `tests/benchmarks/help_speed.py`'s to say."""
     code = (
-        "import sys; from perfgate.cli import main\n"
+        "import sys; from perfgate.cli.app import main\n"
         "try:\n    main()\n"
         "finally:\n    print(*sorted({name.split('.')[0] for name in sys.modules}), file=sys.stderr)"
     )

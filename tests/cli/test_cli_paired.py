@@ -54,7 +54,7 @@ def test_another_interpreter_and_an_older_revision_are_launched_in_turn(
     seen = (tmp_path / "seen").read_text()
     launched = found["judgement"]["confirmation"]["base_launches"]
     assert seen.count("perfgate.measure.launch") >= launched >= 2
-    assert seen.count("perfgate.measure.describe") >= 1
+    assert seen.count("perfgate.measure.other_interpreter") >= 1
     assert len(repository.git("worktree", "list").splitlines()) == 1
     # Promoting across is what this result is for; the loss must still be named.
     refused = repository("promote", repository.results, "--reason", "x")

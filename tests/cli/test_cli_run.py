@@ -294,7 +294,9 @@ def test_an_interrupt_while_models_are_made_names_every_case(cli: Cli) -> None:
 
 def test_a_killed_run_leaves_a_readable_checkpoint_and_no_child(cli: Cli) -> None:
     cli.results.unlink()
-    code = "import perfgate.outputs as o; o._CHECKPOINT_S = 0.0; from perfgate.cli import main; main()"
+    code = (
+        "import perfgate.run.outputs as o; o._CHECKPOINT_S = 0.0; from perfgate.cli.app import main; main()"
+    )
     process = cli.start(*LONG, code=code)
     _wait_for_launches(cli, process, 2)
     process.kill()

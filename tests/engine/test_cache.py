@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from small_models import write
 
-from perfgate.children import package_environment
 from perfgate.engine.cache import EngineCache, _Waiting
 from perfgate.engine.interface import PROGRESS_PREFIX, BuildRequest
 from perfgate.errors import CaseError, OutputError
-from perfgate.files import file_digest
 from perfgate.records import Recipe
+from perfgate.util.files import file_digest
+from perfgate.util.process import package_environment
 
 TIMEOUT_S = 120.0
 

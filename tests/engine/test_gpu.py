@@ -13,11 +13,11 @@ from fake_nvml import FakeNvml, gpu
 
 from perfgate.engine import get_backend
 from perfgate.engine import gpu as gpu_module
-from perfgate.engine import tensorrt as trt_module
 from perfgate.engine.gpu import choose, device_name, device_uuid, open_gpu, visible_count
+from perfgate.engine.tensorrt import backend as trt_module
 from perfgate.errors import UsageError
+from perfgate.measure.device_watch import GpuWatch, watching
 from perfgate.measure.environment import fingerprint
-from perfgate.measure.watch import GpuWatch, watching
 from perfgate.records import Protocol
 
 VISIBLE, ORDER = "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"

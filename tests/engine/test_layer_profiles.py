@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from small_models import CASE, write
 
-from perfgate.engine import _trt_profile
-from perfgate.engine._ort_layers import read_ort_layers, read_profile
-from perfgate.engine._trt_run import TensorRTRunner
 from perfgate.engine.interface import Samples, faster_half_mean, middle_mean
-from perfgate.engine.onnxruntime import OnnxRuntimeBackend
-from perfgate.engine.tensorrt import Layer, unpack_layers
+from perfgate.engine.onnxruntime.backend import OnnxRuntimeBackend
+from perfgate.engine.onnxruntime.layers import read_ort_layers, read_profile
+from perfgate.engine.tensorrt import profile as _trt_profile
+from perfgate.engine.tensorrt.backend import Layer, unpack_layers
+from perfgate.engine.tensorrt.run import TensorRTRunner
 from perfgate.errors import CaseError
 from perfgate.records import Case, Mode, Protocol, Tensor
 

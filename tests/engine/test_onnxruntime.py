@@ -11,12 +11,12 @@ import pytest
 from small_models import CASE, write
 
 from perfgate.engine import get_backend
-from perfgate.engine import onnxruntime as backend_module
 from perfgate.engine.interface import BuildRequest
-from perfgate.engine.onnxruntime import OnnxRuntimeBackend, _tf32
+from perfgate.engine.onnxruntime import backend as backend_module
+from perfgate.engine.onnxruntime.backend import OnnxRuntimeBackend, _tf32
 from perfgate.errors import CaseError, UsageError
-from perfgate.files import file_digest
 from perfgate.records import EngineFacts, Mode, Protocol, Recipe
+from perfgate.util.files import file_digest
 
 CPU = OnnxRuntimeBackend("cpu")
 INPUTS: dict[str, np.ndarray[Any, Any]] = {

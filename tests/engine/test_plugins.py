@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from perfgate.engine import plugins
-from perfgate.engine._trt_api import load_plugins
-from perfgate.engine._trt_onnx import network_name, plugins_in
+from perfgate.engine import plugin_libraries as plugins
+from perfgate.engine.tensorrt.api import load_plugins
+from perfgate.engine.tensorrt.onnx_names import network_name, plugins_in
 from perfgate.errors import CaseError
-from perfgate.files import file_digest
+from perfgate.util.files import file_digest
 
 
 @pytest.fixture

@@ -17,18 +17,20 @@ from onnx import helper
 from small_models import CASE
 from test_tensorrt_build import conv, save
 
-from perfgate.engine._trt_api import Api
-from perfgate.engine._trt_facts import prebuilt_facts
-from perfgate.engine._trt_lane import Plan
 from perfgate.engine.interface import BuildRequest
 from perfgate.engine.prebuilt import prebuilt_engine
-from perfgate.engine.tensorrt import TensorRTBackend, unpack_layers
+from perfgate.engine.tensorrt.api import Api
+from perfgate.engine.tensorrt.backend import TensorRTBackend, unpack_layers
+from perfgate.engine.tensorrt.facts import prebuilt_facts
+from perfgate.engine.tensorrt.stream import Plan
 from perfgate.errors import CaseError
-from perfgate.files import file_digest
-from perfgate.measure import accuracy_child, launch, profile
+from perfgate.measure import launch
+from perfgate.measure import layer_profile as profile
+from perfgate.measure.accuracy import answer_child as accuracy_child
 from perfgate.measure.launch import EngineTarget, LaunchRequest
+from perfgate.model.precision.data import DataRequest
 from perfgate.records import EngineFacts, Precision, Protocol, Recipe, Tensor
-from perfgate.spec.precision.data import DataRequest
+from perfgate.util.files import file_digest
 
 REAL = Path(__file__).parent / "data" / "engine_inspector_resnet50_trt-8.5.3.json"
 NAMES = json.dumps({"Layers": ["conv1", "relu1"]})

@@ -12,19 +12,19 @@ import msgspec
 import numpy as np
 import pytest
 
-from perfgate.children import package_environment
 from perfgate.engine import NAMES, get_backend
-from perfgate.engine import torch as backend_module
 from perfgate.engine.interface import Backend, BuildRequest, Script
-from perfgate.engine.torch import TorchBackend, TorchEngine, tf32_of
+from perfgate.engine.torch import backend as backend_module
+from perfgate.engine.torch.backend import TorchBackend, TorchEngine, tf32_of
 from perfgate.errors import CaseError, InfrastructureError
-from perfgate.files import read_record
 from perfgate.measure.launch import EngineTarget, LaunchRequest, launch
+from perfgate.model.inputs import make_array
+from perfgate.model.onnx_file import SourceModel, materialise
+from perfgate.model.read import read_spec
+from perfgate.model.spec import ModelSpec
 from perfgate.records import Case, InputData, Launch, Mode, Protocol, Recipe, Tensor, Tolerance
-from perfgate.spec.inputs import make_array
-from perfgate.spec.model import ModelSpec
-from perfgate.spec.reading import read_spec
-from perfgate.spec.source import SourceModel, materialise
+from perfgate.util.files import read_record
+from perfgate.util.process import package_environment
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 # Largest difference over largest output. FP32 on both sides, with sums in another order.
@@ -161,7 +161,7 @@ def test_the_device_decides_the_kind(on_gpu: None, monkeypatch: pytest.MonkeyPat
 
 
 def test_gpu_modes_are_tensorrts_with_enqueue_first(on_gpu: None) -> None:
-    from perfgate.engine.tensorrt import TensorRTBackend
+    from perfgate.engine.tensorrt.backend import TensorRTBackend
 
     ours, theirs = TorchBackend().modes(), TensorRTBackend().modes()
     assert ours[0] == Mode(drive="enqueue", wait="spin")

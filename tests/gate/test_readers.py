@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perfgate.errors import DataError, PerfgateError
-from perfgate.files import record_json, write_text
 from perfgate.gate.baselines import Baselines, read_baseline
-from perfgate.gate.compare import compare_results
-from perfgate.outputs import read_results
+from perfgate.gate.verdict.compare_results import compare_results
 from perfgate.records import Failed, NotRun, RunResult, Unchanged
+from perfgate.run.outputs import read_results
+from perfgate.util.files import record_json, write_text
 
 RUN = judged_run(
     {

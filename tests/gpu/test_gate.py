@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perfgate.children import package_environment
 from perfgate.engine.gpu import device_uuid
-from perfgate.engine.tensorrt import TensorRTBackend
+from perfgate.engine.tensorrt.backend import TensorRTBackend
 from perfgate.measure.lock import device_lock
+from perfgate.util.process import package_environment
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(590)]
 

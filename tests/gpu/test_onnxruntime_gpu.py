@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from perfgate.children import package_environment
-from perfgate.engine.onnxruntime import OnnxRuntimeBackend
+from perfgate.engine.onnxruntime.backend import OnnxRuntimeBackend
+from perfgate.util.process import package_environment
 
 pytestmark = pytest.mark.gpu
 

@@ -13,8 +13,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from perfgate.children import package_environment
-from perfgate.engine.tensorrt import TensorRTBackend
+from perfgate.engine.tensorrt.backend import TensorRTBackend
+from perfgate.util.process import package_environment
 
 pytestmark = pytest.mark.gpu
 

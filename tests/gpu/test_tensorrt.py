@@ -20,11 +20,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from perfgate.children import package_environment
-from perfgate.engine._trt_api import version_tuple
 from perfgate.engine.interface import BuildRequest
-from perfgate.engine.tensorrt import TensorRTBackend, realised
+from perfgate.engine.tensorrt.api import version_tuple
+from perfgate.engine.tensorrt.backend import TensorRTBackend, realised
 from perfgate.records import Case, Dimension, EngineFacts, Mode, Precision, Recipe, Tolerance
+from perfgate.util.process import package_environment
 
 pytestmark = pytest.mark.gpu
 

@@ -16,15 +16,15 @@ import msgspec
 import numpy as np
 import pytest
 
-from perfgate.children import package_environment
 from perfgate.engine.interface import BuildRequest, Script
-from perfgate.engine.torch import TorchBackend
+from perfgate.engine.torch.backend import TorchBackend
 from perfgate.measure.launch import EngineTarget, LaunchRequest, launch
+from perfgate.model.inputs import make_array
+from perfgate.model.onnx_file import SourceModel, materialise
+from perfgate.model.read import read_spec
+from perfgate.model.spec import ModelSpec
 from perfgate.records import Case, Mode, Precision, Protocol, Recipe, Tolerance
-from perfgate.spec.inputs import make_array
-from perfgate.spec.model import ModelSpec
-from perfgate.spec.reading import read_spec
-from perfgate.spec.source import SourceModel, materialise
+from perfgate.util.process import package_environment
 
 pytestmark = pytest.mark.gpu
 
@@ -148,7 +148,7 @@ def run(
 
 
 def _tensors(model: SourceModel, case: Case) -> Any:
-    from perfgate.engine.torch import _tensor
+    from perfgate.engine.torch.backend import _tensor
 
     return [_tensor(given, case.shape) for given in model.graph.inputs]
 

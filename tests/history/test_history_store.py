@@ -15,10 +15,9 @@ import sqlalchemy as sa
 from history_runs import ENVIRONMENT, case, launch, run, snapshot
 
 from perfgate.errors import DataError, InfrastructureError, UsageError
-from perfgate.files import record_json
 from perfgate.history import METRICS, Point, Promotion
 from perfgate.history import store as store_module
-from perfgate.history.convert import (
+from perfgate.history.rows import (
     history_run,
     key_digest,
     mark_promoted,
@@ -29,6 +28,7 @@ from perfgate.history.convert import (
 )
 from perfgate.history.store import open_history
 from perfgate.records import Environment, RunResult, digest
+from perfgate.util.files import record_json
 
 if TYPE_CHECKING:
     from history_databases import Databases
@@ -61,7 +61,7 @@ def test_a_run_comes_back(database: str) -> None:
 
 
 def test_a_launch_is_summed_up_as_a_baseline_does() -> None:
-    from perfgate.gate.metrics import columns
+    from perfgate.gate.verdict.metrics import columns
 
     launches = [launch(1001, samples=count) for count in (1, 2, 101, 1200)]
     expected = columns(launches)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perfgate.history.changes import (
+from perfgate.history.change_points import (
     MIN_NIGHTS,
     NOISE_FLOOR,
     ChangePoint,

@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from click.testing import CliRunner, Result
 
-from perfgate.cli import cli
+from perfgate.cli.app import cli
 from perfgate.errors import DataError, InfrastructureError, PerfgateError, UsageError
 from perfgate.image.lock import read_lock
 from perfgate.image.reference import check_registry, parse_reference

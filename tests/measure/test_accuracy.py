@@ -13,14 +13,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from perfgate import answers
-from perfgate.children import package_environment
 from perfgate.errors import CaseError
-from perfgate.measure.accuracy import CheckRequest
-from perfgate.measure.accuracy_math import compare_output
+from perfgate.measure.accuracy.check import CheckRequest
+from perfgate.measure.accuracy.error_metrics import compare_output
 from perfgate.measure.launch import EngineTarget
+from perfgate.model.precision.data import DataRequest
 from perfgate.records import Agreement, Case, Mode, Tolerance
-from perfgate.spec.precision.data import DataRequest
+from perfgate.run import check_accuracy as answers
+from perfgate.util.process import package_environment
 
 ONE = np.array([[3.0, -4.0], [0.0, 0.0]])
 

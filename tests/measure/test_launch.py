@@ -11,7 +11,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from perfgate.engine.interface import BuildRequest
-from perfgate.engine.onnxruntime import OnnxRuntimeBackend
+from perfgate.engine.onnxruntime.backend import OnnxRuntimeBackend
 from perfgate.errors import CaseError
 from perfgate.measure.launch import CallableTarget, EngineTarget, LaunchRequest, launch
 from perfgate.measure.schedule import Job, measure

@@ -19,10 +19,10 @@ from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfgate.children import package_environment
 from perfgate.errors import InfrastructureError, UsageError
 from perfgate.measure import lock as lock_module
 from perfgate.measure.lock import LOCK_DIR_VARIABLE, device_lock, device_locks, is_private_lock_dir, lock_dir
+from perfgate.util.process import package_environment
 
 GPU = "GPU-5f1e0c9a-0000-4bad-8000-000000000001"
 CHILD = """

@@ -16,8 +16,8 @@ import onnx
 import onnxruntime
 import pytest
 
-from perfgate.spec.graph import check_against_graph, read_graph
-from perfgate.spec.reading import read_specs
+from perfgate.model.graph import check_against_graph, read_graph
+from perfgate.model.read import read_specs
 
 if TYPE_CHECKING:
     from types import ModuleType

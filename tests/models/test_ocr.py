@@ -12,9 +12,9 @@ import onnx
 import onnxruntime
 import pytest
 
-from perfgate.spec.graph import check_against_graph, read_graph
-from perfgate.spec.reading import read_spec
-from perfgate.spec.source import missing_requirement
+from perfgate.model.graph import check_against_graph, read_graph
+from perfgate.model.onnx_file import missing_requirement
+from perfgate.model.read import read_spec
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 FONT = Path("/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc")

@@ -15,7 +15,7 @@ from publish_runs import result, run
 from perfgate.errors import DataError, UsageError
 from perfgate.publish.github.checks import MAX_ANNOTATIONS, annotate, check_run, commands
 from perfgate.publish.github.events import Event, parse_dispatch_name, parse_inputs, read_event
-from perfgate.publish.github.runner import SUMMARY_LIMIT_BYTES, add_summary, set_outputs
+from perfgate.publish.github.job import SUMMARY_LIMIT_BYTES, add_summary, set_outputs
 from perfgate.records import Verdict
 
 DISPATCHED = f"gate: pull request #7 at {HEAD}"

@@ -15,15 +15,15 @@ from fake_github import REPOSITORY, TOKEN, FakeGitHub, Fault, fake_github
 from msgspec.structs import replace
 from publish_runs import HOSTILE, result, run
 
-from perfgate.cli import cli
+from perfgate.cli.app import cli
 from perfgate.errors import UsageError
-from perfgate.files import record_json
-from perfgate.gate.summary import summarise
-from perfgate.publish.github.app import app_token, signed_token
+from perfgate.gate.verdict.summary import summarise
+from perfgate.publish.github.app_token import app_token, signed_token
 from perfgate.publish.github.owners import owners_of, read_owners
-from perfgate.publish.github.proposal import Proposal, propose
+from perfgate.publish.github.propose import Proposal, propose
 from perfgate.records import Commit, RunResult, Scope, Verdict
-from perfgate.report.legs import moves_text
+from perfgate.report.run.legs import moves_text
+from perfgate.util.files import record_json
 
 LEG = "gpu-h200"
 

@@ -19,12 +19,12 @@ from fake_github import HEAD, REPOSITORY, TOKEN, FakeGitHub, Fault, fake_github
 from publish_runs import result, run
 from team_repository import ROOT, Repository
 
-from perfgate.cli import cli
+from perfgate.cli.app import cli
 from perfgate.errors import PerfgateError
-from perfgate.files import record_json
-from perfgate.gate.summary import summarise
+from perfgate.gate.verdict.summary import summarise
 from perfgate.history.store import open_history
 from perfgate.records import RunResult, Scope, Verdict
+from perfgate.util.files import record_json
 
 SECRET = "very-secret-token"
 LEG = "gpu-test"

@@ -13,12 +13,12 @@ from click.testing import CliRunner, Result
 from fake_github import BASE, HEAD, MERGE, REPOSITORY, TOKEN, FakeGitHub, Fault, fake_github, zipped
 from publish_runs import HOSTILE, result, run
 
-from perfgate.cli import cli
+from perfgate.cli.app import cli
 from perfgate.errors import DataError, PerfgateError, UsageError
-from perfgate.files import record_json
-from perfgate.gate.summary import summarise
+from perfgate.gate.verdict.summary import summarise
 from perfgate.publish.github.artifacts import unpack
 from perfgate.records import Commit, RunResult, Scope, Verdict
+from perfgate.util.files import record_json
 
 OTHER = "d" * 40
 DISPATCHED = f"gate: pull request #7 at {HEAD}"

@@ -14,7 +14,7 @@ from fake_github import BASE, HEAD, FakeGitHub, fake_github
 from play_runner import Runner
 from team_repository import ROOT, Repository
 
-from perfgate.cli import cli
+from perfgate.cli.app import cli
 
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 # Every action that is used, by the commit of its release: researched, not guessed.

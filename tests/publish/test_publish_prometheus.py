@@ -15,7 +15,6 @@ from publish_runs import HOSTILE, chat, result, run
 from publish_servers import binary, command, environment, fetch, free_ports, perfgate, query, server, until
 
 from perfgate.errors import DataError, InfrastructureError, UsageError
-from perfgate.files import record_json
 from perfgate.publish.prometheus import (
     BUCKETS_S,
     LABELS,
@@ -27,6 +26,7 @@ from perfgate.publish.prometheus import (
     textfile,
 )
 from perfgate.records import RunResult, Unchanged, Verdict
+from perfgate.util.files import record_json
 
 MONITORING = Path(__file__).resolve().parents[2] / "docker/monitoring"
 RUN = run(result("resnet50/fp16/b8", Verdict.REGRESSION, 1.08), result("tinyconv/fp16/b8"))

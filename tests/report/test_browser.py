@@ -164,7 +164,7 @@ def test_axe_finds_what_is_wrong(chrome: Any, files: dict[str, Path]) -> None:
 
 
 def test_make_fetches_the_version_that_is_tested_with() -> None:
-    makefile = Path(__file__).parent.parent.parent / "Makefile"
+    makefile = Path(__file__).resolve().parents[2] / "Makefile"
     assert f"AXE := {AXE_VERSION}\n" in makefile.read_text()
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from perfgate.children import package_environment
 from perfgate.gate.baselines import read_baseline
-from perfgate.outputs import read_results
 from perfgate.records import Unchanged, Verdict
+from perfgate.run.outputs import read_results
+from perfgate.util.process import package_environment
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 STORED = ROOT / "baselines" / "nvidia-h200" / "tensorrt-8.5.3.1"
 
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from test_site import trend
 
 from perfgate.records import RunResult
-from perfgate.report import charts, html, render
+from perfgate.report import charts, render
 from perfgate.report.i18n import LANGUAGES
+from perfgate.report.run import html
 
 VOID = {"meta", "br", "path", "link", "img", "hr", "input"}
 

@@ -16,12 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_hostile import poison
 
-from perfgate import words
-from perfgate.children import package_environment
 from perfgate.report import format as fmt
 from perfgate.report import i18n, render
 from perfgate.report.i18n import LANGUAGES, Foreign, said, speaking
 from perfgate.report.phrases import PHRASES
+from perfgate.util import wording as words
+from perfgate.util.process import package_environment
 
 catalogues = pytest.importorskip("catalogues", reason="needs Babel: pip install babel")
 PAIRS = [(domain, path) for domain in i18n.DOMAINS for path in catalogues.catalogues(domain)]

@@ -9,7 +9,7 @@ from pytest_benchmark.stats import Stats
 
 from perfgate.records import Measured, RunResult
 from perfgate.report import render
-from perfgate.report.pytest_benchmark import statistics_of
+from perfgate.report.run.pytest_benchmark import statistics_of
 
 
 @pytest.mark.parametrize("count", [*range(1, 14), 500, 601, 602, 603])

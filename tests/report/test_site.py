@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perfgate.report.site import render_site
-from perfgate.report.trend_chart import COLUMNS, chart
-from perfgate.report.trend_view import CaseTrend, Change, Event, Night, blame, sparkline, terminal, tone
+from perfgate.report.trend.chart import COLUMNS, chart
+from perfgate.report.trend.site import render_site
+from perfgate.report.trend.view import CaseTrend, Change, Event, Night, blame, sparkline, terminal, tone
 
 EVIL = "<script>alert(1)</script>\"'&amp;{{ 7*7 }}=cmd \x1b[31m\x07 ../../\u202e"
 VOID = {"meta", "br", "link", "img", "hr"}

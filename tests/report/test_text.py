@@ -17,7 +17,7 @@ from rich.console import Console
 from perfgate.errors import UsageError
 from perfgate.records import RunResult, Summary, Verdict
 from perfgate.report import FORMATS, render
-from perfgate.report.terminal import print_result
+from perfgate.report.run.terminal import print_result
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -9,16 +9,8 @@ import pytest
 from business_runs import EAGER, ENGINE, STAGED, case_terms, example, measured_run
 
 from perfgate.errors import UsageError
-from perfgate.files import record_json
-from perfgate.records import (
-    Judgement,
-    Measured,
-    MetricColumns,
-    RunResult,
-    Slo,
-    Unchanged,
-    Verdict,
-)
+from perfgate.records import Judgement, Measured, MetricColumns, RunResult, Slo, Unchanged, Verdict
+from perfgate.util.files import record_json
 from perfgate.value.assumptions import Terms
 from perfgate.value.business import BusinessCase, Line
 from perfgate.value.compose import given_case, measured_case

@@ -7,13 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
-
 import demo_value
 from business_runs import DATA, EAGER, ENGINE, measured_run
 
-from perfgate.children import package_environment
-from perfgate.files import record_json
+from perfgate.util.files import record_json
+from perfgate.util.process import package_environment
 
 
 def test_without_stored_stacks_it_is_the_given_example(tmp_path: Path) -> None:

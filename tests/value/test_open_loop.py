@@ -8,14 +8,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
-
 import open_loop
+import pytest
 from open_loop_child import Load, OpenLoopReply, batch_of, drive, due_times
 
-from perfgate.children import package_environment
+from perfgate.util.process import package_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 

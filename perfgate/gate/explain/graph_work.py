@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from perfgate.engine.tensorrt import Layer
+from perfgate.engine.tensorrt.backend import Layer
 from perfgate.gate.explain.graph_read import Node, ReadGraph
 from perfgate.gate.explain.graph_shapes import differ
 

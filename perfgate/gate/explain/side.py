@@ -7,7 +7,7 @@ import re
 import statistics
 from collections.abc import Sequence
 
-from perfgate.gate.clock import sm_clock_mhz
+from perfgate.gate.verdict.clocks import sm_clock_mhz
 from perfgate.measure.environment import differences
 from perfgate.records import Difference, EngineFacts, Environment, Launch, Recipe, Record, to_builtins
 

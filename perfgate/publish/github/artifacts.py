@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 import requests
 
 from perfgate.errors import DataError
-from perfgate.files import RESULTS_LIMIT_BYTES
-from perfgate.http import is_loopback, silence
 from perfgate.publish.github.client import TIMEOUT_S, ApiError, GitHubClient
+from perfgate.util.files import RESULTS_LIMIT_BYTES
+from perfgate.util.http import is_loopback, silence
 
 PERMISSIONS: Final = "actions: read  # the results of the measuring jobs"
 PREFIX: Final = "perfgate-results-"

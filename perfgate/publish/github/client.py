@@ -20,9 +20,9 @@ from urllib.parse import urlsplit
 
 import requests
 
-from perfgate import __version__
+from perfgate._version import __version__
 from perfgate.errors import InfrastructureError, UsageError
-from perfgate.http import is_loopback, retry_after, silence
+from perfgate.util.http import is_loopback, retry_after, silence
 
 API_VERSION: Final = "2026-03-10"
 ATTEMPTS: Final = 5

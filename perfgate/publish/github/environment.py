@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from perfgate.errors import UsageError
-from perfgate.publish.github.app import app_token
+from perfgate.publish.github.app_token import app_token
 from perfgate.publish.github.client import GitHubClient
 from perfgate.publish.github.events import Event, read_event
 

@@ -14,8 +14,8 @@ import msgspec
 from msgspec import Meta
 
 from perfgate.errors import DataError, UsageError
-from perfgate.files import read_bytes
 from perfgate.records import Record
+from perfgate.util.files import read_bytes
 
 EVENT_LIMIT_BYTES: Final = 25 << 20  # GitHub's own cap on a payload
 EVENTS: Final = ("pull_request", "merge_group", "workflow_run", "workflow_dispatch", "schedule", "push")

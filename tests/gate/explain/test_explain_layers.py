@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from explain_sides import CASE, engine, facts, loads, profiled, recipe, side
 
-from perfgate.engine.tensorrt import Layer
+from perfgate.engine.tensorrt.backend import Layer
 from perfgate.errors import CaseError
 from perfgate.gate.explain import Side, explain_case
 from perfgate.gate.explain.layer_times import weigh

@@ -14,7 +14,7 @@ from explain_sides import CASE
 
 from perfgate.engine.interface import LayerTimes
 from perfgate.gate.explain import Side, explain_case
-from perfgate.measure.profile import LEAST_LOADS
+from perfgate.measure.layer_profile import LEAST_LOADS
 from perfgate.records import EngineFacts
 
 FILES = sorted((Path(__file__).parent / "data").glob("records_*.json"))

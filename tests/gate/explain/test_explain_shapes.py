@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from perfgate.engine.tensorrt import Layer
+from perfgate.engine.tensorrt.backend import Layer
 from perfgate.gate.explain.graph_diff import GraphDiff, diff_graphs
 from perfgate.gate.explain.graph_read import read_for_diff
 from perfgate.gate.explain.graph_shapes import Shape, differ

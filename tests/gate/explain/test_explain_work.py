@@ -15,8 +15,8 @@ from explain_sides import loads, profiled
 from given_engines import built_side
 from onnx import TensorProto, helper, numpy_helper
 
-from perfgate.cli_explain import explanation_text
-from perfgate.engine.tensorrt import Layer, unpack_layers
+from perfgate.cli.explain import explanation_text
+from perfgate.engine.tensorrt.backend import Layer, unpack_layers
 from perfgate.gate.explain import Side, explain_case
 from perfgate.records import Case, Explanation, Mode, Tolerance
 

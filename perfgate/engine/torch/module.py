@@ -1,0 +1,117 @@
+"""From a model script to the function that is timed: its `torch_module`, cast, and with named outputs.
+
+The script runs in this process, which is always a child: torch is imported here, when it is called.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from perfgate.engine.interface import Script
+from perfgate.errors import CaseError, PerfgateError
+from perfgate.model.onnx_file import source_digest
+from perfgate.model.spec import ModelSpec, Source
+from perfgate.util.user_script import load_script
+
+_TAIL = 4_000
+
+
+def script_digest(script: Script) -> str:
+    """SHA-256 over the script with its local imports, its seed and arguments, and the versions of the
+    packages that it imports at module level."""
+    path = Path(script.path)
+    return source_digest(
+        ModelSpec(
+            schema="perfgate-trt/model/v1",
+            name="model",
+            precisions=("fp32",),
+            source=Source(script=path.name, seed=script.seed, args=script.args),
+            path=str(path.with_suffix(".toml")),
+        )
+    )
+
+
+def load_module(script: Script) -> Any:
+    """The script's `torch_module(seed, **args)` on the CPU, in eval mode and without gradients.
+
+    Raises `CaseError` for a script that is gone, fails, or has no such function.
+    """
+    import torch
+
+    path = Path(script.path)
+    if not path.is_file():
+        raise CaseError(f"the model script {path} is not there", fix="run again from the folder it is in")
+    with named(f"the model script {path.name} fails"):
+        make = getattr(load_script(path), "torch_module", None)
+        if make is None:
+            raise CaseError(
+                f"the model script {path.name} has no torch_module, so PyTorch has nothing to run",
+                fix="define torch_module(seed, **args) beside write_onnx: the same network as nn.Module",
+            )
+        module = make(script.seed, **script.args)
+        if not isinstance(module, torch.nn.Module):
+            raise CaseError(
+                f"torch_module of {path.name} returned {type(module).__name__}, not an nn.Module",
+                fix="return the network itself, with its weights loaded",
+            )
+        return module.eval().requires_grad_(False)
+
+
+def function_of(module: Any, *, half: bool, outputs: Sequence[str]) -> Callable[..., tuple[Any, ...]]:
+    """The function that is timed: the graph's inputs in their order to its outputs in theirs.
+
+    In FP16 floating inputs are cast to half, and halves that come out to FP32: the model keeps the types
+    that the ONNX graph has outside, and the casts are part of its time. Raises `CaseError` where the
+    module's outputs are not the graph's.
+    """
+    import torch
+
+    def forward(*inputs: Any) -> tuple[Any, ...]:
+        if half:
+            inputs = tuple(x.half() if x.is_floating_point() else x for x in inputs)
+        found = module(*inputs)
+        if isinstance(found, Mapping):
+            missing = [name for name in outputs if name not in found]
+            if missing:
+                raise CaseError(f"the PyTorch module returns no output {missing[0]!r}, and the graph has it")
+            found = tuple(found[name] for name in outputs)
+        elif not isinstance(found, (tuple, list)):
+            found = (found,)
+        if len(found) != len(outputs):
+            raise CaseError(
+                f"the PyTorch module returns {len(found)} outputs and the ONNX graph has {len(outputs)}"
+            )
+        return tuple(y.float() if half and y.dtype is torch.float16 else y for y in found)
+
+    return forward
+
+
+def weight_facts(module: Any) -> tuple[int, dict[str, float]]:
+    """The size of all weights and buffers in bytes, and the share of their elements by type."""
+    counts: dict[str, int] = {}
+    size = 0
+    for tensor in (*module.parameters(), *module.buffers()):
+        name = str(tensor.dtype).removeprefix("torch.").replace("float", "fp")
+        counts[name] = counts.get(name, 0) + tensor.numel()
+        size += tensor.numel() * tensor.element_size()
+    total = sum(counts.values())
+    return size, {name: round(count / total, 4) for name, count in sorted(counts.items()) if total}
+
+
+@contextlib.contextmanager
+def named(what: str, *, fix: str | None = None) -> Iterator[None]:
+    """Whatever PyTorch or the model raises is the case's fault: `CaseError` with the traceback's end."""
+    try:
+        yield
+    except PerfgateError:
+        raise
+    except Exception as error:
+        said = str(error).strip() or "no reason given"
+        tail = traceback.format_exc()[-_TAIL:]
+        raise CaseError(
+            f"{what}: {type(error).__name__}: {said[:2000]}", stderr_tail=tail, fix=fix
+        ) from error

@@ -1,0 +1,232 @@
+"""Are the answers right: an engine's outputs against ONNX Runtime's, on the CPU, in FP32, on the same inputs.
+
+`check` is the controller's side. Each of its steps is a child process: the reference (kept by digest), the
+engine, and the task metric, which is the user's code and runs with a scrubbed environment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import msgspec
+
+from perfgate.errors import CaseError, DataError
+from perfgate.measure.accuracy.answer_child import AnswerRequest, Answers
+from perfgate.measure.accuracy.error_metrics import compare_output
+from perfgate.measure.accuracy.nonfinite import WhereRequest, where_nonfinite
+from perfgate.measure.launch import EngineTarget
+from perfgate.model.precision.data import DataRequest
+from perfgate.records import Accuracy, Count, OutputAccuracy, Record, TaskMetric, Text, digest
+from perfgate.util.files import file_digest, read_record, record_json, store_folder, store_lock, write_text
+from perfgate.util.process import call_child, run_child, scrubbed_environment
+
+_REFERENCE = "ONNX Runtime {version}, CPU, FP32"
+_FACTS_LIMIT_BYTES = 1 << 20
+_METRIC_TIMEOUT_S = 600
+
+
+class CheckRequest(Record, kw_only=True):
+    """One case to check. `onnx` is the FP32 graph and `emitted` the case's own; `data_identity` names the
+    files behind `data`. `faithful` answers from the emitted graph, rounded to FP16, in place of the engine.
+    `metric` is a script, `runtime` the version of ONNX Runtime."""
+
+    target: EngineTarget
+    onnx: Text
+    onnx_digest: Text
+    emitted: Text
+    data: DataRequest
+    data_identity: dict[str, str] = {}
+    metric: Text = ""
+    faithful: bool = False
+    runtime: Text
+    timeout_s: int = 600
+    notes: tuple[Text, ...] = ()
+
+
+class Checked(Record):
+    """A case's accuracy, without a judgement, and what finding it out took: `reference_ns` when the reference
+    answered (0: that was not kept; `reference_cached`: not now), `verification_ns` for all the rest."""
+
+    accuracy: Accuracy
+    reference_ns: Count
+    reference_cached: bool
+    verification_ns: Count
+
+
+class _Score(Record):
+    """The user's metric of the reference's answers, kept beside them, and how long that took."""
+
+    score: float
+    took_ns: Count
+
+
+def check(request: CheckRequest, store: Path) -> Checked:
+    """The case held against the reference. Raises `CaseError` where it cannot be found out."""
+    folder, cached = _reference(request, store)
+    known = read_record(folder / "answers.json", Answers, limit_bytes=_FACTS_LIMIT_BYTES)
+    score = _reference_score(request, folder, known) if request.metric else None
+    started = time.perf_counter_ns()
+    accuracy = _held(request, folder, known, score)
+    return Checked(
+        accuracy=accuracy,
+        reference_ns=known.took_ns and known.took_ns + (score.took_ns if score else 0),
+        reference_cached=cached,
+        verification_ns=time.perf_counter_ns() - started,
+    )
+
+
+def _held(request: CheckRequest, folder: Path, known: Answers, score: _Score | None) -> Accuracy:
+    """The engine's answers against the reference's in `folder`."""
+    with tempfile.TemporaryDirectory(prefix="head-", dir=folder.parent) as name:
+        out = Path(name)
+        asked = AnswerRequest(
+            data=request.data,
+            room=str(_made(folder / "data")),
+            out=str(out),
+            engine=None if request.faithful else request.target,
+            onnx=request.emitted if request.faithful else "",
+            faithful=request.faithful,
+        )
+        head = _call(asked, request.timeout_s)
+        outputs = _compared(known, folder, head, out)
+        if any(output.nonfinite for output in outputs):
+            outputs = _located(request, folder, outputs)
+            task = None
+        else:
+            task = _task(request, folder, known, out, score.score) if score else None
+    return Accuracy(
+        reference=_REFERENCE.format(version=request.runtime),
+        samples=known.batches * known.batch_size,
+        outputs=outputs,
+        task=task,
+        notes=request.notes,
+    )
+
+
+def _reference(request: CheckRequest, store: Path) -> tuple[Path, bool]:
+    """The folder with the reference's outputs, answered once for a model, its data and its shape; and whether
+    they were there."""
+    key = digest([request.onnx_digest, digest(request.data), digest(request.data_identity), request.runtime])
+    folder = store / key[:32]
+    with store_lock(folder):
+        facts = folder / "answers.json"
+        if not (cached := _whole(facts, folder)):
+            asked = AnswerRequest(
+                data=request.data, room=str(_made(folder / "data")), out=str(folder), onnx=request.onnx
+            )
+            started = time.perf_counter_ns()
+            known = _call(asked, request.timeout_s)
+            took_ns = time.perf_counter_ns() - started
+            write_text(facts, record_json(msgspec.structs.replace(known, took_ns=took_ns)))
+    return folder, cached
+
+
+def _whole(facts: Path, folder: Path) -> bool:
+    try:
+        known = read_record(facts, Answers, limit_bytes=_FACTS_LIMIT_BYTES)
+    except DataError:
+        return False
+    return all((folder / f"{number}.npy").is_file() for number in range(len(known.outputs)))
+
+
+def _made(folder: Path) -> Path:
+    return store_folder(folder).resolve()
+
+
+def _call(request: AnswerRequest, timeout_s: int) -> Answers:
+    return call_child("perfgate.measure.accuracy.answer_child", request, Answers, timeout_s=timeout_s)
+
+
+def _compared(known: Answers, folder: Path, head: Answers, out: Path) -> tuple[OutputAccuracy, ...]:
+    import numpy as np
+
+    missing = sorted(set(known.outputs) - set(head.outputs))
+    if missing:
+        raise CaseError(f"the engine has no output {missing[0]!r}; it has {', '.join(head.outputs)}")
+    found = []
+    for number, name in enumerate(known.outputs):
+        reference = np.load(folder / f"{number}.npy", mmap_mode="r")
+        answers = np.load(out / f"{head.outputs.index(name)}.npy", mmap_mode="r")
+        try:
+            found.append(compare_output(name, zip(reference, answers, strict=True)))
+        except ValueError as error:
+            raise CaseError(f"the answers cannot be compared: {error}") from error
+    return tuple(found)
+
+
+def _located(
+    request: CheckRequest, folder: Path, outputs: tuple[OutputAccuracy, ...]
+) -> tuple[OutputAccuracy, ...]:
+    """The same with the first layer at which NaN or infinity appear."""
+    asked = WhereRequest(
+        emitted=request.emitted, onnx=request.onnx, data=request.data, room=str(folder / "data")
+    )
+    where = where_nonfinite(asked, timeout_s=request.timeout_s)
+    return tuple(
+        msgspec.structs.replace(output, first_nonfinite=where) if output.nonfinite else output
+        for output in outputs
+    )
+
+
+def _task(request: CheckRequest, folder: Path, known: Answers, out: Path, reference: float) -> TaskMetric:
+    """The user's metric of the reference's outputs and of the engine's."""
+    return TaskMetric(
+        name=Path(request.metric).stem,
+        reference=reference,
+        head=_scored(request, folder, known, out),
+        samples=known.batches * known.batch_size,
+    )
+
+
+def _reference_score(request: CheckRequest, folder: Path, known: Answers) -> _Score:
+    """The metric of the reference's outputs, found out once a script."""
+    identity = digest([file_digest(Path(request.metric)), *known.outputs])
+    cached = folder / f"task-{identity[:16]}.json"
+    with contextlib.suppress(DataError, OSError):
+        return read_record(cached, _Score, limit_bytes=_FACTS_LIMIT_BYTES)
+    started = time.perf_counter_ns()
+    score = _scored(request, folder, known, folder)
+    made = _Score(score=score, took_ns=time.perf_counter_ns() - started)
+    write_text(cached, record_json(made))
+    return made
+
+
+def _scored(request: CheckRequest, folder: Path, known: Answers, answers: Path) -> float:
+    with tempfile.TemporaryDirectory(prefix="perfgate-metric-") as name:
+        room = Path(name)
+        asked = {
+            "script": request.metric,
+            "data": record_json(request.data),
+            "room": str(folder / "data"),
+            "answers": str(answers.resolve()),
+            "outputs": list(known.outputs),
+        }
+        (room / "request.json").write_text(json.dumps(asked))
+        child = run_child(
+            [
+                sys.executable,
+                "-m",
+                "perfgate.measure.accuracy.metric_child",
+                room / "request.json",
+                room / "score",
+            ],
+            timeout_s=_METRIC_TIMEOUT_S,
+            env=scrubbed_environment(home=room),
+            cwd=room,
+        )
+        script = Path(request.metric).name
+        if child.failure:
+            raise CaseError(f"the metric {script} {child.last_words}", stderr_tail=child.stderr_tail)
+        try:
+            score = float((room / "score").read_text()[:100])
+        except (OSError, ValueError) as error:
+            raise CaseError(f"the metric {script} returned no number") from error
+        if not math.isfinite(score):
+            raise CaseError(f"the metric {script} returned {score}")
+        return score
