@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perfgate.errors import DataError, PerfgateError, UsageError
-from perfgate.settings import _VARIABLES, Settings, load_settings, mistyped
+from perfgate.settings import _VARIABLES, Settings, load_settings, mistyped, options
 
 
 def project(folder: Path, text: str) -> Path:
@@ -200,7 +200,7 @@ def read_or_refused(folder: Path) -> None:
 
 
 @settings(deadline=None, max_examples=100)
-@given(key=st.sampled_from(sorted(Settings.__struct_fields__)), value=st.text(max_size=20))
+@given(key=st.sampled_from(sorted([*options(), "root"])), value=st.text(max_size=20))
 def test_any_text_in_the_environment_is_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, key: str, value: str
 ) -> None:

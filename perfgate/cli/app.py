@@ -145,7 +145,7 @@ def run(
     """Build, measure and gate the models (all of models/ where no PATHS are given)."""
     from msgspec.structs import replace
 
-    from perfgate.gate.policy.active import Authority
+    from perfgate.gate.policy.active import ActivePolicy
     from perfgate.gate.verdict.summary import of_share
     from perfgate.run.outputs import write_outputs
     from perfgate.run.pipeline import Pipeline
@@ -158,9 +158,9 @@ def run(
     progress = make_progress()
     with progress:
         check_writable(settings.path("out"))
-        authority = Authority(settings, flags)
+        authority = ActivePolicy(settings, flags)
         if release:
-            authority.hold_against(release)
+            authority.compare_to_release(release)
         pipeline = Pipeline(settings, progress, authority)
         plan = pipeline.plan(paths or [settings.path("models")])
         selected = [(spec, case) for spec, case in plan if keyword in case.id]
@@ -232,7 +232,7 @@ def promote(
     """
     from msgspec.structs import replace
 
-    from perfgate.gate.policy.promote import Terms
+    from perfgate.gate.policy.promote import PromotionTerms
     from perfgate.gate.policy.promote import promote as promote_results
     from perfgate.report.run.moves import render_moves
     from perfgate.run.outputs import read_results
@@ -246,7 +246,7 @@ def promote(
     moves = promote_results(
         chosen,
         settings.path("baselines"),
-        Terms(reason=reason, accept=accept, allow_dirty=allow_dirty, add=add),
+        PromotionTerms(reason=reason, accept=accept, allow_dirty=allow_dirty, add=add),
         timing=results[0].parent / "timing",
     )
     click.echo(render_moves([(move.case_id, move.before_ns, move.after_ns) for move in moves]))

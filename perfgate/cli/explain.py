@@ -80,14 +80,14 @@ def bisect(good: str, bad: str, case_id: str, **flags: Any) -> None:
     not confirmed, or commits that cannot be tested hide it.
     """
     from perfgate.engine import get_backend
-    from perfgate.measure.turn import Turn
+    from perfgate.measure.turn import DeviceLock
     from perfgate.run.bisect.drive import bisect as find
     from perfgate.settings import load_settings
     from perfgate.util.progress import make_progress
 
     settings = load_settings(flags, start=Path.cwd())
     backend = get_backend(settings.backend, settings.device)
-    with make_progress() as progress, Turn(backend, settings, progress.say)():
+    with make_progress() as progress, DeviceLock(backend, settings, progress.say)():
         found = find(settings, good, bad, case_id, progress.say)
     click.echo(bisection_text(found))
     if not found.sure:
@@ -186,14 +186,14 @@ def _models(
 def _model_at(settings: Settings, place: Path, case: CaseResult, wanted: str) -> Model | None:
     """The model that a place's files make; None where they are not the source that was measured."""
     from perfgate.gate.explain.bundle import Model
-    from perfgate.model.onnx_file import materialise
+    from perfgate.model.onnx_file import export_onnx
     from perfgate.model.read import read_spec
 
     path = place / case.case.source
     if not case.case.source or not path.is_file():
         return None
     spec = read_spec(path)
-    made = materialise(spec, settings.path("store").resolve() / "models")
+    made = export_onnx(spec, settings.path("store").resolve() / "models")
     if wanted and made.source_digest != wanted:
         return None
     return Model.of(spec, Path(made.path), made.graph)

@@ -12,7 +12,7 @@ from perfgate.errors import UsageError
 if TYPE_CHECKING:
     from perfgate.gate.statistics.power import Power
     from perfgate.records import Tolerance
-    from perfgate.run.analysis.paired import Other
+    from perfgate.run.analysis.paired import PairedBase
     from perfgate.settings import Settings
 
 
@@ -25,25 +25,25 @@ def anchor(tag: str, replace: bool, **flags: Any) -> None:
 
     Each commit may lose less than is caught, and many of them add up: against a release they are seen.
     """
-    from perfgate.gate.policy.releases import store_anchor
+    from perfgate.gate.policy.releases import store_release
     from perfgate.settings import load_settings
 
     settings = load_settings(flags, start=Path.cwd())
-    for path in store_anchor(settings.path("baselines"), tag, replace=replace):
+    for path in store_release(settings.path("baselines"), tag, replace=replace):
         click.echo(f"wrote {path}")
     click.echo(f"compare with it: perfgate run --anchor {tag}")
 
 
-def paired_with(flags: dict[str, Any]) -> Other | None:
+def paired_with(flags: dict[str, Any]) -> PairedBase | None:
     """What `perfgate run --paired` names, taken out of the flags; None without it."""
     revision, python, image = (flags.pop(name) for name in ("paired", "base_python", "base_image"))
     if revision is None:
         if python or image:
             raise UsageError("goes with --paired", where="--base-python, --base-image", fix="--paired REV")
         return None
-    from perfgate.run.analysis.paired import Other
+    from perfgate.run.analysis.paired import PairedBase
 
-    return Other(revision=revision, python=python or "", image=image or "")
+    return PairedBase(revision=revision, python=python or "", image=image or "")
 
 
 @click.command()
@@ -69,13 +69,13 @@ def aa(case: str, minutes: float, rebuilds: int, as_json: bool, **flags: Any) ->
     is caught in 95 % of gates, and the launches and tolerance that it suggests.
     """
     from perfgate.cli.engines import pipeline_of
-    from perfgate.run.analysis.aa import Patience, measure_noise
+    from perfgate.run.analysis.aa import AABudget, measure_noise
     from perfgate.util.files import record_json
     from perfgate.util.progress import make_progress
 
     with make_progress() as progress:
         pipeline, selected = pipeline_of(case, progress, flags)
-        found = measure_noise(pipeline, selected, Patience(minutes=minutes, rebuilds=rebuilds))
+        found = measure_noise(pipeline, selected, AABudget(minutes=minutes, rebuilds=rebuilds))
     if as_json:
         click.echo(record_json(found), nl=False)
         return

@@ -57,7 +57,7 @@ def plan() -> None:
     measure = not (event.name == "pull_request" and event.fork)
     values = {"measure": str(measure).lower(), "ref": ref, "base": base}
     if measure:
-        values |= {"legs": json.dumps(environment.legs_asked(required=True)), "image": _image()}
+        values |= {"legs": json.dumps(environment.expected_legs(required=True)), "image": _image()}
     else:
         values |= {"legs": "[]", "image": ""}
         click.echo(
@@ -161,7 +161,7 @@ class _Publishing:
             for number, shard in enumerate(shards):
                 paths.append(Path(folder) / str(number) / "results.json")
                 write_bytes(paths[-1], shard.data)
-            return merging.read_legs(paths, expected=environment.legs_asked(required=True))
+            return merging.read_legs(paths, expected=environment.expected_legs(required=True))
 
     def _fits(self, legs: tuple[Leg, ...], target: Target) -> bool:
         from perfgate.publish.github.resolve import measured_commit_fits
@@ -242,7 +242,7 @@ def issues(results: tuple[Path, ...], author: str) -> None:
     from perfgate.run import merge as merging
 
     legs = merging.read_legs(
-        merging.find_results(list(results)), expected=environment.legs_asked(required=False)
+        merging.find_results(list(results)), expected=environment.expected_legs(required=False)
     )
     rules = read_owners(Path.cwd())
     found = {}
@@ -279,7 +279,7 @@ def promote(results: tuple[Path, ...], reason: str, branch: str, onto: str) -> N
     With PERFGATE_APP_ID and PERFGATE_APP_KEY in the environment a GitHub App opens it, and its checks start
     at once; otherwise GITHUB_TOKEN does, and they wait for an approval, as the text then says.
     """
-    from perfgate.gate.policy.promote import Terms
+    from perfgate.gate.policy.promote import PromotionTerms
     from perfgate.gate.policy.promote import promote as promote_results
     from perfgate.publish.github import environment
     from perfgate.publish.github.propose import WAITING_NOTE, Proposal, propose
@@ -289,7 +289,7 @@ def promote(results: tuple[Path, ...], reason: str, branch: str, onto: str) -> N
 
     settings = load_settings({}, start=Path.cwd())
     folder = settings.path("baselines")
-    before, terms = _tree(folder), Terms(reason=reason)
+    before, terms = _tree(folder), PromotionTerms(reason=reason)
     moves: list[tuple[str, float | None, float | None]] = []
     for path in results:
         # A leg is another machine: each is promoted by itself.
@@ -356,7 +356,7 @@ def merge(shards: tuple[Path, ...], expect: tuple[str, ...], out: Path, trends: 
     from perfgate.util.files import write_text
 
     paths = merging.find_results(list(shards))
-    legs = merging.read_legs(paths, expected=list(expect) or environment.legs_asked(required=False))
+    legs = merging.read_legs(paths, expected=list(expect) or environment.expected_legs(required=False))
     for leg in legs:
         if leg.result:
             write_outputs(leg.result, out / leg.name)

@@ -63,6 +63,26 @@ class Sidecar(Record, kw_only=True):
     run_id: Name
     created: Name
 
+    @property
+    def version(self) -> str:
+        """The build in a few characters: the commit, marked where its tree was dirty, or the engine's own
+        digest where there was no commit."""
+        if not self.commit.sha:
+            return f"engine-{self.engine_digest[:12]}"
+        return self.commit.sha[:12] + ("+dirty" if self.commit.dirty else "")
+
+    def labels(self) -> dict[str, str]:
+        """The identity as flat text: the labels of an info metric, or the fields of a log line."""
+        return {
+            "version": self.version,
+            "case": self.case,
+            "verdict": self.verdict.value,
+            "precision": self.precision_asked,
+            "shape": ",".join(f"{name}={size}" for name, size in sorted(self.shape.items())),
+            "device": self.device,
+            "engine_digest": self.engine_digest,
+        }
+
 
 class Gated(Record):
     """What was gated: the engine's SHA-256, its share of layers by element type, and its ONNX graph."""

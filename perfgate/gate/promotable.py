@@ -30,7 +30,7 @@ def refused(case: CaseResult) -> bool:
     )
 
 
-def to_be_named(case: CaseResult) -> bool:
+def needs_accept(case: CaseResult) -> bool:
     """Whether a loss would become the baseline, which has to be named: `--accept`."""
     judgement = case.judgement
     return judgement is not None and (judgement.verdict in TO_ACCEPT or judgement.code in CODES_TO_ACCEPT)

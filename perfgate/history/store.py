@@ -152,7 +152,7 @@ class History:
         if branch is not None:
             query = query.where(runs.c.branch == branch)
         if since is not None:
-            query = query.where(runs.c.created >= _asked_instant(since))
+            query = query.where(runs.c.created >= _parse_instant(since))
         grouped: dict[int, list[Any]] = {}
         for row in self._all(query):
             grouped.setdefault(row.id, []).append(row)
@@ -361,12 +361,12 @@ def _limit(now: str, days: int) -> datetime:
     if days < 0:
         raise UsageError("is below zero", where="--older-than", fix="a number of days")
     try:
-        return _asked_instant(now) - timedelta(days=days)
+        return _parse_instant(now) - timedelta(days=days)
     except OverflowError as error:
         raise UsageError("is longer than time itself", where="--older-than", fix="fewer days") from error
 
 
-def _asked_instant(text: str) -> datetime:
+def _parse_instant(text: str) -> datetime:
     try:
         return instant(text)
     except ValueError as error:

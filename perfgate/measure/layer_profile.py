@@ -1,6 +1,6 @@
 """Profiled loads: fresh processes that say what each layer takes, apart from all that is timed.
 
-`python -m perfgate.measure.layer_profile` is the process itself, which speaks the protocol of `perfgate.util.process`.
+`python -m perfgate.measure.layer_profile` is the process itself; `perfgate.util.process` has its protocol.
 """
 
 from __future__ import annotations

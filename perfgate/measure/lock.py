@@ -123,14 +123,14 @@ def _acquire(
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        say(f"waiting for {name} {_held_by(holder)}")
+        say(f"waiting for {name} {_holder_text(holder)}")
         try:
             # filelock takes a negative timeout for "for ever".
             timeout_s = max(0.0, timeout_s)
             lock.acquire(timeout=timeout_s, poll_interval=_POLL_S)
         except Timeout as error:
             raise InfrastructureError(
-                f"{name} did not become free within {timeout_s:.0f} s: it is {_held_by(holder)}",
+                f"{name} did not become free within {timeout_s:.0f} s: it is {_holder_text(holder)}",
                 fix="wait for that run or stop it, or allow more time",
             ) from error
     if type(lock) is not FileLock:
@@ -139,7 +139,7 @@ def _acquire(
         raise NotImplementedError("its file system has no flock")
 
 
-def _held_by(holder: Path) -> str:
+def _holder_text(holder: Path) -> str:
     found = None
     with contextlib.suppress(OSError, UnicodeDecodeError), _opened(holder, os.O_RDONLY) as descriptor:
         found = _HOLDER.fullmatch(os.read(descriptor, _HOLDER_LIMIT_BYTES).decode("ascii"))

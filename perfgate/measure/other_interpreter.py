@@ -1,7 +1,7 @@
-"""What another interpreter has to run models with: `python -m perfgate.measure.other_interpreter` there tells.
+"""What another interpreter has to run models with: `python -m perfgate.measure.other_interpreter` there.
 
-`Elsewhere` stands for that interpreter's backend here, for digests and recipes; its builds and launches are
-processes of that interpreter.
+`RemoteBackend` stands for that interpreter's backend here, for digests and recipes. Its builds and launches
+are processes of that interpreter.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def describe(question: Question) -> Description:
     )
 
 
-class Elsewhere(Backend):
+class RemoteBackend(Backend):
     """The backend of another interpreter. Raises `InfrastructureError` where it cannot run there."""
 
     def __init__(self, name: str, device: str, python: Interpreter) -> None:

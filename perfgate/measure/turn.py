@@ -17,7 +17,7 @@ def lock_name(kind: str, device: str) -> str:
     return "cpu" if kind == "cpu" else device_uuid(device)
 
 
-class Turn:
+class DeviceLock:
     """Called, it waits for the device and holds it, over all processes of this machine, its clocks locked
     where that is asked. Whoever has the turn may take it again. Raises `InfrastructureError` where it does
     not come within the settings' time."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from perfgate.errors import SpecError
 from perfgate.model.inputs import input_digest
 from perfgate.model.spec import CaseRule, ModelSpec, parse_mode
-from perfgate.records import Case, Dimension, Draws, Floor, Mode, Precision, Tolerance
+from perfgate.records import Case, Dimension, Floor, Mode, Precision, RebuildPolicy, Tolerance
 
 
 def expand(
@@ -34,7 +34,7 @@ def expand(
             floors=_floors(spec, "/".join(parts)),
             slo=spec.slo,
             accuracy=spec.accuracy.limits(),
-            draws=Draws(builds=spec.builds, pick=spec.pick),
+            draws=RebuildPolicy(builds=spec.builds, pick=spec.pick),
             source=source,
         )
         for precision, shape, mode, parts in _combinations(spec, default_mode)
@@ -104,7 +104,7 @@ def profile(spec: ModelSpec) -> dict[str, Dimension]:
     return {name: Dimension(min=dim.min, opt=dim.opt, max=dim.max) for name, dim in spec.dims.items()}
 
 
-def ghost(case_id: str, backend: str) -> Case:
+def missing_case(case_id: str, backend: str) -> Case:
     """A stand-in for a case that only a baseline still knows."""
     return Case(
         id=case_id,

@@ -11,7 +11,7 @@ from typing import Any
 
 from perfgate.errors import SpecError
 from perfgate.model.spec import ModelSpec
-from perfgate.model.validate.messages import tell
+from perfgate.model.validate.messages import raise_all
 from perfgate.records import Name, Record, Sha256
 
 _CHUNK = 1 << 20
@@ -135,7 +135,7 @@ def _digest(paths: list[Path]) -> tuple[str, int]:
 
 def check_against_graph(spec: ModelSpec, graph: Graph) -> None:
     """Hold the spec against the graph; what does not fit raises `SpecError` with what to write."""
-    tell([*_of_dimensions(spec, graph), *_of_inputs(spec, graph)])
+    raise_all([*_of_dimensions(spec, graph), *_of_inputs(spec, graph)])
 
 
 def _of_dimensions(spec: ModelSpec, graph: Graph) -> Iterator[SpecError]:

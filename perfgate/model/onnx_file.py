@@ -101,7 +101,7 @@ def script_files(spec: ModelSpec) -> list[Path]:
     return [] if spec.source.onnx else _imports(spec.folder / spec.source.script)[0]
 
 
-def materialise(spec: ModelSpec, store: Path) -> SourceModel:
+def export_onnx(spec: ModelSpec, store: Path) -> SourceModel:
     """The model's ONNX file, generated into `store` (by digest) when it is not there yet.
 
     Raises `SpecError` for a file that does not parse and `CaseError` for a script that fails.

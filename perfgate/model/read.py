@@ -5,22 +5,16 @@ Mistakes of keys and types are told all at once; where there are none, those of 
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import msgspec
 
 from perfgate.errors import DataError, PerfgateError, SpecError
 from perfgate.model.spec import ModelSpec
-from perfgate.model.validate.messages import tell
+from perfgate.model.validate.messages import raise_all
 from perfgate.model.validate.rules import mistakes_of
 from perfgate.model.validate.types import misfits
-from perfgate.util.files import TEXT_LIMIT_BYTES, read_bytes, toml_fix
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from perfgate.util.files import TEXT_LIMIT_BYTES, parse_toml, read_bytes, toml_fix
 
 _MOST_DOTS = 500  # the time that a dotted key takes grows with the square of its parts
 
@@ -56,7 +50,7 @@ def read_specs(paths: list[Path]) -> list[ModelSpec]:
             )
             mistakes.append(twice)
         specs[spec.name] = spec
-    tell(mistakes)
+    raise_all(mistakes)
     return list(specs.values())
 
 
@@ -67,13 +61,13 @@ def read_spec(path: Path) -> ModelSpec:
     if any(line.count(b".") > _MOST_DOTS for line in data.splitlines()):
         raise SpecError(f"has a line with over {_MOST_DOTS} dots", where=path, fix="no spec needs that")
     try:
-        table = tomllib.loads(data.decode())
+        table = parse_toml(data)
     except (ValueError, RecursionError) as error:  # a number of 5000 digits is a plain ValueError
         raise SpecError(f"is not valid TOML: {error}", where=path, fix=toml_fix(error)) from error
-    tell(misfits(path, table))
+    raise_all(misfits(path, table))
     try:
         spec = msgspec.convert({**table, "path": str(path)}, ModelSpec)
     except msgspec.ValidationError as error:
         raise SpecError(str(error)[:1000], where=path, fix="see README, Model specs") from error
-    tell(mistakes_of(path, spec))
+    raise_all(mistakes_of(path, spec))
     return spec

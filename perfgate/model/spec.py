@@ -11,7 +11,18 @@ from msgspec import Meta
 
 from perfgate.errors import SpecError
 from perfgate.model.precision_settings import AccuracyPolicy, Calibration, PrecisionPolicy
-from perfgate.records import Draws, Floor, InputData, Mode, Name, Positive, Precision, Record, Slo, Text
+from perfgate.records import (
+    Floor,
+    InputData,
+    Mode,
+    Name,
+    Positive,
+    Precision,
+    RebuildPolicy,
+    Record,
+    Slo,
+    Text,
+)
 
 MODEL_SCHEMA = "perfgate-trt/model/v1"
 # The metrics beside latency that a gate judges; a test holds this against `perfgate.gate.verdict.metrics`.
@@ -86,8 +97,8 @@ class ModelSpec(Record, kw_only=True):
     floors: dict[Name, Floor] = {}
     rule: tuple[CaseRule, ...] = ()
     slo: Slo = Slo()
-    builds: Annotated[int, Meta(ge=1, le=20)] = Draws().builds
-    pick: Literal["best", "any"] = Draws().pick
+    builds: Annotated[int, Meta(ge=1, le=20)] = RebuildPolicy().builds
+    pick: Literal["best", "any"] = RebuildPolicy().pick
     precision: PrecisionPolicy = PrecisionPolicy()
     calibration: Calibration = Calibration()
     accuracy: AccuracyPolicy = AccuracyPolicy()

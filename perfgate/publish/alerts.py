@@ -93,7 +93,7 @@ class Event(Record):
     items: dict[Name, Text]
 
 
-class Told(Record):
+class Sent(Record):
     """What a destination was last told of one kind. `digest` is that of the items: an edited file shows."""
 
     items: dict[Name, Text]
@@ -104,10 +104,10 @@ class AlertState(Record, kw_only=True):
     """What was told: `<destination> <device>` → kind → items."""
 
     schema: Literal["perfgate-trt/alert-state/v1"]
-    told: dict[Name, dict[Kind, Told]] = {}
+    told: dict[Name, dict[Kind, Sent]] = {}
 
 
-Memory = Mapping[Kind, Told]
+Memory = Mapping[Kind, Sent]
 
 
 def check_state(state: AlertState, where: str) -> AlertState:
@@ -157,7 +157,7 @@ def events(
     return [event for event in candidates if event is not None and _is_news(event, memory)]
 
 
-def settle(memory: Memory, event: Event) -> dict[Kind, Told]:
+def settle(memory: Memory, event: Event) -> dict[Kind, Sent]:
     """What a destination knows after `event` was told.
 
     A regression is closed by its recovery alone; a run that did not judge the case leaves it open.
@@ -165,10 +165,12 @@ def settle(memory: Memory, event: Event) -> dict[Kind, Told]:
     after = dict(memory)
     kind, items = event.alert.kind, event.items
     if kind is Kind.RECOVERY:
-        left = {case: fact for case, fact in _told(memory, Kind.REGRESSION).items() if case not in items}
+        left = {
+            case: fact for case, fact in _sent_before(memory, Kind.REGRESSION).items() if case not in items
+        }
         after[Kind.REGRESSION] = _remember(left)
     else:
-        kept = _told(memory, kind) if kind is Kind.REGRESSION else {}
+        kept = _sent_before(memory, kind) if kind is Kind.REGRESSION else {}
         after[kind] = _remember({**kept, **items})
     return {kind: told for kind, told in after.items() if told.items}
 
@@ -181,7 +183,7 @@ def forget(
     *,
     promoted: Sequence[Promotion] = (),
     waivers: Sequence[Waiver] = (),
-) -> dict[Kind, Told]:
+) -> dict[Kind, Sent]:
     """The memory without what is over, so that it is told anew when it comes again."""
     current = {
         Kind.FAILURE: _failure(run),
@@ -192,7 +194,9 @@ def forget(
     kept = dict(memory)
     for kind, event in current.items():
         items = {} if event is None else event.items
-        kept[kind] = _remember({key: fact for key, fact in _told(memory, kind).items() if key in items})
+        kept[kind] = _remember(
+            {key: fact for key, fact in _sent_before(memory, kind).items() if key in items}
+        )
     return {kind: told for kind, told in kept.items() if told.items}
 
 
@@ -213,18 +217,18 @@ def moment(text: str) -> datetime | None:
     return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
 
 
-def _told(memory: Memory, kind: Kind) -> dict[str, str]:
+def _sent_before(memory: Memory, kind: Kind) -> dict[str, str]:
     return memory[kind].items if kind in memory else {}
 
 
-def _remember(items: dict[str, str]) -> Told:
-    return Told(items=items, digest=digest(items))
+def _remember(items: dict[str, str]) -> Sent:
+    return Sent(items=items, digest=digest(items))
 
 
 def _is_news(event: Event, memory: Memory) -> bool:
     if event.alert.kind is Kind.RECOVERY:
         return True
-    told = _told(memory, event.alert.kind)
+    told = _sent_before(memory, event.alert.kind)
     return any(told.get(item) != fact for item, fact in event.items.items())
 
 
@@ -272,7 +276,7 @@ def _regression(run: RunResult, memory: Memory) -> Event | None:
     slow = sorted(_verdicts(run, Verdict.REGRESSION), key=lambda result: (-_ratio(result), result.case.id))
     if not slow:
         return None
-    told = _told(memory, Kind.REGRESSION)
+    told = _sent_before(memory, Kind.REGRESSION)
     lines, items = [], {}
     for result in slow:
         assert result.judgement is not None
@@ -303,7 +307,7 @@ def _fact(before: str | None, ratio: float, catch: float) -> str:
 
 
 def _recovery(run: RunResult, memory: Memory) -> Event | None:
-    opened = _told(memory, Kind.REGRESSION)
+    opened = _sent_before(memory, Kind.REGRESSION)
     lines, items = [], {}
     for result in run.cases:
         verdict = result.judgement.verdict if result.judgement else Verdict.NOT_RUN

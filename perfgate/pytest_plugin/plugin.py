@@ -7,26 +7,26 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from perfgate.settings import options
+
 if TYPE_CHECKING:
     from perfgate.pytest_plugin.session import GateSession
 
-_OPTIONS = (
-    ("--perfgate-backend", "backend", "auto, onnxruntime, …"),
-    ("--perfgate-device", "device", "auto, cpu, or a GPU's index or UUID"),
-    ("--perfgate-baselines", "baselines", "folder of baselines"),
-    ("--perfgate-out", "out", "folder for results.json and report.html"),
-    ("--perfgate-launches", "launches", "launches a case"),
-    ("--perfgate-policy-from", "policy_from", "git revision whose policy judges; base: the change's base"),
-    ("--perfgate-base", "base", "git revision that the change is held against"),
-    ("--perfgate-confirm-budget", "confirm_budget", "launches a side, or seconds as 90s, a suspect may take"),
-    ("--perfgate-duration-ms", "duration_ms", "sampling time of a launch"),
+# The settings that pytest has options for, each with `--perfgate-` before its flag.
+_SETTINGS = (
+    "backend",
+    "device",
+    "baselines",
+    "out",
+    "launches",
+    "policy_from",
+    "base",
+    "confirm_budget",
+    "duration_ms",
+    "remeasure",
+    "all_cases",
+    "require_baseline",
 )
-_FLAGS = (
-    ("--perfgate-remeasure", "remeasure", "measure unchanged cases all the same"),
-    ("--perfgate-all", "all_cases", "also cases that a spec skips here"),
-    ("--perfgate-require-baseline", "require_baseline", "a case without a baseline fails"),
-)
-_NUMBERS = {"launches", "duration_ms"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,11 +36,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="collect models/*.toml as items, measure them after collection, and gate them",
     )
-    for flag, name, text in _OPTIONS:
-        kind: Any = int if name in _NUMBERS else str
-        group.addoption(flag, dest=f"perfgate_{name}", type=kind, default=None, help=text)
-    for flag, name, text in _FLAGS:
-        group.addoption(flag, dest=f"perfgate_{name}", action="store_true", default=None, help=text)
+    for name in _SETTINGS:
+        option = options()[name]
+        kind: Any = {"action": "store_true"} if option.kind is bool else {"type": option.kind}
+        group.addoption(
+            f"--perfgate-{option.flag}",
+            dest=f"perfgate_{name}",
+            default=None,
+            help=option.description,
+            **kind,
+        )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -49,8 +54,7 @@ def pytest_configure(config: pytest.Config) -> None:
     from perfgate.errors import PerfgateError
     from perfgate.pytest_plugin.session import GateSession
 
-    names = [name for _, name, _ in (*_OPTIONS, *_FLAGS)]
-    flags = {name: config.getoption(f"perfgate_{name}") for name in names}
+    flags = {name: config.getoption(f"perfgate_{name}") for name in _SETTINGS}
     try:
         gate = GateSession(config, flags)
     except PerfgateError as error:

@@ -19,7 +19,7 @@ import pytest
 from filelock import FileLock
 
 from perfgate.errors import PerfgateError, SpecError, UsageError
-from perfgate.gate.policy.active import Authority
+from perfgate.gate.policy.active import ActivePolicy
 from perfgate.gate.verdict.summary import summarise
 from perfgate.model.read import read_spec
 from perfgate.model.spec import ModelSpec
@@ -56,7 +56,7 @@ class GateSession:
     def __init__(self, config: pytest.Config, flags: dict[str, Any]) -> None:
         self._config = config
         self.settings = load_settings(flags, start=config.rootpath)
-        self._authority = Authority(self.settings, flags)
+        self._authority = ActivePolicy(self.settings, flags)
         self.settings = self._authority.settings
         self._specs: dict[str, ModelSpec] = {}
         self._results: dict[str, CaseResult] = {}

@@ -129,7 +129,7 @@ class Slo(Record):
     service_qps: Annotated[float, Meta(gt=0)] | None = None
 
 
-class Draws(Record):
+class RebuildPolicy(Record):
     """How build luck is dealt with, where an engine was built without a timing cache that knew it all.
 
     `builds` independent builds a side at most, a number fixed beforehand: one fresh build of five ran 17 %
@@ -156,7 +156,7 @@ class Case(Record, kw_only=True):
     floors: dict[Name, Floor] = {}
     slo: Slo = Slo()
     accuracy: AccuracyLimits = AccuracyLimits()
-    draws: Draws = Draws()
+    draws: RebuildPolicy = RebuildPolicy()
     source: Text = ""
 
     @property

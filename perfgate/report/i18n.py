@@ -2,7 +2,7 @@
 
 A renderer opens `speaking(language)` at its border; whatever runs inside finds its words by `gettext`.
 What the gate wrote into a result is English data: `said` translates the sentences of the phrasebook and
-hands on all other text as `Foreign`, which a page marks as English.
+hands on all other text as `Untranslated`, which a page marks as English.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LANGUAGE: ContextVar[str] = ContextVar("perfgate.report.language", default="en"
 _DEPTH = 4
 
 
-class Foreign(str):
+class Untranslated(str):
     """Text that stays English in a report of another language."""
 
     __slots__ = ()
@@ -38,7 +38,7 @@ def translations(language: str) -> _gettext.NullTranslations:
 
 
 @contextlib.contextmanager
-def speaking(language: str) -> Iterator[None]:
+def use_language(language: str) -> Iterator[None]:
     """Everything said inside is in this language."""
     token = _LANGUAGE.set(language)
     try:
@@ -72,11 +72,11 @@ def N_(message: str) -> str:
     return message
 
 
-def said(text: str) -> str:
-    """A sentence of the gate in the language being spoken, or `Foreign` where no phrase is known for it."""
+def translate(text: str) -> str:
+    """A sentence of the gate in the language in use, or `Untranslated` where no phrase is known for it."""
     if not text or _LANGUAGE.get() == "en":
         return text
-    return _translated(text, _DEPTH) or Foreign(text)
+    return _translated(text, _DEPTH) or Untranslated(text)
 
 
 def _translated(text: str, depth: int) -> str | None:

@@ -23,6 +23,6 @@ def page_environment() -> Environment:
     )
     # Looked up at each call, not bound now: one environment speaks all languages.
     environment.install_gettext_callables(i18n.gettext, i18n.ngettext, newstyle=True)  # type: ignore[attr-defined]
-    environment.tests["foreign"] = lambda text: isinstance(text, i18n.Foreign)
+    environment.tests["foreign"] = lambda text: isinstance(text, i18n.Untranslated)
     environment.globals["language"] = i18n.language
     return environment

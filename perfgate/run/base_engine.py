@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -26,14 +27,14 @@ from perfgate.util.git import NO_REPOSITORY, Base, find_base, resolve, worktree
 
 class BaseEngine(Record):
     """What to launch on base's side, the commit that it is from, and what is to be said of it. The ONNX
-    file of the job's request is there while `Bases` is open."""
+    file of the job's request is there while `BaseEngines` is open."""
 
     job: Job
     commit: Commit = Commit()
     notes: tuple[str, ...] = ()
 
 
-class Workshop(Record):
+class BaseContext(Record):
     """What a base is built with: the same as head's, but for the files."""
 
     settings: Settings
@@ -42,13 +43,13 @@ class Workshop(Record):
     protocol: Protocol
 
 
-class Bases:
+class BaseEngines:
     """Base engines of one run, asked for case by case. As a context manager it holds the base commit's files,
     in a temporary folder, from the first case that needs them to the end."""
 
     def __init__(
         self,
-        shop: Workshop,
+        shop: BaseContext,
         backend: Backend,
         engines: EngineCache,
         cases: Callable[[ModelSpec], list[Case]],
@@ -61,7 +62,7 @@ class Bases:
         self._places: dict[str, Path] = {}
         self._stack = contextlib.ExitStack()
 
-    def __enter__(self) -> Bases:
+    def __enter__(self) -> BaseEngines:
         return self
 
     def __exit__(
@@ -150,7 +151,7 @@ class Bases:
         case = next((one for one in self._cases(spec) if one.id == result.case.id), None)
         if case is None:
             return f"base {base.sha[:12]} does not make this case"
-        settings = msgspec.structs.replace(
+        settings = dataclasses.replace(
             self._shop.settings,
             root=str(place),
             store=str(self._shop.settings.path("store").resolve()),

@@ -21,16 +21,16 @@ _NO_RUNTIME = (
 _NO_OPERATOR = "not checked: the reference is ONNX Runtime, which has no operators of the model's plugins"
 
 
-class Answered(Record):
+class AccuracyResult(Record):
     """A case's judged accuracy, with what it took to find out where it could be."""
 
     accuracy: Accuracy
     checked: Checked | None = None
 
 
-def check_answers(
+def check_accuracy(
     pending: Sequence[Pending], jobs: Sequence[Job], store: Path, say: Callable[[str], None]
-) -> Iterator[tuple[str, Answered]]:
+) -> Iterator[tuple[str, AccuracyResult]]:
     """Each job's case id with its engine's answers; what cannot be found out is a failure of its own.
 
     They come one by one, so that an interrupt keeps those that were found.
@@ -42,18 +42,18 @@ def check_answers(
         item, case = asked[job.case_id], job.target.case
         if item.answers is None:
             why = _NO_OPERATOR if item.request.plugins else _NO_RUNTIME
-            yield job.case_id, Answered(accuracy=Accuracy(reference="none", notes=(why,)))
+            yield job.case_id, AccuracyResult(accuracy=Accuracy(reference="none", notes=(why,)))
             continue
         say(f"{job.case_id}: checking the answers")
         request = msgspec.structs.replace(item.answers, target=job.target)
         try:
             checked = _checked(request, store)
             accuracy = judged(checked.accuracy, case.accuracy, case.precision)
-            yield job.case_id, Answered(accuracy=accuracy, checked=checked)
+            yield job.case_id, AccuracyResult(accuracy=accuracy, checked=checked)
         except CaseError as error:
             said = f"they cannot be checked: {error.reason}"
             accuracy = Accuracy(reference="none", failures=(said,), notes=item.answers.notes)
-            yield job.case_id, Answered(accuracy=accuracy)
+            yield job.case_id, AccuracyResult(accuracy=accuracy)
 
 
 def _checked(request: CheckRequest, store: Path) -> Checked:
@@ -67,13 +67,13 @@ def _checked(request: CheckRequest, store: Path) -> Checked:
         return check(msgspec.structs.replace(request, target=request.target.enqueued()), store)
 
 
-def with_answers_of(result: RunResult, found: dict[str, Answered]) -> RunResult:
+def with_accuracy_of(result: RunResult, found: dict[str, AccuracyResult]) -> RunResult:
     """The run with every case's accuracy, and what its verification took among its stages."""
     cases = (_with(case, found.get(case.case.id)) for case in result.cases)
     return msgspec.structs.replace(result, cases=tuple(cases))
 
 
-def _with(case: CaseResult, answered: Answered | None) -> CaseResult:
+def _with(case: CaseResult, answered: AccuracyResult | None) -> CaseResult:
     if answered is None:
         return case
     stages, checked = case.stages, answered.checked

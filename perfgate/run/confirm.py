@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from perfgate.gate.baselines import Baselines, Stored, days_of, runs_of
-from perfgate.gate.statistics.build_variance import share_anew
+from perfgate.gate.statistics.build_variance import untuned_share
 from perfgate.gate.statistics.noise import Spread, spread_of
 from perfgate.gate.statistics.screen import screen, worth_screening
-from perfgate.gate.verdict.evidence import NONE, Evidence, Fresh
+from perfgate.gate.verdict.evidence import NONE, ConfirmedLaunches, Evidence
 from perfgate.gate.verdict.judge import judge, kind_of
 from perfgate.measure.environment import differences
 from perfgate.measure.launch import CallableTarget, EngineTarget, LaunchRequest, launch
@@ -31,14 +31,14 @@ from perfgate.records import (
     Record,
     Verdict,
 )
-from perfgate.run.base_engine import BaseEngine, Bases
-from perfgate.run.rebuilds import Build, Held, Luck, anew
-from perfgate.run.trial import Terms, Trial, TrialInterrupted, hold
+from perfgate.run.base_engine import BaseEngine, BaseEngines
+from perfgate.run.rebuilds import Build, Rebuilds, TrialResult, has_untuned_layers
+from perfgate.run.trial import Trial, TrialInterrupted, TrialTerms, run_trial
 
 _SUSPECT = (Verdict.REGRESSION, Verdict.INCONCLUSIVE, Verdict.IMPROVEMENT)
 
 
-class Court(Record):
+class ConfirmContext(Record):
     """What a run is judged by. `budget` is launches a side, or seconds; the other is None."""
 
     baselines: Baselines
@@ -49,7 +49,7 @@ class Court(Record):
     run_id: str
 
 
-class Found(Record):
+class Measurements(Record):
     """Outcomes by case id, what the gate is to know of each, where no base could be launched, why, and where
     another build than the first is gated, that one."""
 
@@ -70,14 +70,14 @@ class _Confirmed(Record):
     interrupted: bool = False
 
 
-class Measuring:
+class Measurer:
     """Measures the jobs of one run, under the device's lock. `build` makes another engine of head by its
     request, `one` a launch."""
 
     def __init__(
         self,
-        court: Court,
-        bases: Bases,
+        court: ConfirmContext,
+        bases: BaseEngines,
         progress: Progress,
         say: Callable[[str], None],
         build: Build,
@@ -86,7 +86,7 @@ class Measuring:
         self._court, self._bases, self._progress, self._say = court, bases, progress, say
         # Looked up now, not when this file was read, so that a launch can be stood in for.
         self._one = one or launch
-        self._luck = Luck(build, bases.build, self._one, say)
+        self._luck = Rebuilds(build, bases.build, self._one, say)
         self._spread: dict[str, Spread] = {}
 
     def run(
@@ -94,13 +94,13 @@ class Measuring:
         jobs: Sequence[Job],
         cases: Mapping[str, CaseResult],
         checkpoint: Callable[[dict[str, Outcome]], None],
-    ) -> Found:
+    ) -> Measurements:
         """Every job measured, and its suspects confirmed. Ctrl-C keeps what was measured until then."""
         at_once = [job for job in jobs if self._at_once(job, cases[job.case_id])]
         first = [job for job in jobs if job not in at_once]
         outcomes, interrupted = self._screen(first, checkpoint)
         evidence = {key: self._screened(cases[key], outcome) for key, outcome in outcomes.items()}
-        found = Found(outcomes=outcomes, evidence=evidence, interrupted=interrupted)
+        found = Measurements(outcomes=outcomes, evidence=evidence, interrupted=interrupted)
         suspects = [
             job
             for job in first
@@ -115,9 +115,9 @@ class Measuring:
         self,
         pending: Sequence[Job],
         cases: Mapping[str, CaseResult],
-        found: Found,
+        found: Measurements,
         checkpoint: Callable[[dict[str, Outcome]], None],
-    ) -> Found:
+    ) -> Measurements:
         alone: dict[str, Job] = {}
         uncaptured: list[Job] = []
         left = [job.case_id for job in pending]
@@ -158,9 +158,9 @@ class Measuring:
         self,
         jobs: Sequence[Job],
         cases: Mapping[str, CaseResult],
-        found: Found,
+        found: Measurements,
         checkpoint: Callable[[dict[str, Outcome]], None],
-    ) -> Found:
+    ) -> Measurements:
         """Without a base to launch: fresh launches of head alone, against the stored ones."""
         if not jobs:
             return found
@@ -169,7 +169,7 @@ class Measuring:
         again, interrupted = measure(jobs, self._progress, checkpoint=checkpoint, one=self._one)
         for key, outcome in again.items():
             joined = _joined(found.outcomes.get(key), outcome)
-            share = share_anew(outcome.engine) if isinstance(outcome, Measured) else 0.0
+            share = untuned_share(outcome.engine) if isinstance(outcome, Measured) else 0.0
             known = Evidence(spread=self._spread_of(cases[key]), share=share)
             found = _with(found, key, joined, known)
         return msgspec.structs.replace(found, interrupted=interrupted)
@@ -218,7 +218,7 @@ class Measuring:
             return False
         stored = self._comparable(case, _mode(job))
         # A screen tells of one build, and "any" asks for all of them.
-        all_builds = case.case.draws.pick == "any" and anew(job)
+        all_builds = case.case.draws.pick == "any" and has_untuned_layers(job)
         if stored is None or (self._worth_screening(case, stored) and not all_builds):
             return False
         return isinstance(self._bases.engine(case, _mode(job)), BaseEngine)
@@ -259,11 +259,11 @@ class Measuring:
         spread = spread_of(kind_of(self._court.environment), runs_of(stored), days_of(stored), also)
         self._say(f"{job.case_id}: confirming, base and head in turn")
         seed = zlib.crc32(f"{self._court.run_id} {job.case_id}".encode())
-        terms = Terms(tolerance=case.case.tolerance, spread=spread, budget=self._court.budget, seed=seed)
+        terms = TrialTerms(tolerance=case.case.tolerance, spread=spread, budget=self._court.budget, seed=seed)
 
-        def held(head: Job, against: BaseEngine) -> tuple[Outcome, Fresh | str | None]:
+        def held(head: Job, against: BaseEngine) -> tuple[Outcome, ConfirmedLaunches | str | None]:
             trial = Trial(head, against, terms, self._one)
-            return hold(trial, head, earlier, lambda note: self._progress.step(head.case_id, note))
+            return run_trial(trial, head, earlier, lambda note: self._progress.step(head.case_id, note))
 
         try:
             outcome, fresh = held(job, base)
@@ -273,7 +273,7 @@ class Measuring:
             return _Confirmed(why=fresh)
         build = None
         if fresh is not None:
-            tried = Held(head=job, base=base, outcome=outcome, fresh=fresh)
+            tried = TrialResult(head=job, base=base, outcome=outcome, fresh=fresh)
             try:
                 chosen = self._luck.settle(tried, case.case.draws, held)
             except KeyboardInterrupt:
@@ -303,7 +303,9 @@ def without_base(judgement: Judgement, outcome: Outcome, why: str) -> Judgement:
     return msgspec.structs.replace(judgement, reason=reason, confirmation=confirmation)
 
 
-def _with(found: Found, case_id: str, outcome: Outcome, known: Evidence, build: Job | None = None) -> Found:
+def _with(
+    found: Measurements, case_id: str, outcome: Outcome, known: Evidence, build: Job | None = None
+) -> Measurements:
     return msgspec.structs.replace(
         found,
         outcomes={**found.outcomes, case_id: outcome},
@@ -334,7 +336,7 @@ def _in_doubt(first: Measured) -> Measured:
     return msgspec.structs.replace(first, launches=doubt)
 
 
-def _cut_short(found: Found, case_ids: Sequence[str], *, suspects: bool) -> Found:
+def _cut_short(found: Measurements, case_ids: Sequence[str], *, suspects: bool) -> Measurements:
     for case_id in case_ids:
         first = found.outcomes.get(case_id)
         outcome: Outcome = Failed(stage="interrupted", reason="interrupted before it was confirmed")

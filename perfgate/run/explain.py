@@ -12,13 +12,13 @@ from perfgate.measure.launch import EngineTarget
 from perfgate.measure.layer_profile import LOADS, ProfileRequest, profile_sides
 from perfgate.measure.schedule import Job
 from perfgate.records import CaseResult, Environment, Explanation, Measured, Mode
-from perfgate.run.base_engine import BaseEngine, Bases
+from perfgate.run.base_engine import BaseEngine, BaseEngines
 
 
-class Explaining:
+class RunExplainer:
     """Explanations of one run's regressions, under its lock and while its bases are open."""
 
-    def __init__(self, bases: Bases, environment: Environment, say: Callable[[str], None]) -> None:
+    def __init__(self, bases: BaseEngines, environment: Environment, say: Callable[[str], None]) -> None:
         self._bases, self._environment, self._say = bases, environment, say
 
     def all(self, slower: Sequence[CaseResult], jobs: Sequence[Job]) -> dict[str, Explanation]:

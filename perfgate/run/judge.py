@@ -10,17 +10,17 @@ import msgspec
 from perfgate.gate.baselines import Baselines, stale
 from perfgate.gate.policy.waivers import Waiver, reminders, waive
 from perfgate.gate.verdict.accuracy import with_answers
-from perfgate.gate.verdict.evidence import NONE, Tail
+from perfgate.gate.verdict.evidence import NONE, ServiceLatency
 from perfgate.gate.verdict.judge import judge
 from perfgate.gate.verdict.summary import summarise
 from perfgate.records import CaseResult, Environment, Explanation, Judgement, Outcome, Protocol, RunResult
-from perfgate.run.confirm import Found, without_base
+from perfgate.run.confirm import Measurements, without_base
 from perfgate.run.outputs import RESULTS_NAME
-from perfgate.run.service_latency import tail_under_load
+from perfgate.run.service_latency import service_latency
 from perfgate.settings import Settings
 
 
-class Judging:
+class RunJudge:
     """What a run is judged by: `baselines`, what was `found` while measuring, and what was `explained`."""
 
     def __init__(
@@ -33,9 +33,9 @@ class Judging:
     ) -> None:
         self._settings, self._environment, self._protocol = settings, environment, protocol
         self._waivers = waivers
-        self.baselines, self.found = baselines, Found()
+        self.baselines, self.found = baselines, Measurements()
         self.explained: dict[str, Explanation] = {}
-        self._tails: dict[str, tuple[Outcome, Tail | None]] = {}
+        self._tails: dict[str, tuple[Outcome, ServiceLatency | None]] = {}
 
     def run(self, result: RunResult, *, interrupted: bool) -> RunResult:
         """The result with a judgement on every case and the summary."""
@@ -74,11 +74,11 @@ class Judging:
         judgement = without_base(judgement, case.outcome, self.found.without_base.get(case.case.id, ""))
         return with_answers(judgement, case, self.baselines)
 
-    def _tail(self, case: CaseResult) -> Tail | None:
+    def _tail(self, case: CaseResult) -> ServiceLatency | None:
         """What the case's load does to its tail; simulated once, though a case is judged more than once."""
         outcome, tail = self._tails.get(case.case.id, (None, None))
         if outcome is not case.outcome:
-            tail = tail_under_load(case.case, case.outcome, self._environment)
+            tail = service_latency(case.case, case.outcome, self._environment)
             self._tails[case.case.id] = (case.outcome, tail)
         return tail
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import time
 import uuid
@@ -19,14 +20,14 @@ from perfgate.engine.interface import Backend, BuildRequest
 from perfgate.engine.prebuilt import prebuilt_engine
 from perfgate.errors import CaseError, InfrastructureError
 from perfgate.gate.baselines import Baselines, Stored, load_baselines
-from perfgate.gate.policy.active import Authority
+from perfgate.gate.policy.active import ActivePolicy
 from perfgate.image.pins import LOCK, pin_faults
 from perfgate.measure.accuracy.check import CheckRequest
 from perfgate.measure.environment import fingerprint
 from perfgate.measure.launch import EngineTarget
 from perfgate.measure.schedule import Job, measure
-from perfgate.measure.turn import Turn
-from perfgate.model.cases import expand, ghost
+from perfgate.measure.turn import DeviceLock
+from perfgate.model.cases import expand, missing_case
 from perfgate.model.read import read_specs
 from perfgate.model.spec import ModelSpec
 from perfgate.records import (
@@ -45,11 +46,11 @@ from perfgate.records import (
     Unchanged,
     Verdict,
 )
-from perfgate.run.base_engine import Bases, Workshop
-from perfgate.run.check_accuracy import Answered, check_answers, with_answers_of
-from perfgate.run.confirm import Court, Measuring
-from perfgate.run.explain import Explaining
-from perfgate.run.judge import Judging
+from perfgate.run.base_engine import BaseContext, BaseEngines
+from perfgate.run.check_accuracy import AccuracyResult, check_accuracy, with_accuracy_of
+from perfgate.run.confirm import ConfirmContext, Measurer
+from perfgate.run.explain import RunExplainer
+from perfgate.run.judge import RunJudge
 from perfgate.run.outputs import RESULTS_NAME, TIMING_NAME, Checkpoint, with_outcomes
 from perfgate.run.prepare import NOT_MEASURED, Pending, Preparation
 from perfgate.settings import Settings
@@ -62,10 +63,10 @@ class Pipeline:
     """One run on one backend and device: plan the cases, measure those selected, judge all of them."""
 
     def __init__(
-        self, settings: Settings, progress: PlainProgress, authority: Authority | None = None
+        self, settings: Settings, progress: PlainProgress, authority: ActivePolicy | None = None
     ) -> None:
         """`authority` says by whose policy it is judged, and has its settings; without it, by `settings`."""
-        self._authority = authority or Authority(msgspec.structs.replace(settings, policy_from=""), {})
+        self._authority = authority or ActivePolicy(dataclasses.replace(settings, policy_from=""), {})
         self.settings = settings = self._authority.settings
         self.progress = progress
         started = time.perf_counter_ns()
@@ -84,22 +85,22 @@ class Pipeline:
         self._probe_ns = time.perf_counter_ns() - started
         self.protocol: Protocol = settings.protocol(self.backend.kind)
         baselines = load_baselines(settings.path("baselines"), self.environment)
-        self.judging = Judging(settings, self.environment, self.protocol, baselines, self._authority.waivers)
+        self.judging = RunJudge(settings, self.environment, self.protocol, baselines, self._authority.waivers)
         self.preparation = Preparation(settings, self.backend, self.environment, self.baselines, progress.say)
-        self.lock = Turn(self.backend, settings, progress.say)
+        self.lock = DeviceLock(self.backend, settings, progress.say)
         self._engines = EngineCache(
             settings.path("store") / "engines",
             cap_bytes=settings.engine_cache_mib << 20,
             say=progress.say,
             turn=self.lock.to_build,
         )
-        shop = Workshop(
+        shop = BaseContext(
             settings=settings,
             environment=self.environment,
             baselines=self.baselines,
             protocol=self.protocol,
         )
-        self._bases = Bases(shop, self.backend, self._engines, self.cases, progress.say)
+        self._bases = BaseEngines(shop, self.backend, self._engines, self.cases, progress.say)
 
     def plan(self, paths: Sequence[Path]) -> list[tuple[ModelSpec, Case]]:
         """All cases of the specs under `paths`. Runs no script and builds nothing. Raises `SpecError`."""
@@ -124,7 +125,7 @@ class Pipeline:
         scope = None if models is None else set(models)
         return [
             CaseResult(
-                case=ghost(case_id, self.backend.name),
+                case=missing_case(case_id, self.backend.name),
                 outcome=Failed(
                     stage="missing",
                     reason=f"{self._file_of(stored)} has this case, but no model spec makes it any more",
@@ -298,17 +299,17 @@ class Pipeline:
         """The result with every case's accuracy, found out before its speed is measured."""
         if not jobs or self.interrupted:
             return result
-        return with_answers_of(result, self._answers(pending, jobs, {}))
+        return with_accuracy_of(result, self._answers(pending, jobs, {}))
 
     def _answers(
-        self, pending: Sequence[Pending], jobs: Sequence[Job], known: dict[str, Answered]
-    ) -> dict[str, Answered]:
+        self, pending: Sequence[Pending], jobs: Sequence[Job], known: dict[str, AccuracyResult]
+    ) -> dict[str, AccuracyResult]:
         """The answers of the jobs' engines by case id; `known` stands where an interrupt leaves them open."""
         found = dict(known)
         store = self.settings.path("store") / "accuracy"
         with self._interruptible(), self.lock():
             # Each goes in as it comes: an interrupt loses only the one that is being found.
-            found.update(check_answers(pending, jobs, store, self.progress.say))
+            found.update(check_accuracy(pending, jobs, store, self.progress.say))
         return found
 
     def _keep_timing(self, timing: Path, facts: EngineFacts) -> None:
@@ -321,7 +322,7 @@ class Pipeline:
         """Measure under the device's lock; suspects are confirmed by fresh launches only."""
         if not jobs or self.interrupted:
             return {}
-        court = Court(
+        court = ConfirmContext(
             baselines=self.baselines,
             environment=self.environment,
             protocol=self.protocol,
@@ -332,13 +333,13 @@ class Pipeline:
         cases = {case.case.id: case for case in result.cases}
         with self._interruptible(), self.lock(), self._bases as bases:
             checkpoint = Checkpoint(result, self.settings.path("out") / RESULTS_NAME)
-            measuring = Measuring(court, bases, self.progress, self.progress.say, self.engine)
+            measuring = Measurer(court, bases, self.progress, self.progress.say, self.engine)
             self.judging.found = measuring.run(jobs, cases, checkpoint)
             jobs = [self._gated(job) for job in jobs]
             if self.settings.explain and not self.judging.found.interrupted:
                 measured = with_outcomes(result, self.judging.found.outcomes).cases
                 slower = [case for case in measured if self.judging.case(case).verdict is Verdict.REGRESSION]
-                explaining = Explaining(bases, self.environment, self.progress.say)
+                explaining = RunExplainer(bases, self.environment, self.progress.say)
                 self.judging.explained = explaining.all(slower, jobs)
         self.interrupted = self.interrupted or self.judging.found.interrupted
         return self.judging.found.outcomes
@@ -348,13 +349,15 @@ class Pipeline:
         builds = self.judging.found.builds
         if not builds:
             return result
-        unknown = Answered(accuracy=Accuracy(reference="none", failures=("this build was not checked",)))
+        unknown = AccuracyResult(
+            accuracy=Accuracy(reference="none", failures=("this build was not checked",))
+        )
         found = self._answers(pending, list(builds.values()), dict.fromkeys(builds, unknown))
         recipes = {key: job.request.recipe for key, job in builds.items() if job.request}
         cases = (
             msgspec.structs.replace(one, recipe=recipes.get(one.case.id, one.recipe)) for one in result.cases
         )
-        return with_answers_of(msgspec.structs.replace(result, cases=tuple(cases)), found)
+        return with_accuracy_of(msgspec.structs.replace(result, cases=tuple(cases)), found)
 
     def _gated(self, job: Job) -> Job:
         """The job of the build that is gated, its timing cache kept for promote."""

@@ -20,12 +20,12 @@ from perfgate.measure.environment import differences
 from perfgate.measure.launch import EngineTarget
 from perfgate.model.cases import profile, skip_reason
 from perfgate.model.graph import check_against_graph
-from perfgate.model.onnx_file import SourceModel, materialise, missing_requirement, source_digest
+from perfgate.model.onnx_file import SourceModel, export_onnx, missing_requirement, source_digest
 from perfgate.model.precision.convert import (
-    Emission,
+    ConvertedModel,
+    convert_model,
     data_identity,
     data_request,
-    emit,
     precision_digest,
     runtime_version,
 )
@@ -70,7 +70,7 @@ def _of_engine(result: CaseResult, engine_digest: str) -> CaseResult:
     return msgspec.structs.replace(result, case_digest=digest(identity))
 
 
-def _stages(model: SourceModel, emission: Emission) -> Stages:
+def _stages(model: SourceModel, emission: ConvertedModel) -> Stages:
     """What the ONNX file of a case took to make, now or when what is in the store was made."""
     made: dict[StageName, tuple[int, bool]] = {}
     if model.source_digest:
@@ -175,7 +175,7 @@ class Preparation:
 
     def _materialise(self, spec: ModelSpec) -> SourceModel:
         self._say(f"{spec.name}: preparing the ONNX file")
-        model = materialise(spec, self._settings.path("store") / "models")
+        model = export_onnx(spec, self._settings.path("store") / "models")
         check_against_graph(spec, model.graph)
         return model
 
@@ -242,7 +242,9 @@ class Preparation:
     def graphs(self, spec: ModelSpec, case: Case) -> CheckRequest | None:
         """The case's graphs and the data that its answers are judged on. Raises `CaseError`."""
         model = self._materialise(spec)
-        emission = emit(spec, model, case.precision, self._typing, self._settings.path("store") / "precision")
+        emission = convert_model(
+            spec, model, case.precision, self._typing, self._settings.path("store") / "precision"
+        )
         return self._check(spec, case, model, emission)
 
     def same_engine(self, result: CaseResult, facts: EngineFacts) -> bool:
@@ -263,10 +265,10 @@ class Preparation:
         return stored
 
     def _timing_digest(self, case: Case) -> str:
-        stored = self._told_by(case.model, case.precision)
+        stored = self._timing_source(case.model, case.precision)
         return stored.case.timing_cache if stored else ""
 
-    def _told_by(self, model: str, precision: str) -> Stored | None:
+    def _timing_source(self, model: str, precision: str) -> Stored | None:
         """A stored case of this model and precision in this environment, with the timing cache that they
         share: a case that is new beside them is served by the same engine. One that names the file as it is
         comes first."""
@@ -296,10 +298,10 @@ class Preparation:
 
     def _pending(self, spec: ModelSpec, result: CaseResult, model: SourceModel) -> Pending:
         """The case with the graph of its precision, converted here if need be. Raises `CaseError`."""
-        emission = Emission(path=model.path)
+        emission = ConvertedModel(path=model.path)
         if self._backend.takes_graph():
             store = self._settings.path("store") / "precision"
-            emission = emit(spec, model, result.case.precision, self._typing, store, self._say)
+            emission = convert_model(spec, model, result.case.precision, self._typing, store, self._say)
         return Pending(
             result=msgspec.structs.replace(result, stages=_stages(model, emission)),
             request=self._request(spec, result, model, emission),
@@ -309,7 +311,7 @@ class Preparation:
         )
 
     def _check(
-        self, spec: ModelSpec, case: Case, model: SourceModel, emission: Emission
+        self, spec: ModelSpec, case: Case, model: SourceModel, emission: ConvertedModel
     ) -> CheckRequest | None:
         runtime = runtime_version()
         if runtime == "absent" or spec.plugins:
@@ -341,13 +343,13 @@ class Preparation:
         )
 
     def _request(
-        self, spec: ModelSpec, result: CaseResult, model: SourceModel, emission: Emission
+        self, spec: ModelSpec, result: CaseResult, model: SourceModel, emission: ConvertedModel
     ) -> BuildRequest:
         """How to build the case's engine, with the baseline's timing cache where there is one."""
         recipe = result.recipe
         assert recipe is not None
         timing = ""
-        stored = self._told_by(spec.name, recipe.precision)
+        stored = self._timing_source(spec.name, recipe.precision)
         if stored and recipe.timing_cache_digest:
             path = timing_path(Path(stored.path), spec.name, recipe.precision)
             if not path.is_file() or file_digest(path) != recipe.timing_cache_digest:

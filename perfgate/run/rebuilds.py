@@ -11,31 +11,31 @@ from perfgate.engine.interface import BuildRequest
 from perfgate.errors import CaseError
 from perfgate.gate.statistics.build_variance import fastest, good, over_builds
 from perfgate.gate.statistics.sequential import LEAST_LAUNCHES
-from perfgate.gate.verdict.evidence import Fresh
+from perfgate.gate.verdict.evidence import ConfirmedLaunches
 from perfgate.measure.launch import EngineTarget, LaunchRequest
 from perfgate.measure.schedule import Job
-from perfgate.records import Draws, EngineFacts, Launch, Outcome, Record, Verdict
+from perfgate.records import EngineFacts, Launch, Outcome, RebuildPolicy, Record, Verdict
 from perfgate.run.base_engine import BaseEngine
-from perfgate.run.trial import drawn_anew, engine_digest
+from perfgate.run.trial import engine_digest, untuned_share_of
 
 Build = Callable[[BuildRequest], tuple[Path, EngineFacts]]
 Say = Callable[[str], None]
 
 
-class Held(Record):
+class TrialResult(Record):
     """A trial: head's job, the base that it was held against, the outcome and what was found."""
 
     head: Job
     base: BaseEngine
     outcome: Outcome
-    fresh: Fresh
+    fresh: ConfirmedLaunches
 
 
-# A trial of a head against a base, as `perfgate.run.trial.hold` answers.
-Hold = Callable[[Job, BaseEngine], tuple[Outcome, Fresh | str | None]]
+# A trial of a head against a base, as `perfgate.run.trial.run_trial` answers.
+RunTrial = Callable[[Job, BaseEngine], tuple[Outcome, ConfirmedLaunches | str | None]]
 
 
-class Luck:
+class Rebuilds:
     """Draws builds of either side. `build_head` and `build_base` build by request, or take from the cache;
     `one` makes a launch, for the choice among base's builds."""
 
@@ -44,17 +44,17 @@ class Luck:
     ) -> None:
         self._build_head, self._build_base, self._one, self._say = build_head, build_base, one, say
 
-    def settle(self, first: Held, draws: Draws, hold: Hold) -> Held:
+    def settle(self, first: TrialResult, draws: RebuildPolicy, hold: RunTrial) -> TrialResult:
         """The trial that counts, after as many more builds as its verdict needs, each with its own budget.
 
         Nothing more is built where the timing cache told both builds, or where both are the same bytes.
         """
         if draws.builds == 1 or engine_digest(first.head) == engine_digest(first.base.job):
             return first
-        sitting = _Sitting(self, first, draws, hold)
+        sitting = _CaseRebuilds(self, first, draws, hold)
         if draws.pick == "best":
             return sitting.best()
-        return sitting.any() if anew(first.head) else first
+        return sitting.any() if has_untuned_layers(first.head) else first
 
     def head(self, job: Job, number: int, builds: int) -> Job | None:
         """Another build of head; None where it fails."""
@@ -86,28 +86,28 @@ class Luck:
     def _drawn(self, job: Job, number: int, build: Build, what: str) -> Job | None:
         self._say(f"{job.case_id}: {what}, for the luck of the build")
         try:
-            return draw(job, number, build)
+            return rebuild(job, number, build)
         except CaseError as error:
             self._say(f"{job.case_id}: that build failed, and is left out: {error.what}")
             return None
 
 
-class _Sitting:
+class _CaseRebuilds:
     """One case's builds: those of head that were held, and the base that they are held against."""
 
-    def __init__(self, luck: Luck, first: Held, draws: Draws, hold: Hold) -> None:
+    def __init__(self, luck: Rebuilds, first: TrialResult, draws: RebuildPolicy, hold: RunTrial) -> None:
         self._luck, self._draws, self._hold = luck, draws, hold
         self._first, self._base = first, first.base
         self._held = [first]
         self._known = {engine_digest(first.head): first}
         self._spent_ns = first.fresh.confirmation.gpu_ns
         # Told by its cache, head has one build.
-        self._left = list(range(1, draws.builds)) if anew(first.head) else []
+        self._left = list(range(1, draws.builds)) if has_untuned_layers(first.head) else []
 
-    def best(self) -> Held:
+    def best(self) -> TrialResult:
         """Head's builds in turn until one passes, against the best of base's where that was built anew."""
         self._until_good()
-        if good(self._held[-1].fresh.decision) and anew(self._base.job):
+        if good(self._held[-1].fresh.decision) and has_untuned_layers(self._base.job):
             # A slow build of base would let a slower head pass: only the best of base's builds excuses.
             lucky = self._held[-1].head
             self._base, spent_ns = self._luck.best_base(self._base, self._draws.builds)
@@ -118,7 +118,7 @@ class _Sitting:
                 self._until_good()
         return self._chosen()
 
-    def any(self) -> Held:
+    def any(self) -> TrialResult:
         """All of head's builds."""
         while self._left:
             self._next()
@@ -143,13 +143,13 @@ class _Sitting:
 
     def _take(self, head: Job) -> None:
         outcome, fresh = self._hold(head, self._base)
-        if isinstance(fresh, Fresh):
-            held = Held(head=head, base=self._base, outcome=outcome, fresh=fresh)
+        if isinstance(fresh, ConfirmedLaunches):
+            held = TrialResult(head=head, base=self._base, outcome=outcome, fresh=fresh)
             self._spent_ns += fresh.confirmation.gpu_ns
             self._known[engine_digest(head)] = held
             self._held.append(held)
 
-    def _chosen(self) -> Held:
+    def _chosen(self) -> TrialResult:
         """The trial of the build that is gated, with what all of them told and took."""
         held = self._held or [self._first]
         index, decision = over_builds([one.fresh.decision for one in held], self._draws)
@@ -169,12 +169,12 @@ class _Sitting:
         return replace(chosen, fresh=replace(chosen.fresh, decision=decision, confirmation=confirmation))
 
 
-def anew(job: Job) -> bool:
+def has_untuned_layers(job: Job) -> bool:
     """Whether no timing cache told all of a job's engine, and it can be built again."""
-    return drawn_anew(job) > 0
+    return untuned_share_of(job) > 0
 
 
-def draw(job: Job, number: int, build: Build) -> Job:
+def rebuild(job: Job, number: int, build: Build) -> Job:
     """The same job with the engine of another build of its recipe. Raises `CaseError`."""
     assert job.request is not None and isinstance(job.target, EngineTarget)
     request = replace(job.request, recipe=replace(job.request.recipe, draw=number))

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from perfgate.errors import CaseError
-from perfgate.gate.statistics.build_variance import share_anew, widened
+from perfgate.gate.statistics.build_variance import untuned_share, widened
 from perfgate.gate.statistics.noise import Spread
 from perfgate.gate.statistics.outliers import settle, to_repeat
 from perfgate.gate.statistics.sequential import Decision, at_the_end, blocks, decide_next
-from perfgate.gate.verdict.evidence import Fresh
+from perfgate.gate.verdict.evidence import ConfirmedLaunches
 from perfgate.measure.blocks import Blocks, Sides, repeat
 from perfgate.measure.launch import LaunchRequest
 from perfgate.measure.schedule import Job, launch_failed
@@ -22,7 +22,7 @@ from perfgate.run.base_engine import BaseEngine
 _SIDES = ("base", "head")
 
 
-class Terms(Record):
+class TrialTerms(Record):
     """What a trial is held by. `budget` is launches a side, or seconds; `seed` draws the order of blocks;
     `luck` says whether engines that were drawn anew are held by a wider tolerance."""
 
@@ -45,7 +45,7 @@ class Trial:
     """One suspect's confirmation."""
 
     def __init__(
-        self, head: Job, base: BaseEngine, terms: Terms, one: Callable[[LaunchRequest], Launch]
+        self, head: Job, base: BaseEngine, terms: TrialTerms, one: Callable[[LaunchRequest], Launch]
     ) -> None:
         self._base, self._spread = base, terms.spread
         self._launches, self._seconds = terms.budget
@@ -55,7 +55,7 @@ class Trial:
         self.shown: tuple[Launch, ...] = ()
         self._notes: list[str] = [*base.notes]
         same = engine_digest(head) != "" and engine_digest(base.job) == engine_digest(head)
-        share = max(drawn_anew(base.job), drawn_anew(head)) if terms.luck and not same else 0.0
+        share = max(untuned_share_of(base.job), untuned_share_of(head)) if terms.luck and not same else 0.0
         self._tolerance = widened(terms.tolerance, share)
         if same:
             self._notes.append("base's engine and head's are the same bytes")
@@ -143,15 +143,15 @@ def engine_digest(job: Job) -> str:
     return job.engine.digest if job.engine else ""
 
 
-def drawn_anew(job: Job) -> float:
+def untuned_share_of(job: Job) -> float:
     """The share of a job's engine that no timing cache told. Nothing of one that comes without a request, as
     the baseline's own does: its timing cache is what told head's build."""
-    return share_anew(job.engine) if job.request else 0.0
+    return untuned_share(job.engine) if job.request else 0.0
 
 
-def hold(
+def run_trial(
     trial: Trial, head: Job, earlier: tuple[Launch, ...], told: Callable[[str], None]
-) -> tuple[Outcome, Fresh | str | None]:
+) -> tuple[Outcome, ConfirmedLaunches | str | None]:
     """Head's outcome after its trial, `earlier` launches kept beside it, and what the trial found.
 
     Text in place of a finding says why base could not be launched. Without a finding it is head that could
@@ -184,6 +184,6 @@ def hold(
         shown=shown,
     )
     record = trial.record(sides, decision)
-    return outcome, Fresh(
+    return outcome, ConfirmedLaunches(
         base=sides.base, decision=decision, confirmation=record, shown=shown, engine=trial.base_engine
     )

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,11 @@ from typing import Any, TypeVar
 import msgspec
 
 from perfgate.errors import DataError, InfrastructureError, OutputError, PerfgateError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 T = TypeVar("T")
 
@@ -169,6 +175,12 @@ def write_error(
             f"no space left on the device ({error.strerror})", where=path, fix="free some space, run again"
         )
     return OutputError(f"cannot be written: {error.strerror}", where=path, fix=fix)
+
+
+def parse_toml(data: bytes) -> dict[str, Any]:
+    """A TOML document. Raises `ValueError` for anything else, and `RecursionError` for one too deep."""
+    table: dict[str, Any] = tomllib.loads(data.decode())
+    return table
 
 
 def toml_fix(error: Exception) -> str:

@@ -137,7 +137,7 @@ class Inputs(Record, kw_only=True):
     given: Given | None = None
 
 
-class Terms(Record):
+class CaseTerms(Record):
     """The numbers of one business case that are nobody's measurement."""
 
     inputs: Inputs
@@ -167,7 +167,7 @@ def parse_inputs(data: bytes, where: str) -> Inputs:
     return _parse(data, Inputs, where)
 
 
-def terms(inputs: Inputs, prices: Prices, device: str, today: date) -> Terms:
+def terms(inputs: Inputs, prices: Prices, device: str, today: date) -> CaseTerms:
     """The inputs with the machine that the device is bought as. Raises `UsageError` for an unknown instance.
 
     A price that is given for both stacks needs no list.
@@ -183,7 +183,7 @@ def terms(inputs: Inputs, prices: Prices, device: str, today: date) -> Terms:
             fix=f"say how many {currency} one {prices.currency} is",
         )
     age = None if instance is None else (today - _day(instance.date, instance.name)).days
-    return Terms(inputs=inputs, instance=instance, currency=currency, price_age_days=age)
+    return CaseTerms(inputs=inputs, instance=instance, currency=currency, price_age_days=age)
 
 
 def choose_instance(prices: Prices, device: str, name: str) -> Instance | None:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from perfgate.records import Count, Name, Positive, Record, Text, Tf32
-from perfgate.value.assumptions import Terms
+from perfgate.value.assumptions import CaseTerms
 from perfgate.value.table import StackTable
 
 BUSINESS_SCHEMA: Literal["perfgate-trt/business/v1"] = "perfgate-trt/business/v1"
@@ -150,7 +150,7 @@ class BusinessCase(Record, kw_only=True):
     title: Text
     device: Name
     model: str = ""
-    terms: Terms
+    terms: CaseTerms
     peak_per_s: float | None = None
     peak_from_bill: bool = False
     original: Figures

@@ -9,7 +9,7 @@ import msgspec
 
 from perfgate.errors import UsageError
 from perfgate.records import RunResult
-from perfgate.value.assumptions import Given, GivenStack, Terms
+from perfgate.value.assumptions import CaseTerms, Given, GivenStack
 from perfgate.value.business import (
     BUSINESS_SCHEMA,
     BusinessCase,
@@ -48,7 +48,7 @@ _METRICS: tuple[tuple[str, bool | None], ...] = (
 )
 
 
-def given_case(terms: Terms, made: str) -> BusinessCase:
+def given_case(terms: CaseTerms, made: str) -> BusinessCase:
     """The case of numbers that were given by hand."""
     given = terms.inputs.given
     assert given is not None
@@ -60,7 +60,9 @@ def given_case(terms: Terms, made: str) -> BusinessCase:
     return _finish(title, given.device, terms, (sides[0], sides[1]), made=made)
 
 
-def measured_case(results: Sequence[RunResult], terms: Terms, made: str, *, wanted: str = "") -> BusinessCase:
+def measured_case(
+    results: Sequence[RunResult], terms: CaseTerms, made: str, *, wanted: str = ""
+) -> BusinessCase:
     """The case of results files, the original's first.
 
     Raises `UsageError` where no model can be set beside the original's.
@@ -92,7 +94,7 @@ def measured_case(results: Sequence[RunResult], terms: Terms, made: str, *, want
     )
 
 
-def _given(stack: GivenStack, given: Given, terms: Terms) -> Figures:
+def _given(stack: GivenStack, given: Given, terms: CaseTerms) -> Figures:
     limit_ms = terms.inputs.limit.p99_ms
     capacity = None
     if limit_ms is not None:
@@ -118,7 +120,7 @@ def _given(stack: GivenStack, given: Given, terms: Terms) -> Figures:
     )
 
 
-def _measured(served: Served, terms: Terms, limit_ms: float | None) -> Figures:
+def _measured(served: Served, terms: CaseTerms, limit_ms: float | None) -> Figures:
     best = served.best
     bought = machine(terms, None)
     deploy_s = served.deploy_s()
@@ -143,11 +145,11 @@ def _measured(served: Served, terms: Terms, limit_ms: float | None) -> Figures:
     )
 
 
-def _batcher(terms: Terms, limit_ms: float) -> Batcher:
+def _batcher(terms: CaseTerms, limit_ms: float) -> Batcher:
     return Batcher(limit_s=limit_ms / 1e3, max_wait_s=terms.inputs.limit.max_wait_ms / 1e3)
 
 
-def _capacity(served: Served, terms: Terms, limit_ms: float) -> Capacity:
+def _capacity(served: Served, terms: CaseTerms, limit_ms: float) -> Capacity:
     service, batcher = served.service(), _batcher(terms, limit_ms)
     found: Sustained = sustained(service, batcher)
     curve = p99_by_rate(service, batcher, found.cap)
@@ -166,7 +168,7 @@ def _capacity(served: Served, terms: Terms, limit_ms: float) -> Capacity:
 
 
 def _finish(
-    title: str, device: str, terms: Terms, sides: tuple[Figures, Figures], *, made: str
+    title: str, device: str, terms: CaseTerms, sides: tuple[Figures, Figures], *, made: str
 ) -> BusinessCase:
     """Fleets, money, and the table's lines of two stacks' figures."""
     peak, from_bill = _peak(sides[0], terms)
@@ -203,7 +205,7 @@ def _bought(side: Figures) -> Machine | None:
     return Machine(gpus=side.gpus_per_instance, per_month=side.instance_month)
 
 
-def _peak(original: Figures, terms: Terms) -> tuple[float | None, bool]:
+def _peak(original: Figures, terms: CaseTerms) -> tuple[float | None, bool]:
     """The peak load, and whether today's bill tells it."""
     plan, bought = terms.inputs.fleet, _bought(original)
     if terms.inputs.load.peak_per_s is not None or plan.monthly_bill is None:
@@ -214,14 +216,14 @@ def _peak(original: Figures, terms: Terms) -> tuple[float | None, bool]:
     return peak, peak is not None
 
 
-def _fleet(side: Figures, peak_per_s: float, terms: Terms) -> Fleet | None:
+def _fleet(side: Figures, peak_per_s: float, terms: CaseTerms) -> Fleet | None:
     bought = _bought(side)
     if side.capacity is None or bought is None:
         return None
     return fleet(side.capacity, bought, peak_per_s, terms.inputs.fleet, terms.inputs.load)
 
 
-def payback_months(terms: Terms, saving_month: float | None) -> float | None:
+def payback_months(terms: CaseTerms, saving_month: float | None) -> float | None:
     """Engineer-days times the day's rate, over the monthly saving; None where nothing is saved or given."""
     effort = terms.inputs.effort
     if effort.engineer_days is None or effort.day_rate is None or saving_month is None or saving_month <= 0:
@@ -265,7 +267,7 @@ def _outcome(ratio: float | None, less_is_better: bool | None) -> Outcome:
     return "better" if (ratio < 1) is less_is_better else "worse"
 
 
-def _stages(pair: Pair, terms: Terms) -> tuple[StageTime, ...]:
+def _stages(pair: Pair, terms: CaseTerms) -> tuple[StageTime, ...]:
     timed = [{stage.name: stage.seconds for stage in one.stages()} for one in (pair.original, pair.tensorrt)]
     names = [name for name in STAGES if name in timed[0] or name in timed[1]]
     seen = [
@@ -282,7 +284,7 @@ def _stages(pair: Pair, terms: Terms) -> tuple[StageTime, ...]:
 
 
 def _promises(
-    results: Sequence[RunResult], pair: Pair, sides: tuple[Figures, Figures], terms: Terms
+    results: Sequence[RunResult], pair: Pair, sides: tuple[Figures, Figures], terms: CaseTerms
 ) -> tuple[Promise, ...]:
     """The verdict of every service that has a limit; those of the case are simulated already."""
     known = {id(pair.original): sides[0].capacity, id(pair.tensorrt): sides[1].capacity}
@@ -309,7 +311,7 @@ def _promises(
                 per_s=rate.per_s,
                 low=rate.low,
                 high=rate.high,
-                asked_per_s=served.asked_per_s,
+                asked_per_s=served.requested_per_s,
             )
         )
     return tuple(found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from perfgate.value.assumptions import FleetPlan, Load, Terms, whole
+from perfgate.value.assumptions import CaseTerms, FleetPlan, Load, whole
 from perfgate.value.business import Capacity, Figures, Fleet, Swing
 
 LOADS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0)
@@ -19,7 +19,7 @@ class Machine:
     per_month: float
 
 
-def machine(terms: Terms, given_month: float | None) -> Machine | None:
+def machine(terms: CaseTerms, given_month: float | None) -> Machine | None:
     """The machine of a stack: the one whose price somebody gave, else the price list's, if any."""
     if given_month is not None:
         return Machine(gpus=1, per_month=given_month)

@@ -98,7 +98,7 @@ class Served:
         return min((value for value in promised if value is not None), default=None)
 
     @property
-    def asked_per_s(self) -> float | None:
+    def requested_per_s(self) -> float | None:
         """The greatest load that its cases' promises name."""
         asked = [entry.result.case.slo.service_qps for entry in self.entries]
         return max((value for value in asked if value is not None), default=None)

@@ -1,4 +1,4 @@
-"""`perfgate.engine.metadata`: an engine's sidecar, checked against its bytes."""
+"""`perfgate.metadata`: an engine's sidecar, checked against its bytes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-import perfgate.engine.metadata
+import perfgate
 from perfgate.engine.export import SIDECAR_SCHEMA, Sidecar
 from perfgate.engine.metadata import metadata
 from perfgate.errors import DataError
@@ -71,8 +71,8 @@ def test_what_a_service_exposes(engine: Path) -> None:
         found.version = "2"  # type: ignore[misc]
 
 
-def test_the_module_is_the_function_too(engine: Path) -> None:
-    assert perfgate.engine.metadata(str(engine)) == metadata(engine)  # type: ignore[operator]
+def test_the_package_has_the_function_too(engine: Path) -> None:
+    assert perfgate.metadata(str(engine)) == metadata(engine)  # type: ignore[operator]
 
 
 def test_without_a_commit_the_engine_names_itself(engine: Path) -> None:
@@ -112,6 +112,7 @@ def test_missing_files(engine: Path) -> None:
 
 
 def test_no_gpu_library_is_imported() -> None:
-    code = "import sys, perfgate.engine.metadata; print({'tensorrt', 'pycuda', 'torch', 'onnx'} & set(sys.modules))"
+    code = "import sys, perfgate; perfgate.metadata\n"
+    code += "print({'tensorrt', 'pycuda', 'torch', 'onnx'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

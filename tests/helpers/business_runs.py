@@ -12,7 +12,7 @@ import msgspec
 from value_runs import case, result, run
 
 from perfgate.records import EngineFacts, Launch, Measured, Precision, RunResult, Slo, Stages, Tf32
-from perfgate.value.assumptions import Inputs, Terms, parse_inputs, parse_prices, terms
+from perfgate.value.assumptions import CaseTerms, Inputs, parse_inputs, parse_prices, terms
 
 DATA = Path(__file__).resolve().parents[1] / "value" / "data"
 SHIPPED = Path(__file__).resolve().parents[2] / "perfgate" / "value" / "prices.toml"
@@ -70,13 +70,13 @@ def measured_run(
     return run(*cases, number=number)
 
 
-def case_terms(inputs: Inputs | None = None, *, device: str = "NVIDIA H200", **more: Any) -> Terms:
+def case_terms(inputs: Inputs | None = None, *, device: str = "NVIDIA H200", **more: Any) -> CaseTerms:
     """The terms of `inputs`, or of tables given by name, with the shipped prices."""
     given = inputs or msgspec.convert({"schema": "perfgate-trt/value-inputs/v1", **more}, Inputs)
     return terms(given, parse_prices(SHIPPED.read_bytes(), str(SHIPPED)), device, TODAY)
 
 
-def example() -> Terms:
+def example() -> CaseTerms:
     """The example that started the project."""
     inputs = parse_inputs((DATA / "example.toml").read_bytes(), "example.toml")
     return case_terms(inputs, device="Tesla T4")

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from perfgate.gate.baselines import Baselines, Stored, load_baselines
-from perfgate.gate.policy.promote import Move, Terms
+from perfgate.gate.policy.promote import Move, PromotionTerms
 from perfgate.gate.policy.promote import promote as promote_with_timing
 from perfgate.gate.verdict.judge import judge
 from perfgate.gate.verdict.metrics import columns
@@ -131,7 +131,7 @@ def promote(
     accept: Sequence[str] = (),
     allow_dirty: bool = False,
 ) -> list[Move]:
-    terms = Terms(reason=reason, accept=tuple(accept), allow_dirty=allow_dirty)
+    terms = PromotionTerms(reason=reason, accept=tuple(accept), allow_dirty=allow_dirty)
     return promote_with_timing([result], root, terms, timing=timing)
 
 

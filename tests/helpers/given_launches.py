@@ -30,7 +30,7 @@ from perfgate.records import (
     Tolerance,
 )
 from perfgate.run.base_engine import BaseEngine
-from perfgate.run.confirm import Court, Found, Measuring, without_base
+from perfgate.run.confirm import ConfirmContext, Measurements, Measurer, without_base
 
 CASE = Case(
     id="net/fp16/b8",
@@ -155,8 +155,8 @@ def gate(
     budget: tuple[int | None, int | None] = (32, None),
     head: Job | None = None,
     build: Builder | None = None,
-) -> tuple[Found, Judgement]:
-    court = Court(
+) -> tuple[Measurements, Judgement]:
+    court = ConfirmContext(
         baselines=Baselines(root="baselines", cases={CASE.id: stored(runs)}),
         environment=ENVIRONMENT,
         protocol=Protocol(launches=5),
@@ -169,7 +169,7 @@ def gate(
     head = head or job("head")
     case = head.target.case  # type: ignore[union-attr]
     result = CaseResult(case=case, outcome=Failed(stage="interrupted", reason="not yet"))
-    measuring = Measuring(court, bases, Told(), lambda _: None, build, machine)
+    measuring = Measurer(court, bases, Told(), lambda _: None, build, machine)
     found = measuring.run([head], {CASE.id: result}, lambda _: None)
     outcome = found.outcomes[CASE.id]
     judgement = judge(

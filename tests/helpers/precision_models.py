@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from perfgate.model.onnx_file import materialise
-from perfgate.model.precision.convert import Emission, Typing, emit
+from perfgate.model.onnx_file import export_onnx
+from perfgate.model.precision.convert import ConvertedModel, Typing, convert_model
 from perfgate.model.precision.data import DataRequest, DataSet
 from perfgate.model.read import read_spec
 from perfgate.model.spec import ModelSpec
@@ -88,9 +88,9 @@ def spec_of(folder: Path, more: str = "", *, onnx_file: str = "net.onnx", top: s
     return read_spec(folder / "net.toml")
 
 
-def made(spec: ModelSpec, precision: Precision, typing: Typing = "strong") -> Emission:
+def made(spec: ModelSpec, precision: Precision, typing: Typing = "strong") -> ConvertedModel:
     folder = spec.folder / ".store"
-    return emit(spec, materialise(spec, folder / "models"), precision, typing, folder / "precision")
+    return convert_model(spec, export_onnx(spec, folder / "models"), precision, typing, folder / "precision")
 
 
 def batches(count: int = 4, *, folder: str = "/") -> DataSet:

@@ -10,7 +10,7 @@ import pytest
 
 from perfgate.errors import InfrastructureError
 from perfgate.measure.lock import LOCK_DIR_VARIABLE, device_lock
-from perfgate.measure.turn import Turn, lock_name
+from perfgate.measure.turn import DeviceLock, lock_name
 from perfgate.settings import Settings
 
 
@@ -19,9 +19,9 @@ def _locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(LOCK_DIR_VARIABLE, str(tmp_path))
 
 
-def turn(kind: str) -> Turn:
+def turn(kind: str) -> DeviceLock:
     backend: Any = types.SimpleNamespace(kind=kind)
-    return Turn(backend, Settings(lock_timeout_s=0), lambda _: None)
+    return DeviceLock(backend, Settings(lock_timeout_s=0), lambda _: None)
 
 
 def is_free(kind: str) -> bool:

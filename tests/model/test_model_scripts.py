@@ -9,7 +9,7 @@ import pytest
 from onnx_files import BATCH, model, spec_text, write
 
 from perfgate.errors import CaseError, OutputError, SpecError
-from perfgate.model.onnx_file import materialise, source_digest
+from perfgate.model.onnx_file import export_onnx, source_digest
 from perfgate.model.read import read_spec
 from perfgate.model.spec import ModelSpec
 
@@ -49,7 +49,7 @@ def notes(folder: Path) -> list[str]:
 
 def test_the_file_that_a_script_writes_comes_back_and_nothing_else(tmp_path: Path) -> None:
     body = "copy(path)\nPath('beside').write_text('x')\nPath(path).with_name('twin.onnx').write_text('x')"
-    made = materialise(spec(tmp_path / "models", body), tmp_path / "store")
+    made = export_onnx(spec(tmp_path / "models", body), tmp_path / "store")
     assert Path(made.path).read_bytes() == model().SerializeToString(deterministic=True)
     stored = {path.name for path in (tmp_path / "store").rglob("*") if path.is_file()}
     assert stored == {"model.onnx", "graph.json", "export.json", "lock"}
@@ -62,17 +62,17 @@ def test_the_file_that_a_script_writes_comes_back_and_nothing_else(tmp_path: Pat
 
 def test_an_unchanged_script_is_not_run_again(tmp_path: Path) -> None:
     one = spec(tmp_path / "models", "note('ran')\ncopy(path)")
-    first = materialise(one, tmp_path / "store")
-    again = materialise(read_spec(Path(one.path)), tmp_path / "store")
+    first = export_onnx(one, tmp_path / "store")
+    again = export_onnx(read_spec(Path(one.path)), tmp_path / "store")
     assert again == msgspec.structs.replace(first, cached=True) and first.export_ns > 0
     assert notes(tmp_path / "models") == ["ran"]
 
 
 def test_a_file_that_an_earlier_perfgate_made_has_no_time(tmp_path: Path) -> None:
     one = spec(tmp_path / "models", "copy(path)")
-    first = materialise(one, tmp_path / "store")
+    first = export_onnx(one, tmp_path / "store")
     Path(first.path).with_name("export.json").unlink()
-    again = materialise(one, tmp_path / "store")
+    again = export_onnx(one, tmp_path / "store")
     assert (again.export_ns, again.cached, again.graph) == (0, True, first.graph)
 
 
@@ -80,7 +80,7 @@ def test_the_source_digest_is_known_without_running_the_script(tmp_path: Path) -
     one = spec(tmp_path / "models", "note('ran')\ncopy(path)")
     known = source_digest(one)
     assert notes(tmp_path / "models") == []
-    assert materialise(one, tmp_path / "store").source_digest == known
+    assert export_onnx(one, tmp_path / "store").source_digest == known
 
 
 def test_a_fresh_checkout_elsewhere_has_the_same_source_digest(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_fresh_checkout_elsewhere_has_the_same_source_digest(tmp_path: Path) -
 @pytest.mark.parametrize("damage", ["cut", "changed", "facts", "facts removed"])
 def test_a_damaged_file_in_the_store_is_made_again(tmp_path: Path, damage: str) -> None:
     one = spec(tmp_path / "models", "note('ran')\ncopy(path)")
-    made = materialise(one, tmp_path / "store")
+    made = export_onnx(one, tmp_path / "store")
     path = Path(made.path)
     data = path.read_bytes()
     if damage == "cut":
@@ -107,7 +107,7 @@ def test_a_damaged_file_in_the_store_is_made_again(tmp_path: Path, damage: str) 
         path.with_name("graph.json").write_text("{")
     else:
         path.with_name("graph.json").unlink()
-    again = materialise(one, tmp_path / "store")
+    again = export_onnx(one, tmp_path / "store")
     assert not again.cached and again.export_ns > 0
     assert msgspec.structs.replace(again, export_ns=made.export_ns) == made
     assert path.read_bytes() == data
@@ -170,14 +170,14 @@ def test_no_secret_of_ours_is_visible_to_the_script(tmp_path: Path, monkeypatch:
     for name in ("GITHUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "ACTIONS_RUNTIME_TOKEN", "PERFGATE_X"):
         monkeypatch.setenv(name, "hunter2")
     body = "note(repr(dict(os.environ)))\ncopy(path)"
-    materialise(spec(tmp_path / "models", body), tmp_path / "store")
+    export_onnx(spec(tmp_path / "models", body), tmp_path / "store")
     assert "hunter2" not in "".join(notes(tmp_path / "models"))
     assert "PATH" in "".join(notes(tmp_path / "models"))
 
 
 def test_the_script_works_in_a_temporary_folder_that_is_gone_afterwards(tmp_path: Path) -> None:
     body = "note(os.getcwd())\nnote(tempfile.gettempdir())\nnote(os.environ['HOME'])\ncopy(path)"
-    materialise(spec(tmp_path / "models", body), tmp_path / "store")
+    export_onnx(spec(tmp_path / "models", body), tmp_path / "store")
     seen = set(notes(tmp_path / "models"))
     assert len(seen) == 1
     assert not Path(seen.pop()).exists()
@@ -185,7 +185,7 @@ def test_the_script_works_in_a_temporary_folder_that_is_gone_afterwards(tmp_path
 
 def test_seed_and_arguments_reach_the_script(tmp_path: Path) -> None:
     body = "note(repr((seed, sorted(args.items()))))\ncopy(path)"
-    materialise(
+    export_onnx(
         spec(tmp_path / "models", body, "seed = 7\nargs = {depth = 3, wide = true}"), tmp_path / "store"
     )
     assert notes(tmp_path / "models") == ["(7, [('depth', 3), ('wide', True)])"]
@@ -205,7 +205,7 @@ FAILURES = {
 def test_a_script_that_fails_is_the_cases_fault_and_leaves_nothing(tmp_path: Path, how: str) -> None:
     body, words, tail = FAILURES[how]
     with pytest.raises(CaseError, match=words) as caught:
-        materialise(spec(tmp_path / "models", body), tmp_path / "store")
+        export_onnx(spec(tmp_path / "models", body), tmp_path / "store")
     assert tail in caught.value.stderr_tail
     assert {path.name for path in (tmp_path / "store").rglob("*") if path.is_file()} == {"lock"}
 
@@ -214,7 +214,7 @@ def test_a_script_that_writes_garbage_is_told_and_run_again_next_time(tmp_path: 
     one = spec(tmp_path / "models", "note('ran')\nPath(path).write_text('garbage')")
     for _ in range(2):
         with pytest.raises(SpecError, match="does not parse as ONNX"):
-            materialise(one, tmp_path / "store")
+            export_onnx(one, tmp_path / "store")
     assert notes(tmp_path / "models") == ["ran", "ran"]
 
 
@@ -222,7 +222,7 @@ def test_a_script_without_the_function_says_which_one_is_missing(tmp_path: Path)
     one = spec(tmp_path / "models")
     (tmp_path / "models" / "net.py").write_text("x = 1\n")
     with pytest.raises(CaseError) as caught:
-        materialise(one, tmp_path / "store")
+        export_onnx(one, tmp_path / "store")
     assert "write_onnx(path, seed)" in caught.value.stderr_tail
 
 
@@ -230,34 +230,34 @@ def test_a_script_that_is_not_python_is_told_before_it_is_run(tmp_path: Path) ->
     one = spec(tmp_path / "models")
     (tmp_path / "models" / "net.py").write_text("def write_onnx(:\n")
     with pytest.raises(SpecError, match=r"net\.py: is not valid Python"):
-        materialise(one, tmp_path / "store")
+        export_onnx(one, tmp_path / "store")
 
 
 def test_a_script_that_writes_too_much_is_stopped_by_the_limit(tmp_path: Path) -> None:
     body = "with open(path, 'wb') as sink:\n    for _ in range(4): sink.write(bytes(1 << 19))"
     with pytest.raises(CaseError):
-        materialise(spec(tmp_path / "models", body, "limit_mib = 1"), tmp_path / "store")
+        export_onnx(spec(tmp_path / "models", body, "limit_mib = 1"), tmp_path / "store")
 
 
 def test_a_script_that_hangs_is_stopped_by_its_time_limit(tmp_path: Path) -> None:
     body = "import threading\nthreading.Event().wait()"
     started = time.monotonic()
     with pytest.raises(CaseError, match="did not end within"):
-        materialise(spec(tmp_path / "models", body, "timeout_s = 1"), tmp_path / "store")
+        export_onnx(spec(tmp_path / "models", body, "timeout_s = 1"), tmp_path / "store")
     assert time.monotonic() - started < 30
 
 
 def test_a_store_that_cannot_be_made_is_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("a file")
     with pytest.raises(OutputError):
-        materialise(spec(tmp_path / "models"), tmp_path / "store")
+        export_onnx(spec(tmp_path / "models"), tmp_path / "store")
 
 
 def test_a_model_that_is_a_file_is_read_where_it_lies(tmp_path: Path) -> None:
     write(tmp_path / "net.onnx")
     path = tmp_path / "net.toml"
     path.write_text(spec_text(dims=BATCH))
-    made = materialise(read_spec(path), tmp_path / "store")
+    made = export_onnx(read_spec(path), tmp_path / "store")
     assert made.path == os.path.realpath(tmp_path / "net.onnx")
     assert made.source_digest == ""
     assert not (tmp_path / "store").exists()

@@ -17,7 +17,7 @@ from perfgate.publish.alerts import (
     Limits,
     Memory,
     Promotion,
-    Told,
+    Sent,
     Waiver,
     check_state,
     clean,
@@ -188,7 +188,7 @@ def test_hostile_text_is_one_bounded_line() -> None:
 
 def test_an_edited_state_is_refused() -> None:
     state = AlertState(
-        schema=STATE_SCHEMA, told={"team gpu": {Kind.REGRESSION: Told(items={"a": "1"}, digest="0" * 64)}}
+        schema=STATE_SCHEMA, told={"team gpu": {Kind.REGRESSION: Sent(items={"a": "1"}, digest="0" * 64)}}
     )
     with pytest.raises(DataError, match="delete the file"):
         check_state(state, "state.json")

@@ -327,7 +327,8 @@ def test_without_the_flag_nothing_changes(project: Project, pytester: pytest.Pyt
         "test_plain.py",
         "import sys\n"
         "def test_plain():\n"
-        "    assert sys.modules.keys().isdisjoint({'numpy', 'onnxruntime', 'msgspec', 'perfgate.pytest_plugin.session'})\n",
+        "    assert sys.modules.keys().isdisjoint({'numpy', 'onnxruntime', 'msgspec', "
+        "'perfgate.pytest_plugin.session'})\n",
     )
     result = pytester.runpytest_subprocess(timeout=60)
     assert result.ret == 0

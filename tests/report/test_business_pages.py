@@ -17,7 +17,7 @@ from browser import axe_source, browser, page_of
 from business_runs import EAGER, ENGINE, STAGED, case_terms, example, measured_run
 
 from perfgate.report import charts
-from perfgate.report.i18n import LANGUAGES, speaking
+from perfgate.report.i18n import LANGUAGES, use_language
 from perfgate.report.templating import page_environment
 from perfgate.report.value import (
     csv as value_csv,
@@ -64,7 +64,7 @@ CASES = {
 
 
 def view(case: BusinessCase, language: str = "en") -> CaseView:
-    with speaking(language):
+    with use_language(language):
         return case_view(case)
 
 
@@ -245,7 +245,7 @@ def test_another_page_can_take_the_case_in() -> None:
         "{% from 'value_parts.html.j2' import business with context %}"
         "<style>{% include 'value.css' %}</style>{{ business(view, drawings) }}"
     )
-    with speaking("en"):
+    with use_language("en"):
         page = environment.from_string(source).render(**value_html.fragment_values(MEASURED))
     assert 'class="v-case"' in page and "Average latency" in page
     selectors = re.findall(r"^\s*([.a-z][^{@]*)\{", page.split("<style>")[1].split("</style>")[0], re.M)

@@ -18,7 +18,7 @@ from test_hostile import poison
 
 from perfgate.report import format as fmt
 from perfgate.report import i18n, render
-from perfgate.report.i18n import LANGUAGES, Foreign, said, speaking
+from perfgate.report.i18n import LANGUAGES, Untranslated, translate, use_language
 from perfgate.report.phrases import PHRASES
 from perfgate.util import wording as words
 from perfgate.util.process import package_environment
@@ -185,15 +185,15 @@ def test_every_word_of_the_page_comes_from_the_catalogue(monkeypatch: pytest.Mon
     ],
 )
 def test_the_gates_sentences_are_said_in_chinese(english: str, chinese: str) -> None:
-    with speaking("zh-CN"):
-        assert said(english) == chinese
-    assert said(english) == english
+    with use_language("zh-CN"):
+        assert translate(english) == chinese
+    assert translate(english) == english
 
 
 def test_what_nobody_translated_stays_and_is_marked() -> None:
-    with speaking("zh-CN"):
-        shown = said("a reason of somebody's own")
-    assert shown == "a reason of somebody's own" and isinstance(shown, Foreign)
+    with use_language("zh-CN"):
+        shown = translate("a reason of somebody's own")
+    assert shown == "a reason of somebody's own" and isinstance(shown, Untranslated)
     page = render(make_run(every_verdict()), "html", "zh-CN")
     assert '<span lang="en">out of budget after 20 blocks</span>' in page
     assert '<span lang="en">' not in render(make_run(every_verdict()), "html", "en")
@@ -201,15 +201,15 @@ def test_what_nobody_translated_stays_and_is_marked() -> None:
 
 @given(st.text(max_size=1_500))
 def test_any_text_can_be_said(text: str) -> None:
-    with speaking("zh-CN"):
-        assert said(text) == text or said(text)
+    with use_language("zh-CN"):
+        assert translate(text) == text or translate(text)
 
 
 @pytest.mark.parametrize("phrase", PHRASES)
 def test_a_phrase_of_thousands_of_its_own_separators_is_looked_up_quickly(phrase: str) -> None:
     literal = max(re.split(r"%\(\w+\)s", phrase), key=len)
-    with speaking("zh-CN"):
-        assert said((literal * 200)[:1_000])
+    with use_language("zh-CN"):
+        assert translate((literal * 200)[:1_000])
 
 
 @given(st.floats(min_value=1e-3, max_value=1e3))
@@ -221,7 +221,7 @@ def test_numbers_are_written_as_the_languages_write_them() -> None:
     from babel.numbers import format_percent, get_decimal_symbol
 
     assert {get_decimal_symbol("en"), get_decimal_symbol("zh_CN")} == {"."}
-    with speaking("zh-CN"):
+    with use_language("zh-CN"):
         assert fmt.share(0.12) == format_percent(0.12, locale="zh_CN") == "12%"
         assert fmt.percent(1.123) == "+12.3%" and fmt.duration(2_319_000) == "2.319 ms"
     assert fmt.share(0.12) == "12 %", "English keeps the space of the SI"

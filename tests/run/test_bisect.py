@@ -6,12 +6,12 @@ commit 11 on makes two engines of the same speed.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import subprocess
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from perfgate.cli.explain import bisection_text
@@ -20,7 +20,7 @@ from perfgate.measure.launch import EngineTarget, LaunchRequest
 from perfgate.records import Commit, Launch, Verdict
 from perfgate.run.base_engine import BaseEngine
 from perfgate.run.bisect.drive import Bisection, bisect
-from perfgate.run.bisect.step import SKIP, Finding, Task, Workbench, remembered, step
+from perfgate.run.bisect.step import SKIP, Finding, StepContext, Task, remembered, step
 from perfgate.settings import Settings, load_settings
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
@@ -146,8 +146,8 @@ def two_engines(
     repository: tuple[Path, list[str]], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Settings, BaseEngine, BaseEngine, Path]:
     root, commits = repository
-    settings = msgspec.structs.replace(settings_of(root), confirm_budget=8)
-    bench = Workbench(settings, CASE, lambda _: None)
+    settings = dataclasses.replace(settings_of(root), confirm_budget=8)
+    bench = StepContext(settings, CASE, lambda _: None)
     engines = []
     for number in (1, RESEEDED):
         place = tmp_path_factory.mktemp("places") / str(number)
@@ -179,7 +179,7 @@ def test_the_exit_code_is_what_git_is_to_know(
     seam = GivenLaunches()
     seam.medians_ns = {good.job.target.engine: 1_000_000, head.job.target.engine: round(1_000_000 * ratio)}
     task = Task(settings=settings, case_id=CASE, root=str(place), good=good)
-    bench = Workbench(settings, CASE, lambda _: None, one=seam)
+    bench = StepContext(settings, CASE, lambda _: None, one=seam)
     found, finding = step(task, bench)
     assert (found, finding.verdict) == (code, verdict)
     assert seam.taken >= launches

@@ -22,7 +22,7 @@ from given_launches import (
 from perfgate.errors import CaseError
 from perfgate.gate.baselines import Baselines
 from perfgate.records import CaseResult, Failed, Measured, Mode, Protocol, Verdict
-from perfgate.run.confirm import Court, Measuring
+from perfgate.run.confirm import ConfirmContext, Measurer
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_the_order_of_blocks_is_the_runs_own() -> None:
 
 
 def _run_with_id(machine: Machine, run_id: str) -> None:
-    court = Court(
+    court = ConfirmContext(
         baselines=Baselines(root="baselines", cases={CASE.id: stored()}),
         environment=ENVIRONMENT,
         protocol=Protocol(launches=5),
@@ -188,6 +188,6 @@ def _run_with_id(machine: Machine, run_id: str) -> None:
     )
     bases: Any = FakeBases(BASE)
     result = CaseResult(case=CASE, outcome=Failed(stage="interrupted", reason="not yet"))
-    Measuring(court, bases, Told(), lambda _: None, Builder(), machine).run(
+    Measurer(court, bases, Told(), lambda _: None, Builder(), machine).run(
         [job("head")], {CASE.id: result}, lambda _: None
     )

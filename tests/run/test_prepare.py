@@ -16,7 +16,7 @@ from perfgate.measure.schedule import Job
 from perfgate.model.cases import expand
 from perfgate.model.read import read_spec
 from perfgate.records import BaselineCase, Environment
-from perfgate.run.check_accuracy import check_answers
+from perfgate.run.check_accuracy import check_accuracy
 from perfgate.run.prepare import Preparation
 from perfgate.settings import Settings
 from perfgate.util.files import file_digest
@@ -110,7 +110,7 @@ def test_plugins_are_known_by_digest_and_built_with_by_path_and_have_no_referenc
         target=EngineTarget(engine="", case=result.case, folder=""),
         protocol=settings.protocol("cpu"),
     )
-    ((_, answered),) = check_answers([pending], [job], tmp_path, lambda _: None)
+    ((_, answered),) = check_accuracy([pending], [job], tmp_path, lambda _: None)
     (note,) = answered.accuracy.notes
     assert note.startswith("not checked: ") and "no operators of the model's plugins" in note
     assert not answered.accuracy.failures

@@ -12,13 +12,13 @@ from given_launches import BASE, CASE, Builder, Machine, gate, job
 from perfgate.errors import CaseError
 from perfgate.measure.launch import EngineTarget, LaunchRequest
 from perfgate.measure.schedule import Job
-from perfgate.records import Draws, EngineFacts, Launch, Measured, Verdict
+from perfgate.records import EngineFacts, Launch, Measured, RebuildPolicy, Verdict
 from perfgate.report.phrases import match
 
 
 def drawn(pick: Literal["best", "any"] = "best", builds: int = 6) -> Job:
     """A head whose build missed the timing cache."""
-    case = msgspec.structs.replace(CASE, draws=Draws(builds=builds, pick=pick))
+    case = msgspec.structs.replace(CASE, draws=RebuildPolicy(builds=builds, pick=pick))
     head = job("head", timing_cache_bytes=20)
     return msgspec.structs.replace(head, target=EngineTarget(engine="head", case=case, folder="."))
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from perfgate.gate.verdict.evidence import Tail
+from perfgate.gate.verdict.evidence import ServiceLatency
 from perfgate.records import Case, Environment, Failed, Launch, Measured, Mode, Outcome, Slo, Tolerance
-from perfgate.run.service_latency import tail_under_load
+from perfgate.run.service_latency import service_latency
 
 CPU = Environment(device="cpu-x", toolchain="onnxruntime-1", key={"cpus": "2"})
 GPU = Environment(device="nvidia-h200", toolchain="tensorrt-8.5.3.1", key={"gpu": "NVIDIA H200"})
@@ -40,8 +40,8 @@ def measured(*medians_ms: float, invalid: str = "") -> Measured:
     )
 
 
-def seen(outcome: Outcome, qps: float) -> Tail:
-    found = tail_under_load(case(qps), outcome, CPU)
+def seen(outcome: Outcome, qps: float) -> ServiceLatency:
+    found = service_latency(case(qps), outcome, CPU)
     assert found is not None
     return found
 
@@ -82,7 +82,7 @@ def test_a_slower_launch_makes_the_tail() -> None:
     ],
 )
 def test_a_mode_that_is_no_requests_is_not_simulated(mode: Mode, environment: Environment, why: str) -> None:
-    found = tail_under_load(case(mode=mode), measured(1.0), environment)
+    found = service_latency(case(mode=mode), measured(1.0), environment)
     assert found is not None
     assert why in found.why
 
@@ -91,8 +91,8 @@ def test_a_mode_that_is_no_requests_is_not_simulated(mode: Mode, environment: En
     "outcome", [Failed(stage="launch", reason="killed"), measured(1.0, invalid="a neighbour")]
 )
 def test_without_launches_nothing_is_claimed(outcome: Outcome) -> None:
-    assert tail_under_load(case(), outcome, CPU) == Tail(why="no launches to simulate")
+    assert service_latency(case(), outcome, CPU) == ServiceLatency(why="no launches to simulate")
 
 
 def test_without_a_promise_there_is_nothing_to_say() -> None:
-    assert tail_under_load(case(None), measured(1.0), CPU) is None
+    assert service_latency(case(None), measured(1.0), CPU) is None

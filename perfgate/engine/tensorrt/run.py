@@ -15,7 +15,7 @@ from perfgate.engine.stream_loop import queued_samples
 from perfgate.engine.tensorrt.api import Api, load_plugins, logger_of, messages_of
 from perfgate.engine.tensorrt.cuda import CudaContext
 from perfgate.engine.tensorrt.onnx_names import plugins_in, read_network_name
-from perfgate.engine.tensorrt.stream import SLOTS, Lane, Plan
+from perfgate.engine.tensorrt.stream import SLOTS, Plan, Stream
 from perfgate.errors import CaseError
 from perfgate.records import Case, Protocol, Tensor
 
@@ -38,7 +38,7 @@ class TensorRTRunner(Runner):
         self._mode = case.mode
         self._logger = logger_of(api)
         self._logger.forget()
-        self._lanes: list[Lane] = []
+        self._lanes: list[Stream] = []
         self._engines: list[Any] = []
         self._runtime: Any = None
         self._cuda: CudaContext | None = CudaContext()
@@ -68,7 +68,7 @@ class TensorRTRunner(Runner):
         alone = dynamic and not self._api.rtx and self._api.version < (10,)
         for number in range(self._mode.streams):
             engine = first if number == 0 or not alone else self._deserialize(data)
-            self._lanes.append(Lane(self._api, self._cuda, plan, self._mode, self._logger))
+            self._lanes.append(Stream(self._api, self._cuda, plan, self._mode, self._logger))
             self._lanes[-1].open(engine, 0 if alone else number)
         self.first_inference_ns = self._lanes[0].first_inference_ns
 
@@ -125,7 +125,7 @@ class TensorRTRunner(Runner):
         finally:
             self._drop_everything(lanes)
 
-    def _drop_everything(self, lanes: list[Lane]) -> None:
+    def _drop_everything(self, lanes: list[Stream]) -> None:
         lanes.clear()
         self._engines.clear()
         self._runtime = None

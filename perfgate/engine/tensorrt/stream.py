@@ -115,7 +115,7 @@ def _measured_shape(engine: Any, name: str, dims: Dims | None, case: Case) -> tu
     return shape
 
 
-class Lane:
+class Stream:
     """A stream, an execution context, the buffers, and two slots for queries. `open` makes them.
 
     `launch` enqueues one execution, or launches the graph where there is one; False when it was refused.
@@ -250,7 +250,7 @@ class Lane:
 class Slot:
     """One query in flight: its events, and the host time that enqueueing it took (`enqueue_ns`)."""
 
-    def __init__(self, lane: Lane, cuda: CudaContext, *, blocking: bool) -> None:
+    def __init__(self, lane: Stream, cuda: CudaContext, *, blocking: bool) -> None:
         self._lane = lane
         self._spin = not blocking
         self._copies = lane.mode.transfers

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-
 from perfgate.errors import PerfgateError, UsageError
-from perfgate.gate.policy.changes import MOST_CHANGES, baseline_changes, setting_changes, spec_changes, under
-from perfgate.gate.policy.releases import find_anchor
+from perfgate.gate.policy.changes import (
+    MOST_CHANGES,
+    baseline_changes,
+    setting_changes,
+    spec_changes,
+    with_policy,
+)
+from perfgate.gate.policy.releases import find_release
 from perfgate.gate.policy.waivers import read_waivers
 from perfgate.model.read import find_specs, read_spec
 from perfgate.model.spec import ModelSpec
@@ -40,7 +45,7 @@ POLICY: Final = (
 )
 
 
-class Authority:
+class ActivePolicy:
     """The settings to run with, the specs that judge, and what head would change in either.
 
     With `policy_from` it holds the files of that commit in a temporary folder until `close`, or until it is
@@ -56,7 +61,7 @@ class Authority:
         self.commit = Commit()
         self.changes: tuple[PolicyChange, ...] = ()
         self._specs: dict[str, ModelSpec] = {}
-        self._owner: Authority | None = None
+        self._owner: ActivePolicy | None = None
         self._stack = contextlib.ExitStack()
         self.close = weakref.finalize(self, self._stack.close)
         if settings.policy_from:
@@ -66,26 +71,26 @@ class Authority:
                 undo.pop_all()
         self.waivers = read_waivers(self.settings.path("baselines"))
 
-    def hold_against(self, anchor: str) -> None:
+    def compare_to_release(self, anchor: str) -> None:
         """Judge by the baselines of a release, and launch that release's own engines as base.
 
         Waivers and tolerances stay those of today. Raises `UsageError` for an anchor that is not there.
         """
-        folder = find_anchor(self.settings.path("baselines"), anchor)
+        folder = find_release(self.settings.path("baselines"), anchor)
         try:
             base = resolve(Path(self.settings.root), anchor).sha
         except UsageError:
             base = OF_BASELINE
-        self.settings = msgspec.structs.replace(self.settings, baselines=str(folder), base=base)
+        self.settings = dataclasses.replace(self.settings, baselines=str(folder), base=base)
 
     def spec(self, spec: ModelSpec) -> ModelSpec:
         """The model with the policy that judges it."""
-        return under(spec, self._specs.get(spec.name))
+        return with_policy(spec, self._specs.get(spec.name))
 
-    def on_device(self, device: str) -> Authority:
+    def on_device(self, device: str) -> ActivePolicy:
         """The same on another device of this machine."""
         same = copy.copy(self)
-        same.settings = msgspec.structs.replace(self.settings, device=device)
+        same.settings = dataclasses.replace(self.settings, device=device)
         # The folder goes with the first, which this one keeps alive.
         same._owner = self
         return same
@@ -103,7 +108,7 @@ class Authority:
             *baseline_changes(judge.path("baselines"), settings.path("baselines"), judge.baselines),
         ]
         self.changes = tuple(changes[:MOST_CHANGES])
-        self.settings = msgspec.structs.replace(settings, **values[0], baselines=str(judge.path("baselines")))
+        self.settings = dataclasses.replace(settings, **values[0], baselines=str(judge.path("baselines")))
 
 
 def _commit(root: Path, settings: Settings) -> Commit:

@@ -23,7 +23,7 @@ ANCHORS: Final = "anchors"
 SPEC_FIELDS: Final = ("ignore", "catch", "floors", "rule", "slo", "builds", "pick", "skip", "accuracy")
 
 
-def under(spec: ModelSpec, judge: ModelSpec | None) -> ModelSpec:
+def with_policy(spec: ModelSpec, judge: ModelSpec | None) -> ModelSpec:
     """The model of `spec`, judged as `judge` has it; a new model brings its own."""
     if judge is None:
         return spec

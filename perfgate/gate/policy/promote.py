@@ -11,7 +11,7 @@ import msgspec
 
 from perfgate.errors import DataError, RefusedError
 from perfgate.gate.baselines import baseline_path, read_baseline, timing_path, write_baseline
-from perfgate.gate.promotable import CODES_TO_ACCEPT, REFUSED, to_be_named
+from perfgate.gate.promotable import CODES_TO_ACCEPT, REFUSED, needs_accept
 from perfgate.gate.verdict.evidence import launches_wanted
 from perfgate.gate.verdict.metrics import columns, metrics_fault
 from perfgate.measure.environment import differences
@@ -42,7 +42,7 @@ class Move(Record):
     after_ns: float | None
 
 
-class Terms(Record):
+class PromotionTerms(Record):
     """On what terms: why, which losses are meant, and whether to `add` to the stored runs of the same case
     in place of replacing them."""
 
@@ -52,7 +52,7 @@ class Terms(Record):
     add: bool = False
 
 
-def promote(results: Sequence[RunResult], root: Path, terms: Terms, *, timing: Path) -> list[Move]:
+def promote(results: Sequence[RunResult], root: Path, terms: PromotionTerms, *, timing: Path) -> list[Move]:
     """Write the measured cases of a run as baselines under `root`; other cases stay as they are.
 
     Further results are runs of the same cases, on other days or machines of one kind: their launches are kept
@@ -101,7 +101,7 @@ def promote(results: Sequence[RunResult], root: Path, terms: Terms, *, timing: P
     return moves
 
 
-def _refuse(result: RunResult, terms: Terms) -> None:
+def _refuse(result: RunResult, terms: PromotionTerms) -> None:
     reason, accept, allow_dirty = terms.reason, terms.accept, terms.allow_dirty
     if not reason.strip():
         raise RefusedError("needs a reason", where="promote", fix='--reason "why these numbers are right"')
@@ -166,7 +166,7 @@ def _refuse_other_cases(results: Sequence[RunResult]) -> None:
 
 def _refuse_loss(case: CaseResult, verdict: Verdict, run_id: str, accept: Sequence[str]) -> None:
     code = case.judgement.code if case.judgement else ""
-    if case.case.id in accept or not to_be_named(case):
+    if case.case.id in accept or not needs_accept(case):
         return
     said = f"{verdict.value} ({code})" if code in CODES_TO_ACCEPT else verdict.value
     fix = f"if that is meant: --accept {case.case.id}"
@@ -175,7 +175,9 @@ def _refuse_loss(case: CaseResult, verdict: Verdict, run_id: str, accept: Sequen
     raise RefusedError(f"{case.case.id} is {said}", where=run_id, fix=fix)
 
 
-def _merge(before: Baseline, cases: list[CaseResult], results: Sequence[RunResult], terms: Terms) -> Baseline:
+def _merge(
+    before: Baseline, cases: list[CaseResult], results: Sequence[RunResult], terms: PromotionTerms
+) -> Baseline:
     result = results[0]
     key = _environment_key(result.environment)
     merged = dict(before.cases)

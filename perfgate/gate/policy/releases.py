@@ -13,20 +13,20 @@ from perfgate.util.files import BASELINE_LIMIT_BYTES, TIMING_LIMIT_BYTES, read_b
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
-def anchor_path(baselines: Path, tag: str) -> Path:
+def release_path(baselines: Path, tag: str) -> Path:
     """Where an anchor is kept. Raises `UsageError` for a name that cannot name a folder."""
     if not _TAG.fullmatch(tag):
         raise UsageError(f"{tag!r} cannot name an anchor", fix="letters, digits, dots and dashes: v1.2.0")
     return baselines / ANCHORS / tag
 
 
-def store_anchor(baselines: Path, tag: str, *, replace: bool = False) -> list[Path]:
+def store_release(baselines: Path, tag: str, *, replace: bool = False) -> list[Path]:
     """Copy every baseline with its timing caches into the anchor; returns the baselines' new paths.
 
     Raises `RefusedError` for an anchor that is there, unless it is to `replace`, and where nothing is stored;
     `DataError` for a baseline that cannot be read. Nothing is written then.
     """
-    target = anchor_path(baselines, tag)
+    target = release_path(baselines, tag)
     if target.exists() and not replace:
         raise RefusedError("is there already", where=target, fix="another tag, or --replace")
     files = sorted(path for path in baselines.glob("*/*/*") if path.suffix in (".json", ".timing"))
@@ -46,9 +46,9 @@ def store_anchor(baselines: Path, tag: str, *, replace: bool = False) -> list[Pa
     return [path for path in copies if path.suffix == ".json"]
 
 
-def find_anchor(baselines: Path, tag: str) -> Path:
+def find_release(baselines: Path, tag: str) -> Path:
     """The folder of a stored anchor. Raises `UsageError` that names those there are."""
-    found = anchor_path(baselines, tag)
+    found = release_path(baselines, tag)
     if not found.is_dir():
         known = sorted(path.name for path in (baselines / ANCHORS).glob("*") if path.is_dir())
         raise UsageError(

@@ -11,7 +11,6 @@ up_to = 0.05        # optional: covers no slowdown beyond 5 %
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -23,13 +22,8 @@ from msgspec import Meta
 from perfgate.errors import DataError
 from perfgate.gate.promotable import ALREADY_ON_BASE
 from perfgate.records import CaseResult, Judgement, Name, Record, Verdict
-from perfgate.util.files import TEXT_LIMIT_BYTES, read_bytes
+from perfgate.util.files import TEXT_LIMIT_BYTES, parse_toml, read_bytes
 from perfgate.util.wording import change
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 WAIVERS_NAME = "waivers.toml"
 # Time enough to mend it or to ask for more before it fails.
@@ -63,7 +57,7 @@ def read_waivers(baselines: Path) -> tuple[Waiver, ...]:
         return ()
     fix = "[[waiver]] with case, reason, owner, link, expires = 2027-01-31; see README, Baselines"
     try:
-        table = tomllib.loads(read_bytes(path, limit_bytes=TEXT_LIMIT_BYTES).decode())
+        table = parse_toml(read_bytes(path, limit_bytes=TEXT_LIMIT_BYTES))
         found = msgspec.convert(table, _File).waiver
     except (ValueError, RecursionError) as error:
         raise DataError(f"is no list of waivers: {error}", where=path, fix=fix) from error

@@ -10,7 +10,7 @@ from perfgate.gate.statistics.sequential import blocks, decide_next
 from perfgate.records import Record, Tolerance, Verdict
 
 
-class Alike(Record):
+class AAResult(Record):
     """How gates of an engine against itself ended. `upper` is the exact 95 % upper bound on the rate of
     `alarms`; a gate that ran out of launches before its verdict is not counted."""
 
@@ -21,7 +21,7 @@ class Alike(Record):
     upper: float
 
 
-def real_gates(launches_ns: Sequence[float], tolerance: Tolerance, spread: Spread, budget: int) -> Alike:
+def run_aa_gates(launches_ns: Sequence[float], tolerance: Tolerance, spread: Spread, budget: int) -> AAResult:
     """Gate after gate over launches in the order taken; the next begins where the last was decided."""
     order, left = blocks(0), list(launches_ns)
     found: list[Verdict | None] = []
@@ -34,7 +34,7 @@ def real_gates(launches_ns: Sequence[float], tolerance: Tolerance, spread: Sprea
             found.append(verdict)
             sides = {"base": [], "head": []}
     alarms = found.count(Verdict.REGRESSION)
-    return Alike(
+    return AAResult(
         gates=len(found),
         alarms=alarms,
         improvements=found.count(Verdict.IMPROVEMENT),

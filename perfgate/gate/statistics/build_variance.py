@@ -10,12 +10,12 @@ from msgspec.structs import replace
 
 from perfgate.gate.statistics.noise import BUILD_CV
 from perfgate.gate.statistics.sequential import Decision
-from perfgate.records import Draws, EngineFacts, Tolerance, Verdict
+from perfgate.records import EngineFacts, RebuildPolicy, Tolerance, Verdict
 
 _GOOD: Final = (Verdict.PASS, Verdict.IMPROVEMENT)
 
 
-def share_anew(facts: EngineFacts | None) -> float:
+def untuned_share(facts: EngineFacts | None) -> float:
     """The share of tactics that were timed for this very build, so that another build may choose otherwise.
 
     What TensorRT 8.5 tells of hits and misses is only by how much the timing cache grew. The cache keeps
@@ -29,11 +29,11 @@ def share_anew(facts: EngineFacts | None) -> float:
     return max(0.0, 1 - facts.timing_cache_loaded_bytes / facts.timing_cache_bytes)
 
 
-def share_between(base: EngineFacts | None, head: EngineFacts | None) -> float:
+def untuned_share_between(base: EngineFacts | None, head: EngineFacts | None) -> float:
     """The larger share of two engines that are compared; nothing between the same bytes."""
     if base and head and base.digest == head.digest:
         return 0.0
-    return max(share_anew(base), share_anew(head))
+    return max(untuned_share(base), untuned_share(head))
 
 
 def widened(tolerance: Tolerance, share: float) -> Tolerance:
@@ -56,7 +56,7 @@ def good(decision: Decision) -> bool:
     return decision.verdict in _GOOD
 
 
-def over_builds(decisions: Sequence[Decision], draws: Draws) -> tuple[int, Decision]:
+def over_builds(decisions: Sequence[Decision], draws: RebuildPolicy) -> tuple[int, Decision]:
     """Which build of head is gated, and the decision over all of them, each held against the same base.
 
     `best`: the build that passes, else the fastest; the engine that is gated is the one that is exported.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from perfgate.gate.baselines import Baselines, Stored
-from perfgate.gate.statistics.build_variance import share_between
+from perfgate.gate.statistics.build_variance import untuned_share_between
 from perfgate.gate.verdict.accuracy import with_answers
 from perfgate.gate.verdict.evidence import Evidence, launches_wanted
 from perfgate.gate.verdict.judge import judge
@@ -62,7 +62,7 @@ def _judged(
             outcome = Failed(stage="launch", reason=f"{head.run_id} holds no numbers of it")
     evidence = Evidence(
         relied_on=relied_on,
-        share=share_between(engine, _engine(case)),
+        share=untuned_share_between(engine, _engine(case)),
         launches=launches_wanted(case, head.protocol),
     )
     judgement = judge(case.case, outcome, baselines, head.environment, head.protocol, evidence=evidence)

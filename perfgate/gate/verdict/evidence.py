@@ -16,7 +16,7 @@ from perfgate.records import (
 )
 
 
-class Fresh(Record):
+class ConfirmedLaunches(Record):
     """A confirmation: base's fresh launches (head's are the outcome's), in the order taken, and what the
     sequential test made of both. A decision without a verdict is one that ran out of budget.
 
@@ -31,7 +31,7 @@ class Fresh(Record):
     engine: EngineFacts | None = None
 
 
-class Tail(Record):
+class ServiceLatency(Record):
     """The tail under a promised load: its P99, the queries a second that one lane serves, or `why` there is
     neither. Without a P99 the load is more than that."""
 
@@ -49,9 +49,9 @@ class Evidence(Record):
 
     relied_on: MetricColumns = {}
     screened: Interval | None = None
-    fresh: Fresh | None = None
+    fresh: ConfirmedLaunches | None = None
     spread: Spread | None = None
-    service: Tail | None = None
+    service: ServiceLatency | None = None
     share: float = 0.0
     launches: int | None = None
 

@@ -11,7 +11,7 @@ from perfgate.gate.statistics.noise import spread_of
 from perfgate.gate.verdict.evidence import NONE, Evidence
 from perfgate.gate.verdict.latency import compare_fresh, compare_stored
 from perfgate.gate.verdict.metrics import METRICS, columns, judge_metrics
-from perfgate.gate.verdict.slo import judge_promises
+from perfgate.gate.verdict.slo import judge_slos
 from perfgate.measure.environment import differences
 from perfgate.records import (
     Case,
@@ -78,7 +78,7 @@ def judge(
             return Judgement(verdict=Verdict.INVALID, reason=short, base=_metrics(stored), head=head)
     judgement = _against_base(case, outcome, baselines, environment, evidence, head)
     judgement = _judge_others(case, judgement, evidence, environment)
-    return judge_promises(case, judgement, evidence)
+    return judge_slos(case, judgement, evidence)
 
 
 def _against_base(
@@ -107,7 +107,7 @@ def _against_base(
     if (mode := _mode(case, outcome)) != stored.case.mode:
         reason = f"measured as '{mode}', the baseline as '{stored.case.mode}'"
         return Judgement(verdict=Verdict.INCOMPARABLE, reason=reason, base=stored.case.metrics, head=head)
-    tolerance = _held_by(case, evidence)
+    tolerance = _effective_tolerance(case, evidence)
     if evidence.fresh and isinstance(outcome, Measured):
         judgement = compare_fresh(case, stored, outcome, evidence.fresh, kind_of(environment))
     else:
@@ -118,7 +118,7 @@ def _against_base(
     return msgspec.structs.replace(judgement, differences=noted, tolerance=wider)
 
 
-def _held_by(case: Case, evidence: Evidence) -> Tolerance:
+def _effective_tolerance(case: Case, evidence: Evidence) -> Tolerance:
     """The case's tolerance, wider where engines were drawn anew."""
     if evidence.fresh:
         return evidence.fresh.decision.tolerance

@@ -11,7 +11,7 @@ from perfgate.gate.statistics.screen import clear
 from perfgate.gate.statistics.sequential import at_the_end
 from perfgate.gate.verdict.clocks import lower_clock, shared_shift
 from perfgate.gate.verdict.decide import decide, explain, explain_fresh
-from perfgate.gate.verdict.evidence import Fresh
+from perfgate.gate.verdict.evidence import ConfirmedLaunches
 from perfgate.gate.verdict.metrics import ENGINE_COLUMNS, columns
 from perfgate.records import (
     Case,
@@ -48,7 +48,9 @@ def compare_stored(
     return Judgement(verdict=verdict, reason=reason, ratio=screened, base=base, head=head)
 
 
-def compare_fresh(case: Case, stored: Stored, outcome: Measured, fresh: Fresh, kind: str) -> Judgement:
+def compare_fresh(
+    case: Case, stored: Stored, outcome: Measured, fresh: ConfirmedLaunches, kind: str
+) -> Judgement:
     """Fresh launches of base and head, taken in turn: only base to head can be this commit's fault."""
     decision, tolerance, sides = fresh.decision, case.tolerance, (fresh.base, outcome.launches)
     base_valid, head_valid = ([one for one in side if not one.invalid] for side in sides)

@@ -6,7 +6,7 @@ import itertools
 import shlex
 from collections.abc import Mapping, Sequence
 
-from perfgate.gate.promotable import UNFIT, refused, to_be_named
+from perfgate.gate.promotable import UNFIT, needs_accept, refused
 from perfgate.gate.verdict.accuracy import DRIFT
 from perfgate.records import CaseResult, Judgement, Record, Verdict
 
@@ -77,7 +77,7 @@ def _promotion(
     """How to promote the cases that are `wanted`, or the first of them that can be promoted without others
     that are refused; None where no case can."""
     barred = [
-        case.case.id for case in cases if case.case.id not in wanted and (to_be_named(case) or refused(case))
+        case.case.id for case in cases if case.case.id not in wanted and (needs_accept(case) or refused(case))
     ]
     wrong = [case.case.id for case in cases if case.case.id in wanted and refused(case)]
     for keyword in ("", _shared(wanted), *wanted):

@@ -6,12 +6,12 @@ import statistics
 
 import msgspec
 
-from perfgate.gate.verdict.evidence import Evidence, Tail
+from perfgate.gate.verdict.evidence import Evidence, ServiceLatency
 from perfgate.gate.verdict.metrics import P99_MIN_SAMPLES
 from perfgate.records import Case, Judgement, MetricJudgement, Verdict
 
 
-def judge_promises(case: Case, judgement: Judgement, evidence: Evidence) -> Judgement:
+def judge_slos(case: Case, judgement: Judgement, evidence: Evidence) -> Judgement:
     """A broken promise is a REGRESSION, whatever the baseline says; a verdict that is red or infrastructure's
     already keeps its own reason."""
     if judgement.verdict.exit_code:
@@ -34,7 +34,7 @@ def _engine_p99(limit_ms: float | None, judgement: Judgement) -> Judgement:
     return _broken(judgement, broken, "slo/engine_p99_ms")
 
 
-def _service_p99(case: Case, judgement: Judgement, tail: Tail | None) -> Judgement:
+def _service_p99(case: Case, judgement: Judgement, tail: ServiceLatency | None) -> Judgement:
     """Open loop, queueing included, at `service_qps`: a closed loop's tail says nothing of it."""
     limit_ms, qps = case.slo.service_p99_ms, case.slo.service_qps
     if limit_ms is None:

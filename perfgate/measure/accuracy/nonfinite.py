@@ -1,4 +1,4 @@
-"""Where NaN and infinity begin: `python -m perfgate.measure.accuracy.nonfinite REQUEST REPLY` in a child process.
+"""Where NaN and infinity begin: `python -m perfgate.measure.accuracy.nonfinite REQUEST REPLY`, a child.
 
 The case's own graph is looked into first, with every tensor watched and FP16 rounded where the graph says
 so. A weakly typed engine may overflow where its graph does not: then the FP32 graph tells which tensor is

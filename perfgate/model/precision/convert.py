@@ -36,7 +36,7 @@ _FACTS_LIMIT_BYTES = 4 << 20
 Typing = Literal["weak", "strong"]
 
 
-class Emission(Record):
+class ConvertedModel(Record):
     """The ONNX file of one precision. `islands` are nodes that stay in FP32; `notes` are for reports.
     `total_ns` is how long the conversion took when it was made, `calibration_ns` of it the calibration; both
     are 0 where an earlier perfgate made it. `converted` tells a graph that was converted from the model's own
@@ -128,20 +128,22 @@ def precision_digest(spec: ModelSpec, precision: Precision, typing: Typing) -> s
     return digest(identity)
 
 
-def emit(
+def convert_model(
     spec: ModelSpec,
     model: SourceModel,
     precision: Precision,
     typing: Typing,
     store: Path,
     say: Callable[[str], None] = lambda _: None,
-) -> Emission:
+) -> ConvertedModel:
     """The graph of a precision, converted into `store` when it is not there yet. Raises `CaseError`."""
     if ready := spec.precision.graphs.get(precision):
         path = (spec.folder / ready).resolve()
-        return Emission(path=str(path), onnx_digest=file_digest(path), notes=(f"ready-made graph {ready}",))
+        return ConvertedModel(
+            path=str(path), onnx_digest=file_digest(path), notes=(f"ready-made graph {ready}",)
+        )
     if precision == "fp32":
-        return Emission(path=model.path, onnx_digest=model.graph.onnx_digest)
+        return ConvertedModel(path=model.path, onnx_digest=model.graph.onnx_digest)
     if runtime_version() == "absent":
         raise CaseError(
             f"{precision.upper()} is made by ONNX Runtime's tools, and onnxruntime is not installed",
@@ -152,7 +154,7 @@ def emit(
     with store_lock(home):
         facts = home / "emission.json"
         if (made := _made_before(facts)) is not None:
-            return _told(made, precision, cached=True)
+            return _report(made, precision, cached=True)
         say(f"{spec.name}: converting the graph to {precision.upper()}")
         with tempfile.TemporaryDirectory(prefix="convert-", dir=home) as room:
             request = _request(spec, model, precision, typing, home / "model.onnx", Path(room))
@@ -160,24 +162,24 @@ def emit(
             emission = call_child(
                 "perfgate.model.precision.convert_child",
                 request,
-                Emission,
+                ConvertedModel,
                 timeout_s=spec.calibration.timeout_s,
             )
         took_ns = time.perf_counter_ns() - started
         emission = msgspec.structs.replace(emission, total_ns=took_ns)
         write_text(facts, record_json(emission))
-        return _told(emission, precision, cached=False)
+        return _report(emission, precision, cached=False)
 
 
-def _told(emission: Emission, precision: Precision, *, cached: bool) -> Emission:
+def _report(emission: ConvertedModel, precision: Precision, *, cached: bool) -> ConvertedModel:
     """The emission with what its file does not say, which may be an earlier perfgate's."""
     calibrated = precision.startswith("int8")
     return msgspec.structs.replace(emission, converted=True, calibrated=calibrated, cached=cached)
 
 
-def _made_before(facts: Path) -> Emission | None:
+def _made_before(facts: Path) -> ConvertedModel | None:
     try:
-        known = read_record(facts, Emission, limit_bytes=_FACTS_LIMIT_BYTES)
+        known = read_record(facts, ConvertedModel, limit_bytes=_FACTS_LIMIT_BYTES)
         return known if file_digest(Path(known.path)) == known.onnx_digest else None
     except (DataError, OSError):
         return None

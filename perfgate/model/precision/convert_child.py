@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from perfgate.errors import CaseError
-from perfgate.model.precision.convert import RANGE_SAMPLES, ConvertRequest, Emission
+from perfgate.model.precision.convert import RANGE_SAMPLES, ConvertedModel, ConvertRequest
 from perfgate.model.precision.data import DataSet
 from perfgate.model.precision.data_quality import spreads, warnings
 from perfgate.model.precision.fp16 import Converted, convert_fp16, island_notes, overflowing
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 STRONG_INT8_FP16_OPSET = 19  # the first whose Q/DQ nodes take FP16 scales
 
 
-def convert(request: ConvertRequest) -> Emission:
+def convert(request: ConvertRequest) -> ConvertedModel:
     room = Path(request.room)
     for folder in ("calibration", "evaluation"):
         (room / folder).mkdir(exist_ok=True)
@@ -46,7 +46,7 @@ def convert(request: ConvertRequest) -> Emission:
         assert data is not None
         done = _int8(request, prepared, made, data)
     made.replace(request.target)
-    return Emission(
+    return ConvertedModel(
         path=request.target,
         onnx_digest=file_digest(Path(request.target)),
         islands=done.islands,

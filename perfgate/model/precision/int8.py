@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from perfgate.errors import CaseError
 from perfgate.model.precision.normalise import matching
-from perfgate.model.precision.residual_adds import free_sums
+from perfgate.model.precision.residual_adds import fix_residual_adds
 from perfgate.model.precision_settings import Calibration, PrecisionPolicy
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def quantise(
         raise CaseError(f"ONNX Runtime cannot quantise the graph: {str(error)[:500]}") from error
     model = onnx.load(str(target))
     check_weights(model, wanted)
-    if free_sums(model):
+    if fix_residual_adds(model):
         onnx.save_model(model, str(target))
 
 

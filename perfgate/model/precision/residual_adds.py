@@ -8,7 +8,7 @@ from typing import Any
 _FUSED = ("Conv", "ConvTranspose")
 
 
-def free_sums(model: Any) -> int:
+def fix_residual_adds(model: Any) -> int:
     """Take the Q/DQ pair away between a convolution and an addition of its result; returns how many.
 
     TensorRT can run such an addition inside the convolution, with one rounding to INT8, if the *other* term

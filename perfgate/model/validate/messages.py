@@ -38,7 +38,7 @@ _CHOICES: dict[str, Sequence[str]] = {
 }
 
 
-def tell(mistakes: Iterable[PerfgateError]) -> None:
+def raise_all(mistakes: Iterable[PerfgateError]) -> None:
     """Raise the mistakes as one `SpecError`, each with its place and remedy; nothing where there is none."""
     found = list({str(one): one for one in mistakes}.values())
     if len(found) == 1:

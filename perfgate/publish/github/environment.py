@@ -51,7 +51,7 @@ def runner_file(variable: str) -> Path:
     return Path(name)
 
 
-def legs_asked(*, required: bool) -> list[str]:
+def expected_legs(*, required: bool) -> list[str]:
     """The legs of the matrix: a JSON list of runner labels in the variable PERFGATE_LEGS."""
     text = os.environ.get(LEGS_VARIABLE, "")
     if not text and not required:

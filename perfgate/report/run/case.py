@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from perfgate.records import Failed, Measured, Unchanged
 from perfgate.report import format as fmt
-from perfgate.report.i18n import N_, gettext, said
+from perfgate.report.i18n import N_, gettext, translate
 from perfgate.report.run import evidence
 from perfgate.report.run.strip_plot import Strip, strip
 from perfgate.report.run.view import absent, column, middle
@@ -114,7 +114,8 @@ def _launch_rows(
     head: list[tuple[str, str, str]]
     if own:
         head = [
-            (fmt.duration(x.median_ns), str(len(x.samples_ns)), said(fmt.line(x.invalid))) for x in launches
+            (fmt.duration(x.median_ns), str(len(x.samples_ns)), translate(fmt.line(x.invalid)))
+            for x in launches
         ]
     else:
         head = [(fmt.duration(value), "", "") for value in judged]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from perfgate.report import format as fmt
-from perfgate.report.i18n import N_, gettext, ngettext, said
+from perfgate.report.i18n import N_, gettext, ngettext, translate
 from perfgate.report.run.view import Tag, absent, verdict_tag
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def _metric(one: MetricJudgement) -> Metric:
         head=fmt.NOTHING if one.head is None else fmt.quantity(one.head, one.metric),
         change=fmt.NOTHING if ratio is None else move(ratio.estimate),
         range="" if ratio is None else fmt.bounds(ratio),
-        reason=said(fmt.line(one.reason)),
+        reason=translate(fmt.line(one.reason)),
         advisory=one.advisory,
     )
 
@@ -160,7 +160,7 @@ def confirmation(one: Confirmation) -> tuple[tuple[str, str], ...]:
         (N_("More launches a side that it would take"), str(one.needed) if one.needed else ""),
         (N_("Device time"), fmt.duration(one.gpu_ns) if one.gpu_ns else ""),
         (N_("Base commit"), fmt.line(one.base_commit, 60)),
-        (N_("Notes"), _joined([said(fmt.line(note)) for note in one.notes])),
+        (N_("Notes"), _joined([translate(fmt.line(note)) for note in one.notes])),
     ]
     return tuple((gettext(name), value) for name, value in facts if value)
 
@@ -170,7 +170,7 @@ def why(one: Explanation) -> Why:
     layers = sorted(one.layers, key=lambda layer: -(layer.share or 0.0))
     return Why(
         kind=_word(_CAUSES, one.kind),
-        cause=said(fmt.line(one.cause, 1_000)),
+        cause=translate(fmt.line(one.cause, 1_000)),
         facts=_totals(one),
         layers=tuple(_layer(layer) for layer in layers[:LISTED]),
         layers_hidden=max(0, len(layers) - LISTED),
@@ -181,7 +181,7 @@ def why(one: Explanation) -> Why:
             for d in one.differences[:LISTED]
         ),
         differences_hidden=max(0, len(one.differences) - LISTED),
-        unseen=tuple(said(fmt.line(text)) for text in one.unseen[:LISTED]),
+        unseen=tuple(translate(fmt.line(text)) for text in one.unseen[:LISTED]),
     )
 
 
@@ -211,12 +211,12 @@ def _layer(one: LayerChange) -> tuple[str, str, str, str, str, str, str]:
         _duration(one.base_ns),
         _duration(one.head_ns),
         share,
-        said(fmt.line(one.detail)),
+        translate(fmt.line(one.detail)),
     )
 
 
 def _graph(one: GraphChange) -> tuple[str, str, str]:
-    return _word(_GRAPH, one.kind), fmt.line(one.node), said(fmt.line(one.what))
+    return _word(_GRAPH, one.kind), fmt.line(one.node), translate(fmt.line(one.what))
 
 
 def answers(one: Accuracy) -> Answers:
@@ -224,7 +224,7 @@ def answers(one: Accuracy) -> Answers:
     task = one.task
     return Answers(
         reference=fmt.line(one.reference),
-        failures=tuple(said(fmt.line(text)) for text in one.failures[:LISTED]),
+        failures=tuple(translate(fmt.line(text)) for text in one.failures[:LISTED]),
         task=None
         if task is None
         else (
@@ -235,7 +235,7 @@ def answers(one: Accuracy) -> Answers:
         ),
         outputs=tuple(_output(output) for output in one.outputs[:LISTED]),
         hidden=max(0, len(one.outputs) - LISTED),
-        notes=tuple(said(fmt.line(text)) for text in one.notes[:LISTED]),
+        notes=tuple(translate(fmt.line(text)) for text in one.notes[:LISTED]),
     )
 
 

@@ -35,7 +35,7 @@ def render(result: RunResult, language: str = "en", trends: Mapping[str, CaseTre
     """
     known = trends or {}
     environment = page_environment()
-    with i18n.speaking(language):
+    with i18n.use_language(language):
         view = run_view(result)
         sections = view.rows[:SECTIONS]
         return environment.get_template("report.html.j2").render(

@@ -38,7 +38,7 @@ _RULE = "|---|---|---|---:|---:|---|---:|---|"
 
 def render(result: RunResult, language: str = "en") -> str:
     """The report, at most `LIMIT` characters: whole rows are dropped, and it says how many."""
-    with i18n.speaking(language):
+    with i18n.use_language(language):
         return _render(run_view(result))
 
 

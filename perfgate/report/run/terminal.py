@@ -35,7 +35,7 @@ def print_result(result: RunResult, console: Console, language: str = "en") -> N
     A console that cannot write the language gets English.
     """
     pen = _Pen(console)
-    with i18n.speaking(language if pen.unicode else "en"):
+    with i18n.use_language(language if pen.unicode else "en"):
         _print(run_view(result), pen, console)
 
 

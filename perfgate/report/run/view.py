@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from perfgate.records import CaseResult, Failed, Measured, NotRun, RunResult, Unchanged, Verdict
 from perfgate.report import format as fmt
-from perfgate.report.i18n import N_, Foreign, gettext, said
+from perfgate.report.i18n import N_, Untranslated, gettext, translate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -158,8 +158,8 @@ def absent() -> str:
 
 def _sentence(text: str, result: RunResult) -> str:
     """The gate's sentence; in another language, where no phrase says it, one made of the counts."""
-    shown = said(text)
-    if shown is text or not isinstance(shown, Foreign):
+    shown = translate(text)
+    if shown is text or not isinstance(shown, Untranslated):
         return shown
     total = sum(case_tag(case) is not NOT_RUN for case in result.cases)
     each = gettext("%(count)s %(verdict)s")
@@ -170,7 +170,7 @@ def _sentence(text: str, result: RunResult) -> str:
 
 
 def _step(text: str) -> tuple[tuple[bool, str], ...]:
-    return tuple((code, part if code else said(part)) for code, part in fmt.spans(text))
+    return tuple((code, part if code else translate(part)) for code, part in fmt.spans(text))
 
 
 def case_tag(case: CaseResult) -> Tag:
@@ -237,7 +237,7 @@ def _row(number: int, case: CaseResult) -> Row:
         range="" if ratio is None else fmt.bounds(ratio),
         interval="" if ratio is None else fmt.interval(ratio),
         p99=_duration(p99),
-        reason=said(fmt.line(_reason(case), 400)),
+        reason=translate(fmt.line(_reason(case), 400)),
         order=(_key(head), _key(base), _key(None if ratio is None else ratio.estimate), _key(p99)),
     )
 
@@ -295,7 +295,7 @@ def _not_run(cases: Sequence[CaseResult]) -> tuple[Group, ...]:
         if case_tag(case) is NOT_RUN:
             groups[fmt.line(_reason(case))].append(fmt.line(case.case.id))
     return tuple(
-        Group(said(reason) or gettext("no reason given"), tuple(ids)) for reason, ids in groups.items()
+        Group(translate(reason) or gettext("no reason given"), tuple(ids)) for reason, ids in groups.items()
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from perfgate.report import format as fmt
-from perfgate.report.i18n import gettext, said
+from perfgate.report.i18n import gettext, translate
 from perfgate.report.trend import view as view
 from perfgate.report.trend.chart import SPARK_HEIGHT, SPARK_WIDTH, description, spark_path
 from perfgate.report.trend.view import CaseTrend
@@ -42,7 +42,7 @@ def past(trend: CaseTrend) -> Past:
             for one in reversed(trend.changes[-CHANGES:])
         ),
         events=tuple(
-            (nights[event.index].day, said(fmt.line(event.what)))
+            (nights[event.index].day, translate(fmt.line(event.what)))
             for event in reversed(trend.events[-EVENTS:])
         ),
     )

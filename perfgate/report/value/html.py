@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def render(case: BusinessCase, language: str = "en") -> str:
     """The page. The same case makes the same bytes."""
     environment = page_environment()
-    with i18n.speaking(language):
+    with i18n.use_language(language):
         parts = [environment.get_template(name).render() for name in ("value_page.css", "value.css")]
         style = "".join(parts)
         digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from perfgate.report.i18n import gettext as _
-from perfgate.report.i18n import speaking
+from perfgate.report.i18n import use_language
 from perfgate.report.run.markdown import _code, _text
 from perfgate.report.value.charts import case_charts
 from perfgate.report.value.stacks import HEADS, ValueRow, ValueView, value_view
@@ -22,7 +22,7 @@ _RULE = "|---|---|---|---:|---|---:|---:|---:|---:|"
 
 def render(table: StackTable, language: str = "en") -> str:
     """The table, what was not compared and why, and what the numbers are."""
-    with speaking(language):
+    with use_language(language):
         return _stacks(value_view(table))
 
 
@@ -44,7 +44,7 @@ def _stacks(view: ValueView) -> str:
 
 def render_case(case: BusinessCase, language: str = "en") -> str:
     """The business case: the paragraph first, then the table, what it rests on, and the details."""
-    with speaking(language):
+    with use_language(language):
         view = case_view(case)
         heads = (_("Metric"), view.original, view.tensorrt, _("Change"), "")
         rows = [(row.name, row.original, row.tensorrt, row.change, row.verdict) for row in view.rows]

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from perfgate.report.i18n import gettext as _
-from perfgate.report.i18n import speaking
+from perfgate.report.i18n import use_language
 from perfgate.report.run.terminal import WIDE, _Pen
 from perfgate.report.value.stacks import HEADS, ValueView, value_view
 from perfgate.report.value.view import SmallTable, case_view
@@ -33,7 +33,7 @@ def render(table: StackTable, width: int = WIDE) -> str:
 
 def print_stacks(table: StackTable, console: Console, language: str = "en") -> None:
     """Print the table, what was not compared and why, and what the numbers are."""
-    with speaking(language):
+    with use_language(language):
         _print_view(value_view(table), _Pen(console), console)
 
 
@@ -63,7 +63,7 @@ def render_case(case: BusinessCase, language: str = "en", width: int = WIDE) -> 
 def print_case(case: BusinessCase, console: Console, language: str = "en") -> None:
     """Print the paragraph, the table, the details and what it takes for granted."""
     styles = {"green": "green", "red": "red", "": ""}
-    with speaking(language):
+    with use_language(language):
         view, pen = case_view(case), _Pen(console)
         pen.print(view.heading, "bold")
         console.print(pen.text(view.paragraph))

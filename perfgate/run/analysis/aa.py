@@ -10,7 +10,7 @@ from pathlib import Path
 
 from perfgate.engine.cache import EngineCache
 from perfgate.errors import InfrastructureError
-from perfgate.gate.statistics.aa import Alike, real_gates
+from perfgate.gate.statistics.aa import AAResult, run_aa_gates
 from perfgate.gate.statistics.noise import spread_of
 from perfgate.gate.statistics.power import Power, power
 from perfgate.gate.statistics.sequential import BUDGET
@@ -39,12 +39,12 @@ class Noise(Record):
     launches: int
     invalid: int
     seconds: float
-    alike: Alike
+    alike: AAResult
     rebuilds: tuple[Rebuild, ...]
     power: Power
 
 
-class Patience(Record):
+class AABudget(Record):
     """How long: `minutes` of launches, shared with this many `rebuilds`."""
 
     minutes: float
@@ -54,7 +54,7 @@ class Patience(Record):
 def measure_noise(
     pipeline: Pipeline,
     selected: tuple[ModelSpec, Case],
-    patience: Patience,
+    patience: AABudget,
     one: Callable[[LaunchRequest], Launch] = launch,
 ) -> Noise:
     """Launch the case's engine, and rebuilds of it, in turn until the time is over.
@@ -103,7 +103,7 @@ def _summed_up(
         launches=sum(map(len, valid)),
         invalid=total - sum(map(len, valid)),
         seconds=round(seconds, 1),
-        alike=real_gates(valid[0], case.tolerance, spread_of(kind, [valid[0]]), budget),
+        alike=run_aa_gates(valid[0], case.tolerance, spread_of(kind, [valid[0]]), budget),
         rebuilds=tuple(
             Rebuild(
                 same_bytes=built.digest == facts[0].digest,

@@ -12,11 +12,11 @@ from perfgate.engine.cache import EngineCache
 from perfgate.errors import CaseError, UsageError
 from perfgate.gate.baselines import Baselines, Stored
 from perfgate.gate.statistics.noise import spread_of
-from perfgate.gate.verdict.evidence import Evidence, Fresh
+from perfgate.gate.verdict.evidence import ConfirmedLaunches, Evidence
 from perfgate.gate.verdict.judge import kind_of
 from perfgate.gate.verdict.metrics import columns
 from perfgate.measure.launch import EngineTarget, LaunchRequest, launch
-from perfgate.measure.other_interpreter import Elsewhere, environment_differences
+from perfgate.measure.other_interpreter import RemoteBackend, environment_differences
 from perfgate.measure.schedule import Job
 from perfgate.model.cases import skip_reason
 from perfgate.model.spec import ModelSpec
@@ -36,11 +36,11 @@ from perfgate.records import (
     RunResult,
     digest,
 )
-from perfgate.run.base_engine import BaseEngine, Bases, Workshop
-from perfgate.run.confirm import Found
+from perfgate.run.base_engine import BaseContext, BaseEngine, BaseEngines
+from perfgate.run.confirm import Measurements
 from perfgate.run.pipeline import Pipeline
-from perfgate.run.rebuilds import Held, Luck
-from perfgate.run.trial import Terms, Trial, hold
+from perfgate.run.rebuilds import Rebuilds, TrialResult
+from perfgate.run.trial import Trial, TrialTerms, run_trial
 from perfgate.util.git import read_commit, resolve, worktree
 from perfgate.util.interpreter import HERE, Interpreter, another_python
 
@@ -48,7 +48,7 @@ from perfgate.util.interpreter import HERE, Interpreter, another_python
 THIS_TREE = "."
 
 
-class Other(Record):
+class PairedBase(Record):
     """Base's side: a git revision or `.`, and at most one of an interpreter and an image to run it with."""
 
     revision: str
@@ -56,7 +56,9 @@ class Other(Record):
     image: str = ""
 
 
-def run_paired(pipeline: Pipeline, selected: Sequence[tuple[ModelSpec, Case]], other: Other) -> RunResult:
+def run_paired(
+    pipeline: Pipeline, selected: Sequence[tuple[ModelSpec, Case]], other: PairedBase
+) -> RunResult:
     """Every selected case, head against base by fresh launches of both; nothing stored is compared with.
 
     Raises `UsageError` for a base that is not there or is no other than head.
@@ -70,9 +72,9 @@ def run_paired(pipeline: Pipeline, selected: Sequence[tuple[ModelSpec, Case]], o
     with contextlib.ExitStack() as stack:
         place = root if other.revision == THIS_TREE else stack.enter_context(worktree(root, commit.sha))
         python = stack.enter_context(_interpreter(other, pipeline, place))
-        backend = Elsewhere(pipeline.backend.name, pipeline.settings.device, python)
+        backend = RemoteBackend(pipeline.backend.name, pipeline.settings.device, python)
         pipeline.progress.say(f"base: {backend.environment.toolchain} in {python.image or python.python}")
-        shop = Workshop(
+        shop = BaseContext(
             settings=pipeline.settings,
             environment=backend.environment,
             baselines=Baselines(root=""),
@@ -85,7 +87,7 @@ def run_paired(pipeline: Pipeline, selected: Sequence[tuple[ModelSpec, Case]], o
             python=python,
             turn=pipeline.lock.to_build,
         )
-        with Bases(shop, backend, engines, pipeline.cases, pipeline.progress.say) as bases:
+        with BaseEngines(shop, backend, engines, pipeline.cases, pipeline.progress.say) as bases:
             found = [_Pair(pipeline, bases, python).case(one, commit, place) for one in selected]
         return _judged(pipeline, found, commit, backend.environment)
 
@@ -98,7 +100,7 @@ def _base_engines(pipeline: Pipeline, python: Interpreter) -> Path:
 
 
 @contextlib.contextmanager
-def _interpreter(other: Other, pipeline: Pipeline, place: Path) -> Iterator[Interpreter]:
+def _interpreter(other: PairedBase, pipeline: Pipeline, place: Path) -> Iterator[Interpreter]:
     if other.image:
         store = str(pipeline.settings.path("store").resolve())
         Path(store).mkdir(parents=True, exist_ok=True)
@@ -121,13 +123,13 @@ class _Tried(Record):
 
     result: CaseResult
     base: BaseEngine | None = None
-    fresh: Fresh | None = None
+    fresh: ConfirmedLaunches | None = None
 
 
 class _Pair:
     """Builds both sides of a case and launches them in turn."""
 
-    def __init__(self, pipeline: Pipeline, bases: Bases, python: Interpreter) -> None:
+    def __init__(self, pipeline: Pipeline, bases: BaseEngines, python: Interpreter) -> None:
         self._pipeline, self._bases, self._python = pipeline, bases, python
 
     def case(self, one: tuple[ModelSpec, Case], commit: Commit, place: Path) -> _Tried:
@@ -163,7 +165,7 @@ class _Pair:
 
     def _launched(self, job: Job, base: BaseEngine, result: CaseResult) -> _Tried:
         pipeline = self._pipeline
-        terms = Terms(
+        terms = TrialTerms(
             tolerance=result.case.tolerance,
             spread=spread_of(kind_of(pipeline.environment)),
             budget=pipeline.settings.budget(),
@@ -171,15 +173,15 @@ class _Pair:
         )
         pipeline.progress.say(f"{job.case_id}: base and head in turn")
 
-        def held(head: Job, against: BaseEngine) -> tuple[Outcome, Fresh | str | None]:
+        def held(head: Job, against: BaseEngine) -> tuple[Outcome, ConfirmedLaunches | str | None]:
             trial = Trial(head, against, terms, self._one)
-            return hold(trial, head, (), lambda note: pipeline.progress.step(head.case_id, note))
+            return run_trial(trial, head, (), lambda note: pipeline.progress.step(head.case_id, note))
 
         with pipeline.lock():
             outcome, fresh = held(job, base)
-            if isinstance(fresh, Fresh):
-                luck = Luck(pipeline.engine, self._bases.build, self._one, pipeline.progress.say)
-                tried = Held(head=job, base=base, outcome=outcome, fresh=fresh)
+            if isinstance(fresh, ConfirmedLaunches):
+                luck = Rebuilds(pipeline.engine, self._bases.build, self._one, pipeline.progress.say)
+                tried = TrialResult(head=job, base=base, outcome=outcome, fresh=fresh)
                 chosen = luck.settle(tried, result.case.draws, held)
                 outcome, fresh, base = chosen.outcome, chosen.fresh, chosen.base
         if isinstance(fresh, str):
@@ -211,7 +213,7 @@ def _judged(
     }
     evidence = {one.result.case.id: Evidence(fresh=one.fresh) for one in tried if one.fresh}
     pipeline.judging.baselines = Baselines(root="", cases=stored)
-    pipeline.judging.found = Found(evidence=evidence)
+    pipeline.judging.found = Measurements(evidence=evidence)
     result = pipeline.judged(result)
     differ = tuple(
         Difference(field=name, base=base, head=head)

@@ -16,7 +16,7 @@ import msgspec
 from perfgate.errors import CaseError, InfrastructureError, RefusedError, UsageError
 from perfgate.records import Commit, Record, Verdict
 from perfgate.run.base_engine import BaseEngine
-from perfgate.run.bisect.step import Finding, Task, Workbench, read_task
+from perfgate.run.bisect.step import Finding, StepContext, Task, read_task
 from perfgate.settings import Settings
 from perfgate.util.files import record_json, write_text
 from perfgate.util.git import Base, resolve, top_level, without_commits, worktree
@@ -64,7 +64,7 @@ def bisect(settings: Settings, good: str, bad: str, case_id: str, say: Callable[
         raise UsageError(
             f"{good} is no ancestor of {bad}", where="GOOD", fix="name an older commit of its line"
         )
-    bench = Workbench(settings, case_id, say)
+    bench = StepContext(settings, case_id, say)
     with worktree(root, end.sha) as place:
         tree = top_level(place)
         assert tree is not None
@@ -127,7 +127,7 @@ def _left(tree: Path) -> list[Commit]:
 
 
 def _against_parent(
-    bench: Workbench, tree: Path, place: Path, first: Commit, say: Callable[[str], None]
+    bench: StepContext, tree: Path, place: Path, first: Commit, say: Callable[[str], None]
 ) -> Finding:
     parent = resolve(tree, f"{first.sha}^")
     try:
@@ -137,13 +137,15 @@ def _against_parent(
         return Finding(commit=first, note=f"cannot be held against its parent: {error.what}"[:2000])
 
 
-def _tested(bench: Workbench, base: BaseEngine, head: BaseEngine) -> Finding:
+def _tested(bench: StepContext, base: BaseEngine, head: BaseEngine) -> Finding:
     verdict, ratio, note = bench.trial(base, head)
     digest = head.job.engine.digest if head.job.engine else ""
     return Finding(commit=head.commit, verdict=verdict, engine_digest=digest, ratio=ratio, note=note)
 
 
-def _at(bench: Workbench, tree: Path, place: Path, commit: Commit, say: Callable[[str], None]) -> BaseEngine:
+def _at(
+    bench: StepContext, tree: Path, place: Path, commit: Commit, say: Callable[[str], None]
+) -> BaseEngine:
     say(f"{commit.sha[:12]}: the engine, built or from the cache")
     _checked(_git(tree, "checkout", "--detach", "--force", commit.sha), "checkout")
     return bench.engine(place, commit)

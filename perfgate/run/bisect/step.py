@@ -6,6 +6,7 @@ Exit codes are git's: 0 as fast, 1 slower, 125 cannot be said, 128 stop altogeth
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 import zlib
@@ -28,7 +29,7 @@ from perfgate.model.spec import ModelSpec
 from perfgate.records import Case, Commit, Interval, Launch, Name, Record, Sha256, Text, Verdict
 from perfgate.run.base_engine import BaseEngine
 from perfgate.run.prepare import Preparation
-from perfgate.run.trial import Terms, Trial
+from perfgate.run.trial import Trial, TrialTerms
 from perfgate.settings import Settings
 from perfgate.util.files import read_record, record_json, write_text
 from perfgate.util.git import read_commit
@@ -62,7 +63,7 @@ class Task(Record):
     stopped: Text = ""
 
 
-class Workbench:
+class StepContext:
     """Builds the case at any place, and holds a trial against another engine. Baselines (for their timing
     caches), engines and settings are those of the user's own project, whatever commit is tested."""
 
@@ -85,7 +86,7 @@ class Workbench:
 
     def engine(self, place: Path, commit: Commit) -> BaseEngine:
         """The case's engine at a commit's files, from the cache or built. Raises `PerfgateError`."""
-        settings = msgspec.structs.replace(
+        settings = dataclasses.replace(
             self._settings, root=str(place), store=str(self._settings.path("store").resolve())
         )
         spec, case = self._case(settings)
@@ -125,7 +126,7 @@ class Workbench:
         assert isinstance(head.job.target, EngineTarget)
         ratio, note = None, ""
         for attempt in range(TRIALS):
-            terms = Terms(
+            terms = TrialTerms(
                 tolerance=head.job.target.case.tolerance,
                 spread=spread_of(self.backend.kind),
                 budget=self._settings.budget(),
@@ -143,7 +144,7 @@ class Workbench:
         return Verdict.INCONCLUSIVE, ratio, note
 
 
-def step(task: Task, bench: Workbench) -> tuple[int, Finding]:
+def step(task: Task, bench: StepContext) -> tuple[int, Finding]:
     """Test the commit that is checked out. A commit that cannot be built or decided is skipped."""
     place = Path(task.root)
     commit = read_commit(place)
@@ -189,7 +190,7 @@ def main() -> int:
     task = read_task(path)
     try:
         code, tested = step(
-            task, Workbench(task.settings, task.case_id, lambda text: print(text, flush=True))
+            task, StepContext(task.settings, task.case_id, lambda text: print(text, flush=True))
         )
     except PerfgateError as error:
         write_text(path, record_json(msgspec.structs.replace(task, stopped=str(error)[:2000])))

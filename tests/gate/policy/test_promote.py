@@ -22,7 +22,7 @@ from gate_runs import (
 
 from perfgate.errors import DataError, RefusedError
 from perfgate.gate.baselines import days_of, load_baselines, read_baseline, runs_of
-from perfgate.gate.policy.promote import Terms
+from perfgate.gate.policy.promote import PromotionTerms
 from perfgate.gate.policy.promote import promote as promote_runs
 from perfgate.gate.statistics.noise import spread_of
 from perfgate.gate.verdict.judge import judge
@@ -290,7 +290,7 @@ def test_one_timing_cache_serves_a_precision_and_stays_where_it_told_the_same_en
         run({f"net/fp16/{size}": after for size in ("b1", "b32")}, root), "run-2", "2026-02-01T00:00:00Z"
     )
     more = built_with(more, loaded)
-    promote_runs([more], root, Terms(reason="another machine", add=add), timing=caches)
+    promote_runs([more], root, PromotionTerms(reason="another machine", add=add), timing=caches)
     told = texts[0] if kept else texts[1]
     stored = read_baseline(root / FILE).cases
     assert (root / "nvidia-h200/tensorrt-10.13/net.fp16.timing").read_bytes() == told
@@ -353,7 +353,7 @@ def test_runs_of_several_days_are_kept_apart_and_widen_the_spread(tmp_path: Path
         dated(run({"net/a": outcome}, tmp_path), f"run-{day}", f"2026-01-0{day}T00:00:00Z")
         for day, outcome in enumerate((STEADY, apart, again), start=1)
     ]
-    promote_runs(runs, tmp_path, Terms(reason="three days"), timing=tmp_path)
+    promote_runs(runs, tmp_path, PromotionTerms(reason="three days"), timing=tmp_path)
     stored = load_baselines(tmp_path, ENVIRONMENT).cases["net/a"].case
     assert [len(one) for one in runs_of(stored)] == [5, 5, 5]
     assert runs_of(stored)[1][0] == 1_030_000
@@ -367,14 +367,14 @@ def test_runs_of_several_days_are_kept_apart_and_widen_the_spread(tmp_path: Path
 def test_a_further_run_is_added_to_those_that_are_stored(tmp_path: Path) -> None:
     seed(tmp_path, ["net/a"])
     more = dated(run({"net/a": STEADY}, tmp_path), "run-2", "2026-02-01T00:00:00Z")
-    promote_runs([more], tmp_path, Terms(reason="another day", add=True), timing=tmp_path)
+    promote_runs([more], tmp_path, PromotionTerms(reason="another day", add=True), timing=tmp_path)
     stored = read_baseline(tmp_path / FILE).cases["net/a"]
     assert [(one.run_id, one.launches) for one in stored.runs] == [("first", 5), ("run-2", 5)]
     assert stored.promoted == "2026-02-01T00:00:00Z"
     with pytest.raises(RefusedError, match="is in it already"):
-        promote_runs([more], tmp_path, Terms(reason="twice", add=True), timing=tmp_path)
+        promote_runs([more], tmp_path, PromotionTerms(reason="twice", add=True), timing=tmp_path)
     # Without --add they are replaced.
-    promote_runs([more], tmp_path, Terms(reason="anew"), timing=tmp_path)
+    promote_runs([more], tmp_path, PromotionTerms(reason="anew"), timing=tmp_path)
     assert read_baseline(tmp_path / FILE).cases["net/a"].runs == ()
 
 
@@ -390,7 +390,7 @@ def test_how_long_a_build_took_outlives_a_run_whose_engine_came_from_the_cache(t
         run({"net/a": first}, tmp_path),
         dated(run({"net/a": second}, tmp_path), "run-2", "2026-02-01T00:00:00Z"),
     ]
-    promote_runs(runs, tmp_path, Terms(reason="two"), timing=tmp_path)
+    promote_runs(runs, tmp_path, PromotionTerms(reason="two"), timing=tmp_path)
     metrics = read_baseline(tmp_path / FILE).cases["net/a"].metrics
     assert metrics["build_ns"] == (20_000_000_000,) * 10
 
@@ -403,7 +403,7 @@ def test_runs_of_another_model_or_machine_are_not_merged(tmp_path: Path) -> None
         promote_runs(
             [first, msgspec.structs.replace(other, cases=(changed,))],
             tmp_path,
-            Terms(reason="x"),
+            PromotionTerms(reason="x"),
             timing=tmp_path,
         )
     driver = msgspec.structs.replace(ENVIRONMENT, key={**ENVIRONMENT.key, "driver": "590"})
@@ -411,7 +411,7 @@ def test_runs_of_another_model_or_machine_are_not_merged(tmp_path: Path) -> None
         promote_runs(
             [first, msgspec.structs.replace(other, environment=driver)],
             tmp_path,
-            Terms(reason="x"),
+            PromotionTerms(reason="x"),
             timing=tmp_path,
         )
     assert snapshot(tmp_path) == {}
@@ -421,13 +421,13 @@ def test_a_case_that_only_a_later_run_has_is_not_lost_unseen(tmp_path: Path) -> 
     first = run({"net/a": STEADY}, tmp_path)
     other = dated(run({"net/a": STEADY, "net/b": STEADY}, tmp_path), "run-2", "2026-02-01T00:00:00Z")
     with pytest.raises(RefusedError, match="net/b") as refused:
-        promote_runs([first, other], tmp_path, Terms(reason="two"), timing=tmp_path)
+        promote_runs([first, other], tmp_path, PromotionTerms(reason="two"), timing=tmp_path)
     assert "first" in str(refused.value.fix)
     left_out = run({"net/a": STEADY, "net/b": NotRun(reason="not here")}, tmp_path)
     with pytest.raises(RefusedError, match="net/b"):
-        promote_runs([left_out, other], tmp_path, Terms(reason="two"), timing=tmp_path)
+        promote_runs([left_out, other], tmp_path, PromotionTerms(reason="two"), timing=tmp_path)
     assert snapshot(tmp_path) == {}
-    promote_runs([other, first], tmp_path, Terms(reason="two"), timing=tmp_path)
+    promote_runs([other, first], tmp_path, PromotionTerms(reason="two"), timing=tmp_path)
     stored = read_baseline(tmp_path / FILE).cases
     assert [len(runs_of(stored[name])) for name in ("net/a", "net/b")] == [2, 1]
 

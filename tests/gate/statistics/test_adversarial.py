@@ -34,7 +34,7 @@ from perfgate.gate.statistics.noise import spread_of
 from perfgate.gate.statistics.outliers import settle, to_repeat
 from perfgate.gate.statistics.screen import clear, screen
 from perfgate.gate.statistics.sequential import BUDGET, blocks, decide_next
-from perfgate.gate.verdict.evidence import Evidence, Fresh
+from perfgate.gate.verdict.evidence import ConfirmedLaunches, Evidence
 from perfgate.gate.verdict.judge import judge
 from perfgate.records import Confirmation, Judgement, Launch, Measured, Telemetry, Tolerance, Verdict
 
@@ -48,7 +48,7 @@ def confirmed(base: Sequence[Launch], head: Sequence[Launch], baselines: Baselin
     """The judgement by these fresh launches."""
     medians = [[one.median_ns for one in side] for side in (base, head)]
     decision = decide_next(medians[0], medians[1], TOLERANCE, SPREAD)
-    fresh = Fresh(
+    fresh = ConfirmedLaunches(
         base=tuple(base),
         decision=decision,
         confirmation=Confirmation(

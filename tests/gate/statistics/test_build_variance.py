@@ -10,10 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfgate.gate.statistics.build_variance import fastest, over_builds, share_anew, share_between, widened
+from perfgate.gate.statistics.build_variance import (
+    fastest,
+    over_builds,
+    untuned_share,
+    untuned_share_between,
+    widened,
+)
 from perfgate.gate.statistics.noise import BUILD_CV
 from perfgate.gate.statistics.sequential import Decision
-from perfgate.records import Draws, EngineFacts, Interval, Tolerance, Verdict
+from perfgate.records import EngineFacts, Interval, RebuildPolicy, Tolerance, Verdict
 
 Pick = Literal["best", "any"]
 GIVEN = Tolerance(ignore=0.005, catch=0.02)
@@ -49,7 +55,7 @@ SLOW, GOOD, OPEN = decision(RED, 1.17), decision(PASS, 1.0), decision(None, 1.01
 def test_which_build_is_gated(
     drawn: list[Decision], pick: Pick, index: int, verdict: Verdict | None, code: str
 ) -> None:
-    found = over_builds(drawn, Draws(builds=len(drawn), pick=pick))
+    found = over_builds(drawn, RebuildPolicy(builds=len(drawn), pick=pick))
     if (drawn, pick) != ([GOOD, GOOD], "any"):
         assert found[0] == index
     assert (found[1].verdict, found[1].code) == (verdict, code)
@@ -59,19 +65,19 @@ def test_which_build_is_gated(
 
 
 def test_one_build_is_what_it_is() -> None:
-    assert over_builds([SLOW], Draws()) == (0, SLOW)
+    assert over_builds([SLOW], RebuildPolicy()) == (0, SLOW)
 
 
 def test_where_all_builds_are_asked_for_fewer_that_pass_are_undecided() -> None:
-    decision = over_builds([GOOD, GOOD], Draws(builds=3, pick="any"))[1]
+    decision = over_builds([GOOD, GOOD], RebuildPolicy(builds=3, pick="any"))[1]
     assert (decision.verdict, decision.code) == (Verdict.INCONCLUSIVE, "build")
     assert decision.note == "2 of 3 builds could be held"
-    assert over_builds([SLOW, SLOW], Draws(builds=3, pick="any"))[1].verdict is RED
+    assert over_builds([SLOW, SLOW], RebuildPolicy(builds=3, pick="any"))[1].verdict is RED
 
 
 @given(st.lists(st.sampled_from([SLOW, GOOD, OPEN]), min_size=1, max_size=8))
 def test_best_is_red_only_where_every_build_is_and_any_never_passes_a_red_one(drawn: list[Decision]) -> None:
-    best, every = (over_builds(drawn, Draws(pick=pick))[1].verdict for pick in ("best", "any"))
+    best, every = (over_builds(drawn, RebuildPolicy(pick=pick))[1].verdict for pick in ("best", "any"))
     assert (best is RED) == all(one.verdict is RED for one in drawn)
     if any(one.verdict is RED for one in drawn):
         assert every is not PASS
@@ -90,11 +96,16 @@ def test_the_share_that_the_timing_cache_did_not_tell(
         timing_cache_bytes=cache_bytes,
         timing_cache_loaded_bytes=loaded,
     )
-    assert share_anew(facts) == share_between(facts, None) == share_between(None, facts) == share
-    assert share_between(facts, facts) == 0, "the same bytes"
-    assert share_anew(None) == share_between(None, None) == 0
+    assert (
+        untuned_share(facts)
+        == untuned_share_between(facts, None)
+        == untuned_share_between(None, facts)
+        == share
+    )
+    assert untuned_share_between(facts, facts) == 0, "the same bytes"
+    assert untuned_share(None) == untuned_share_between(None, None) == 0
     untold = msgspec.structs.replace(facts, timing_cache_loaded_bytes=None)
-    assert share_anew(untold) == 0, "an earlier perfgate's"
+    assert untuned_share(untold) == 0, "an earlier perfgate's"
 
 
 def test_the_tolerance_is_wider_by_what_the_luck_of_builds_reaches_beyond_its_middle() -> None:

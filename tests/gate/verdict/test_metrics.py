@@ -10,7 +10,7 @@ from perfgate.gate.baselines import Baselines
 from perfgate.gate.statistics.noise import spread_of
 from perfgate.gate.statistics.sequential import decide_next
 from perfgate.gate.verdict.clocks import lower_clock, shared_shift
-from perfgate.gate.verdict.evidence import Evidence, Fresh, Tail
+from perfgate.gate.verdict.evidence import ConfirmedLaunches, Evidence, ServiceLatency
 from perfgate.gate.verdict.judge import judge
 from perfgate.gate.verdict.metrics import METRICS, columns, judge_metrics
 from perfgate.records import (
@@ -139,7 +139,7 @@ def test_a_larger_engine_is_seen_by_fresh_launches_too() -> None:
 
 def fresh_judgement(base: Measured, head: Measured, baselines: Baselines = KNOWN) -> Judgement:
     medians = [[one.median_ns for one in side.launches] for side in (base, head)]
-    fresh = Fresh(
+    fresh = ConfirmedLaunches(
         base=base.launches,
         decision=decide_next(medians[0], medians[1], TOLERANCE, SPREAD),
         confirmation=Confirmation(
@@ -246,31 +246,31 @@ def test_a_shift_of_both_sides_is_seen_only_where_it_is_real_and_large() -> None
 @pytest.mark.parametrize(
     ("slo", "tail", "verdict", "words"),
     [
-        (Slo(service_p99_ms=5.0, service_qps=100), Tail(p99_ms=4.0), Verdict.UNCHANGED, ""),
+        (Slo(service_p99_ms=5.0, service_qps=100), ServiceLatency(p99_ms=4.0), Verdict.UNCHANGED, ""),
         (
             Slo(service_p99_ms=5.0, service_qps=100),
-            Tail(p99_ms=6.0),
+            ServiceLatency(p99_ms=6.0),
             Verdict.REGRESSION,
             "at 100 queries/s is 6 ms",
         ),
         (Slo(service_p99_ms=5.0, service_qps=100), None, Verdict.UNCHANGED, "service_p99_ms not judged"),
         (
             Slo(service_p99_ms=5.0, service_qps=100),
-            Tail(capacity_qps=90.0),
+            ServiceLatency(capacity_qps=90.0),
             Verdict.REGRESSION,
             "100 queries/s cannot be served: one lane serves 90",
         ),
         (
             Slo(service_p99_ms=5.0, service_qps=100),
-            Tail(why="2 streams share it"),
+            ServiceLatency(why="2 streams share it"),
             Verdict.UNCHANGED,
             "not judged: 2 streams share it",
         ),
-        (Slo(service_p99_ms=5.0), Tail(p99_ms=6.0), Verdict.UNCHANGED, "it names no load"),
+        (Slo(service_p99_ms=5.0), ServiceLatency(p99_ms=6.0), Verdict.UNCHANGED, "it names no load"),
     ],
 )
 def test_a_service_slo_is_judged_at_its_load_on_stored_numbers_too(
-    slo: Slo, tail: Tail | None, verdict: Verdict, words: str
+    slo: Slo, tail: ServiceLatency | None, verdict: Verdict, words: str
 ) -> None:
     judgement = judge(
         case(slo=slo), Unchanged(), KNOWN, ENVIRONMENT, PROTOCOL, evidence=Evidence(service=tail)
