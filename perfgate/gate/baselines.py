@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 
 from perfgate.errors import DataError, RefusedError
-from perfgate.gate.verdict.metrics import metrics_fault
 from perfgate.records import BASELINE_SCHEMA, Baseline, BaselineCase, Environment, Record
+from perfgate.records.columns import metrics_fault
 from perfgate.util.files import BASELINE_LIMIT_BYTES, read_record, record_json, write_text
 
 # A quarter: drivers and machines have moved on by then. `perfgate alert` warns of the same age.

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import math
-import os
 import statistics
-import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timezone
@@ -18,7 +14,14 @@ import msgspec
 from perfgate.errors import DataError
 from perfgate.history import HISTORY_SCHEMA, CaseRow, HistoryRun, LaunchRow, Point, Promotion
 from perfgate.records import Baseline, CaseResult, Environment, Launch, Measured, RunResult, digest
-from perfgate.util.files import BASELINE_LIMIT_BYTES, RESULTS_LIMIT_BYTES, read_record, write_error
+from perfgate.records.columns import columns
+from perfgate.util.files import (
+    BASELINE_LIMIT_BYTES,
+    RESULTS_LIMIT_BYTES,
+    read_record,
+    refuse_repeated_keys,
+    write_chunks,
+)
 
 _MARK = f'{{"schema":"{HISTORY_SCHEMA}"'.encode()
 
@@ -87,16 +90,8 @@ def _summaries(result: RunResult) -> dict[str, tuple[LaunchRow, ...]]:
 
 def summary(launch: Launch) -> LaunchRow:
     """A launch in numbers, rounded as baselines round them."""
-    return LaunchRow(
-        latency_ns=round(launch.median_ns),
-        p99_ns=launch.percentile_ns(99),
-        samples=len(launch.samples_ns),
-        load_ns=launch.load_ns,
-        first_inference_ns=launch.first_inference_ns,
-        peak_memory_bytes=launch.peak_memory_bytes,
-        throughput_qps=round(len(launch.samples_ns) / launch.wall_ns * 1e9, 3),
-        invalid=launch.invalid,
-    )
+    numbers: dict[str, Any] = {name: values[0] for name, values in columns([launch]).items()}
+    return LaunchRow(**numbers, invalid=launch.invalid)
 
 
 def thin(result: RunResult) -> RunResult:
@@ -238,7 +233,7 @@ def geometric_mean(values: Sequence[float]) -> float:
     """Zero where a value is: no memory seen, or nothing loaded."""
     if min(values) <= 0:
         return 0.0
-    return math.exp(math.fsum(math.log(value) for value in values) / len(values))
+    return statistics.geometric_mean(values)
 
 
 def instant(text: str) -> datetime:
@@ -269,26 +264,7 @@ def write_export(path: Path, entries: Iterable[HistoryRun]) -> int:
 
     Returns how many. Raises `OutputError`, or `InfrastructureError` when the disk is full.
     """
-    temporary: Path | None = None
-    count = 0
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        temporary = Path(name)
-        with os.fdopen(descriptor, "wb") as sink:
-            for entry in entries:
-                sink.write(export_line(entry))
-                count += 1
-            sink.flush()
-            os.fsync(sink.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        raise write_error(path, error) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-    return count
+    return write_chunks(path, map(export_line, entries))
 
 
 def export_line(entry: HistoryRun) -> bytes:
@@ -313,19 +289,13 @@ def _read_line(line: bytes, where: str) -> HistoryRun:
         raise DataError("is longer than a run can be", where=where)
     try:
         entry = msgspec.json.decode(line, type=HistoryRun)
-        # msgspec lets the last of two equal keys win, so that a reader of the text may see another value.
-        json.loads(line, object_pairs_hook=_refuse_repeated)
+        refuse_repeated_keys(line)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise DataError(
             f"is not a run of a history: {error}", where=where, fix="export it anew; it may be cut off"
         ) from error
     check(entry)
     return entry
-
-
-def _refuse_repeated(pairs: list[tuple[str, Any]]) -> None:
-    if len({key for key, _ in pairs}) < len(pairs):
-        raise ValueError("a key is there twice")
 
 
 def promotions(folder: Path) -> frozenset[Promotion]:

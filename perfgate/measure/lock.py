@@ -11,8 +11,7 @@ import os
 import re
 import socket
 import stat
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -98,22 +97,6 @@ def device_lock(
         stack.callback(lock.release)
         stack.callback(_write_holder, holder, "")
         _write_holder(holder)
-        yield
-
-
-@contextlib.contextmanager
-def device_locks(
-    names: Iterable[str], *, timeout_s: float, say: Callable[[str], None], folder: Path | None = None
-) -> Iterator[None]:
-    """Hold the locks of several devices; `timeout_s` is for all of them together.
-
-    They are taken in sorted order, so that two runs never wait for each other.
-    """
-    deadline = time.monotonic() + timeout_s
-    with contextlib.ExitStack() as stack:
-        for name in sorted(set(names)):
-            left_s = deadline - time.monotonic()
-            stack.enter_context(device_lock(name, timeout_s=left_s, say=say, folder=folder))
         yield
 
 

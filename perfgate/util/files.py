@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -53,8 +53,7 @@ def read_record(path: Path, kind: type[T], *, limit_bytes: int) -> T:
     data = read_bytes(path, limit_bytes=limit_bytes)
     try:
         record = msgspec.json.decode(data, type=kind)
-        # msgspec lets the last of two equal keys win, so that a reader of the text may see another value.
-        json.loads(data, object_pairs_hook=_refuse_repeated)
+        refuse_repeated_keys(data)
         return record
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise DataError(
@@ -62,6 +61,14 @@ def read_record(path: Path, kind: type[T], *, limit_bytes: int) -> T:
             where=path,
             fix="restore the file from git or make it anew; it is not meant to be edited by hand",
         ) from error
+
+
+def refuse_repeated_keys(data: bytes) -> None:
+    """Raises `ValueError` for JSON that has a key twice in one object.
+
+    msgspec lets the last of two equal keys win, so that a reader of the text may see another value.
+    """
+    json.loads(data, object_pairs_hook=_refuse_repeated)
 
 
 def _refuse_repeated(pairs: list[tuple[str, Any]]) -> None:
@@ -108,16 +115,24 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write atomically. Raises `OutputError`, or `InfrastructureError` when the disk is full."""
-    temporary = None
+    write_chunks(path, (data,))
+
+
+def write_chunks(path: Path, chunks: Iterable[bytes]) -> int:
+    """Write atomically, one chunk at a time; returns how many. Raises as `write_bytes` does."""
+    temporary, count = None, 0
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         with os.fdopen(descriptor, "wb") as sink:
-            sink.write(data)
+            for chunk in chunks:
+                sink.write(chunk)
+                count += 1
             sink.flush()
             os.fsync(sink.fileno())
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
+        return count
     except BaseException as error:  # also an interrupt leaves no temporary file behind
         if temporary is not None:
             with contextlib.suppress(OSError):

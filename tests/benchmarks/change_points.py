@@ -16,13 +16,13 @@ with AR(1) residuals; exact fit instead of its approximation); Apache Otava by i
 
 from __future__ import annotations
 
-import argparse
 import csv
 import itertools
 import json
 import math
 import multiprocessing
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -306,13 +306,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return common.text_table(head, body)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--otava", default="", help="the otava command of a venv of its own (default: none)")
-    parser.add_argument("--repeats", type=int, default=20, help="series a cell and case (default: 20)")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=Path("change_points.json"))
-    options = parser.parse_args()
+def run(options: common.Options) -> int:
     started = time.monotonic()
     plans = [
         (pool, sigma, step, (options.seed, index, place, round(step * 1000), repeat))
@@ -355,5 +349,12 @@ def _otava_row(otava: str, plans: Sequence[Any]) -> dict[str, Any]:
         return {"rule": name, "not run": str(error)[:300]}
 
 
+OPTIONS = [
+    common.option("--otava", default="", help="the otava command of a venv of its own (default: none)"),
+    common.option("--repeats", type=int, default=20, help="series a cell and case (default: 20)"),
+    common.option("--seed", type=int, default=1),
+    common.option("--out", type=Path, default=Path("change_points.json")),
+]
+
 if __name__ == "__main__":
-    common.leave(main)
+    sys.exit(common.main(run, __doc__, OPTIONS))

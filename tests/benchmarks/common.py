@@ -1,4 +1,6 @@
-"""What the benchmark scripts share: plan a case, build its engine, write a JSON file, print a table.
+"""What the benchmark scripts share: the command line, planning a case, its engine, a JSON file, a table.
+
+A script is a function of its options, and ends in `sys.exit(common.main(run, __doc__, [option(…), …]))`.
 
 Everything is planned, built and loaded by perfgate's own code, from a plain checkout too.
 """
@@ -11,7 +13,7 @@ import math
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,7 @@ from perfgate.measure.lock import device_lock
 from perfgate.measure.turn import lock_name
 from perfgate.model.cases import expand
 from perfgate.model.read import read_spec
-from perfgate.records import Case, Dimension, EngineFacts, Failed, Mode, NotRun, Record, digest
+from perfgate.records import Case, Dimension, EngineFacts, Failed, NotRun, Record, digest
 from perfgate.run.prepare import Preparation
 from perfgate.settings import Settings
 from perfgate.util.files import file_digest, record_json, write_text
@@ -41,6 +43,62 @@ from perfgate.util.process import package_environment
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 BUILD_TIMEOUT_S = 1200
+
+
+Options = argparse.Namespace
+# An option of a script: what `argparse.ArgumentParser.add_argument` is given.
+Option = tuple[str, Mapping[str, Any]]
+
+
+def option(name: str, **how: Any) -> Option:
+    """One option, such as `option("--seed", type=int, default=1)`."""
+    return name, how
+
+
+def out_option(file: str) -> Option:
+    """Where the JSON file goes."""
+    return option("--out", type=Path, default=Path(file), help="JSON file (default: %(default)s)")
+
+
+def device_options(file: str) -> list[Option]:
+    """The options of every script that measures on a device."""
+    return [
+        option("--backend", default="tensorrt", help="tensorrt, onnxruntime (default: %(default)s)"),
+        option("--device", default="auto", help="auto, or a GPU's index or UUID"),
+        out_option(file),
+    ]
+
+
+def main(run: Callable[[Options], int], doc: str | None, options: Sequence[Option]) -> int:
+    """Run a script with the options of its command line; returns the exit code.
+
+    An error of perfgate's is a short message and its own exit code.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawTextHelpFormatter)
+    for name, how in options:
+        parser.add_argument(name, **how)
+    chosen = parser.parse_args()
+    try:
+        return run(chosen)
+    except PerfgateError as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        if isinstance(error, CaseError) and error.stderr_tail:
+            print(error.stderr_tail, file=sys.stderr)
+        return error.exit_code
+
+
+def table_of(
+    kind: str, measure: Callable[[Options], Mapping[str, Any]], show: Callable[[Any], str]
+) -> Callable[[Options], int]:
+    """The run of a script that measures, writes a JSON file of this kind and prints a table."""
+
+    def run(options: Options) -> int:
+        found = measure(options)
+        write(options.out, kind, found)
+        print(show(found))
+        return 0
+
+    return run
 
 
 class Plan(Record):
@@ -56,21 +114,6 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def add_common(parser: argparse.ArgumentParser, out: str) -> None:
-    """The options that every script has."""
-    parser.add_argument("--backend", default="tensorrt", help="tensorrt, onnxruntime (default: %(default)s)")
-    parser.add_argument("--device", default="auto", help="auto, or a GPU's index or UUID")
-    parser.add_argument("--out", type=Path, default=Path(out), help="JSON file (default: %(default)s)")
-
-
-def add_engine(parser: argparse.ArgumentParser) -> None:
-    """Whose engine a script builds, with what, and where it is kept."""
-    parser.add_argument("--model", type=Path, default=ROOT / "models/resnet50.toml")
-    parser.add_argument("--precision", default="fp16")
-    parser.add_argument("--timing", type=Path, help="timing cache for the build")
-    parser.add_argument("--store", type=Path, help="keep the engine here, and take it from here again")
-
-
 def parse_shape(text: str) -> dict[str, int]:
     """`b=8,s=128` as a dictionary."""
     try:
@@ -80,16 +123,8 @@ def parse_shape(text: str) -> dict[str, int]:
         raise argparse.ArgumentTypeError(f"{text!r} is not like b=8,s=128") from error
 
 
-def plan(
-    model: Path,
-    precision: str,
-    shape: Mapping[str, int],
-    backend: str,
-    device: str,
-    *,
-    mode: Mode | None = None,
-) -> Plan:
-    """Plan a case of a spec at any shape and mode. Its ONNX file is made in `.perfgate/models` once.
+def plan(model: Path, precision: str, shape: Mapping[str, int], backend: str, device: str) -> Plan:
+    """Plan a case of a spec at any shape. Its ONNX file is made in `.perfgate/models` once.
 
     Raises `PerfgateError` where the backend, the model or the shape is not to be had here.
     """
@@ -109,9 +144,7 @@ def plan(
         raise UsageError(f"has no case in {precision} with {dict(shape)}", where=model)
     sizes = {**case.shape, **shape}
     label = "-".join(f"{name}{size}" for name, size in sizes.items())
-    case = msgspec.structs.replace(
-        case, id=f"{spec.name}/{precision}/{label}", shape=sizes, mode=mode or case.mode
-    )
+    case = msgspec.structs.replace(case, id=f"{spec.name}/{precision}/{label}", shape=sizes)
     preparation = Preparation(settings, chosen, fingerprint(chosen, device), Baselines(root=""), say)
     ((result, pending),) = preparation.all_cases([(spec, case)])
     if pending is None:
@@ -230,14 +263,3 @@ def launch_cv(medians: Mapping[str, Sequence[float]]) -> float | None:
         squares += math.fsum((value - statistics.fmean(logs)) ** 2 for value in logs)
         dof += max(0, len(logs) - 1)
     return math.sqrt(squares / dof) if dof else None
-
-
-def leave(main: Any) -> None:
-    """Run a script's `main`; an error of perfgate's is a short message and its exit code."""
-    try:
-        sys.exit(main())
-    except PerfgateError as error:
-        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
-        if isinstance(error, CaseError) and error.stderr_tail:
-            print(error.stderr_tail, file=sys.stderr)
-        sys.exit(error.exit_code)

@@ -10,8 +10,8 @@ are recorded, or 4 s. Builds are not counted: both schemes need the same ones.
 
 from __future__ import annotations
 
-import argparse
 import math
+import sys
 from typing import Any
 
 import common
@@ -37,7 +37,7 @@ def fixed(model: gm.Model, gates: int, slowdown: float, draw: Any) -> float:
     return float((low > math.log1p(gm.TOLERANCE.ignore)).mean())
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
+def measure(options: common.Options) -> dict[str, Any]:
     models = gm.models(recordings.read(options.data))
     draw = np.random.default_rng(options.seed)
     rows = []
@@ -77,16 +77,7 @@ def show(found: dict[str, Any]) -> str:
     return "\n\n".join((common.text_table(head, rows), gm.sources(found["models"])))
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--gates", type=int, default=20_000, help="a row (default: %(default)s)")
-    gm.add_options(parser, "cost.json")
-    options = parser.parse_args()
-    found = measure(options)
-    common.write(options.out, "cost", found)
-    print(show(found))
-    return 0
-
-
 if __name__ == "__main__":
-    common.leave(main)
+    count = common.option("--gates", type=int, default=20_000, help="a row (default: %(default)s)")
+    run = common.table_of("cost", measure, show)
+    sys.exit(common.main(run, __doc__, gm.options(count, "cost.json")))

@@ -11,7 +11,7 @@ case as `value.html`, `value.zh-CN.html`, Markdown, CSV and JSON (`demo_value.py
 
 from __future__ import annotations
 
-import argparse
+import sys
 from pathlib import Path
 
 import common
@@ -76,23 +76,22 @@ def stored_run(root: Path = common.ROOT) -> RunResult:
     )
 
 
-def main() -> None:
+def run(options: common.Options) -> int:
     """Write the files, and say where they are."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--out", type=Path, default=Path("perfgate-out/demo"))
-    out: Path = parser.parse_args().out
-    run = stored_run()
+    stored = stored_run()
     files = {
-        RESULTS_NAME: record_json(run),
-        "report.html": render(run, "html"),
-        "report.zh-CN.html": render(run, "html", "zh-CN"),
-        "comment.md": render(run, "markdown"),
+        RESULTS_NAME: record_json(stored),
+        "report.html": render(stored, "html"),
+        "report.zh-CN.html": render(stored, "html", "zh-CN"),
+        "comment.md": render(stored, "markdown"),
         **business_files(stored_case()),
     }
     for name, text in files.items():
-        write_text(out / name, text)
-        print(f"wrote {out / name}")
+        write_text(options.out / name, text)
+        print(f"wrote {options.out / name}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    out = common.option("--out", type=Path, default=Path("perfgate-out/demo"))
+    sys.exit(common.main(run, __doc__.partition("\n")[0], [out]))

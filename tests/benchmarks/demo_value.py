@@ -10,7 +10,7 @@ Made as of the day of the measurement, or of the price list: the same bytes on a
 
 from __future__ import annotations
 
-import argparse
+import sys
 from datetime import date
 from pathlib import Path
 
@@ -64,18 +64,14 @@ def _inputs(path: Path) -> Inputs:
     return parse_inputs(read_bytes(path, limit_bytes=TEXT_LIMIT_BYTES), str(path))
 
 
-def main() -> int:
+def run(options: common.Options) -> int:
     """Write the files, and say where they are."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, default=Path("perfgate-out/demo"))
-    out: Path = parser.parse_args().out
     for name, text in business_files(stored_case()).items():
-        write_text(out / name, text)
-        print(f"wrote {out / name}")
+        write_text(options.out / name, text)
+        print(f"wrote {options.out / name}")
     return 0
 
 
 if __name__ == "__main__":
-    common.leave(main)
+    out = common.option("--out", type=Path, default=Path("perfgate-out/demo"))
+    sys.exit(common.main(run, __doc__, [out]))

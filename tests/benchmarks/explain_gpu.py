@@ -16,9 +16,9 @@ Written to the folder `--out`: `explain.json` (explanations, and what was expect
 
 from __future__ import annotations
 
-import argparse
 import functools
 import random
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -98,7 +98,7 @@ def with_output(onnx_file: Path, out: Path, tensor: str) -> Path:
 class Bench:
     """Builds, profiles and explains; everything that was found is in `rows` and `records`."""
 
-    def __init__(self, options: argparse.Namespace, planned: common.Plan, folder: Path) -> None:
+    def __init__(self, options: common.Options, planned: common.Plan, folder: Path) -> None:
         self.options, self.planned, self.folder = options, planned, folder
         self.rows: list[dict[str, Any]] = []
         self.records: dict[str, Any] = {}
@@ -219,7 +219,8 @@ def record(
     return {**sides, "kind": found.kind, "cause": found.cause}
 
 
-def run(options: argparse.Namespace, folder: Path) -> int:
+def plant(options: common.Options, folder: Path) -> int:
+    """Plant every cause, and tell which were named."""
     planned = common.plan(
         common.ROOT / "models/resnet50.toml",
         options.precision,
@@ -258,17 +259,18 @@ def run(options: argparse.Namespace, folder: Path) -> int:
     return 0 if all(good) else 1
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    common.add_common(parser, "explain-out")
-    parser.add_argument("--precision", default="fp16", help="default: %(default)s")
-    parser.add_argument("--shape", default="b=8", help="default: %(default)s")
-    parser.add_argument("--loads", type=int, default=5, help="profiled loads a side (default: %(default)s)")
-    parser.add_argument("--timing", type=Path, default=TIMING, help="timing cache of base (the H200's)")
-    options = parser.parse_args()
+def run(options: common.Options) -> int:
     with common.store(None) as folder:
-        return run(options, folder)
+        return plant(options, folder)
 
+
+OPTIONS = [
+    *common.device_options("explain-out"),
+    common.option("--precision", default="fp16", help="default: %(default)s"),
+    common.option("--shape", default="b=8", help="default: %(default)s"),
+    common.option("--loads", type=int, default=5, help="profiled loads a side (default: %(default)s)"),
+    common.option("--timing", type=Path, default=TIMING, help="timing cache of base (the H200's)"),
+]
 
 if __name__ == "__main__":
-    common.leave(main)
+    sys.exit(common.main(run, __doc__, OPTIONS))

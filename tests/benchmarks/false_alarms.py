@@ -14,7 +14,7 @@ Target: REGRESSION at most 0.02 %, INCONCLUSIVE at most 0.5 %.
 
 from __future__ import annotations
 
-import argparse
+import sys
 from typing import Any
 
 import common
@@ -28,7 +28,7 @@ from perfgate.gate.statistics.noise import BUILD_CV
 TARGET_RED, TARGET_OPEN = 2e-4, 5e-3
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
+def measure(options: common.Options) -> dict[str, Any]:
     files = recordings.read(options.data)
     models, hosts = gm.models(files), gm.residuals(files)
     draw = np.random.default_rng(options.seed)
@@ -84,16 +84,7 @@ def show(found: dict[str, Any]) -> str:
     return "\n\n".join((common.text_table(head, rows), gm.sources(found["models"])))
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--gates", type=int, default=40_000, help="a row (default: %(default)s)")
-    gm.add_options(parser, "false_alarms.json")
-    options = parser.parse_args()
-    found = measure(options)
-    common.write(options.out, "false-alarms", found)
-    print(show(found))
-    return 0
-
-
 if __name__ == "__main__":
-    common.leave(main)
+    count = common.option("--gates", type=int, default=40_000, help="a row (default: %(default)s)")
+    run = common.table_of("false-alarms", measure, show)
+    sys.exit(common.main(run, __doc__, gm.options(count, "false_alarms.json")))

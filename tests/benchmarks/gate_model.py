@@ -1,14 +1,13 @@
 """The launches that the gate's benchmarks simulate: a model fitted to recordings, and the recordings.
 
-Recordings are what `levels.py` and `real_aa.py` wrote on real devices (`recordings.py` reads them). What they
-do not tell is taken from what was seen on three H200s with TensorRT 8.5.3 (2026-11), and `source` says so.
+Recordings are files of loads, and of gates of `real_aa.py`, from real devices (`recordings.py` reads them).
+What they do not tell is what was seen on three H200s with TensorRT 8.5.3 (2026-11), and `source` says so.
 
 A log median is the sum of its machine, its day, its build, and its launch, which lies in one of two clusters.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 import statistics
 from collections.abc import Sequence
@@ -34,10 +33,10 @@ from perfgate.gate.statistics.simulate import (
     run_gates,
     sequential,
 )
-from perfgate.records import Draws, Record, Tolerance
+from perfgate.records import RebuildPolicy, Record, Tolerance
 
 TOLERANCE = Tolerance(ignore=0.005, catch=0.02)
-BUILDS = Draws().builds
+BUILDS = RebuildPolicy().builds
 LAUNCHES = 5  # of a stored run, and of a screen
 # A build that is slower than its best sibling by more than this drew other tactics.
 LOTTERY = 0.05
@@ -376,10 +375,14 @@ def cost(found: Outcomes, launch_s: float) -> dict[str, float]:
     }
 
 
-def add_options(parser: argparse.ArgumentParser, out: str) -> None:
-    parser.add_argument("--data", type=Path, default=DATA, help="recorded launches (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=20261124)
-    parser.add_argument("--out", type=Path, default=Path(out), help="JSON file (default: %(default)s)")
+def options(count: common.Option, out: str) -> list[common.Option]:
+    """The options of the scripts that simulate gates: how many, on which launches, from which seed."""
+    return [
+        count,
+        common.option("--data", type=Path, default=DATA, help="recorded launches (default: %(default)s)"),
+        common.option("--seed", type=int, default=20261124),
+        common.out_option(out),
+    ]
 
 
 def described(models: dict[str, Model]) -> dict[str, Any]:

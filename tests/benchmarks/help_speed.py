@@ -7,13 +7,12 @@ Target: 0.3 s of wall time for the fastest of 20, on a machine that does nothing
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import subprocess
 import sys
 import time
 
-import common  # noqa: F401  (puts the package on the path)
+import common
 
 from perfgate.util.process import package_environment
 
@@ -37,10 +36,7 @@ def seconds(words: list[str], times: int) -> list[float]:
     return taken
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--times", type=int, default=20)
-    options = parser.parse_args()
+def run(options: common.Options) -> int:
     missed = False
     for name, words in COMMANDS.items():
         taken = seconds(words, options.times)
@@ -51,4 +47,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    times = common.option("--times", type=int, default=20)
+    sys.exit(common.main(run, __doc__.split("\n")[0], [times]))

@@ -12,7 +12,6 @@ Targets: a series within 0.2 s, a command within 0.8 s, the import within 2 s.
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import common
 import sqlalchemy as sa
 
 from perfgate.history.rows import history_run, key_digest, pack, read_export, write_export
@@ -50,8 +50,8 @@ ENVIRONMENT = Environment(device="nvidia-h200", toolchain="tensorrt-10.13", key=
 _START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 _COMMAND = [
     sys.executable,
-    "-c",
-    "from perfgate.cli.app import cli\nfrom perfgate.cli.history import history\ncli.add_command(history)\ncli()",
+    "-m",
+    "perfgate",
 ]
 
 
@@ -168,7 +168,7 @@ def slowest(action: Callable[[], object], repeats: int) -> float:
     return max(times)
 
 
-def measure(address: str, folder: Path, options: argparse.Namespace) -> dict[str, float]:
+def measure(address: str, folder: Path, options: common.Options) -> dict[str, float]:
     """Seconds by what was measured."""
     since = f"{_START + timedelta(days=options.nights - 365):%Y-%m-%d}"
     wanted = case_id(options.cases // 2)
@@ -226,17 +226,7 @@ def show(found: dict[str, float]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--nights", type=int, default=400)
-    parser.add_argument("--cases", type=int, default=500)
-    parser.add_argument("--launches", type=int, default=5)
-    parser.add_argument("--samples", type=int, default=500, help="Samples a launch of the imported run.")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--out", type=Path, help="Write the figures as JSON.")
-    options = parser.parse_args()
+def run(options: common.Options) -> int:
     with tempfile.TemporaryDirectory() as name:
         address = str(Path(name) / "history.sqlite")
         start = time.perf_counter()
@@ -249,7 +239,17 @@ def main() -> None:
     if options.out:
         table = {"schema": "perfgate-trt/benchmark-history/v1", "launches": rows, "seconds": found}
         options.out.write_text(json.dumps(table, indent=2) + "\n")
+    return 0
 
+
+OPTIONS = [
+    common.option("--nights", type=int, default=400),
+    common.option("--cases", type=int, default=500),
+    common.option("--launches", type=int, default=5),
+    common.option("--samples", type=int, default=500, help="Samples a launch of the imported run."),
+    common.option("--repeats", type=int, default=5),
+    common.option("--out", type=Path, help="Write the figures as JSON."),
+]
 
 if __name__ == "__main__":
-    main()
+    sys.exit(common.main(run, __doc__, OPTIONS))

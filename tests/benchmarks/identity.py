@@ -25,12 +25,12 @@ The file is written after each combination, so that a run that is cut short has 
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import math
 import random
 import statistics
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -117,7 +117,7 @@ def engines_apart(medians_ns: Mapping[str, Sequence[float]]) -> dict[str, float 
 
 
 def launched(
-    planned: common.Plan, engines: Mapping[str, Path], options: argparse.Namespace
+    planned: common.Plan, engines: Mapping[str, Path], options: common.Options
 ) -> dict[str, list[float]]:
     """Launch medians (ns) by engine digest: rounds of one launch each, in random order."""
     protocol, draw = Settings(root=str(common.ROOT)).protocol("gpu"), random.Random(1)
@@ -146,7 +146,7 @@ def find_stored(folder: Path, model: str, precision: str) -> Stored | None:
     return None
 
 
-def measure(options: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
+def measure(options: common.Options, folder: Path) -> Iterator[dict[str, Any]]:
     """A row for each combination; one that does not build has its `error`."""
     profiles = ["dynamic"] if options.timing else options.profiles
     for model in options.models:
@@ -168,7 +168,7 @@ def measure(options: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any
 
 
 def _combination(
-    options: argparse.Namespace, planned: common.Plan, home: Path, model: str, precision: str
+    options: common.Options, planned: common.Plan, home: Path, model: str, precision: str
 ) -> dict[str, Any]:
     first, digest = None, ""
     engines: dict[str, Path] = {}
@@ -272,18 +272,7 @@ def show_rates(found: Mapping[tuple[str, str, str], Counter[str]]) -> str:
     return common.text_table(("", "two rebuilds", "as the build that left it", "on another machine"), lines)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=["tinyconv", "resnet50", "bert-base"])
-    parser.add_argument("--precisions", nargs="+", default=["fp32", "fp16"])
-    parser.add_argument("--profiles", nargs="+", choices=("static", "dynamic"), default=["static", "dynamic"])
-    parser.add_argument("--builds", type=int, default=2, help="builds with the timing cache (default 2)")
-    parser.add_argument("--launches", type=int, default=0, help="of each engine (default: none)")
-    parser.add_argument("--timing", type=Path, help="folder of timing caches, such as baselines")
-    parser.add_argument("--store", type=Path, help="keep engines here; a build that is there is not repeated")
-    parser.add_argument("--rates", nargs="+", type=Path, metavar="FILE", help="count over these, and end")
-    common.add_common(parser, "identity.json")
-    options = parser.parse_args()
+def run(options: common.Options) -> int:
     if options.rates:
         print(
             show_rates(rates([row for path in options.rates for row in json.loads(path.read_text())["rows"]]))
@@ -299,5 +288,17 @@ def main() -> int:
     return 0
 
 
+OPTIONS = [
+    common.option("--models", nargs="+", default=["tinyconv", "resnet50", "bert-base"]),
+    common.option("--precisions", nargs="+", default=["fp32", "fp16"]),
+    common.option("--profiles", nargs="+", choices=("static", "dynamic"), default=["static", "dynamic"]),
+    common.option("--builds", type=int, default=2, help="builds with the timing cache (default 2)"),
+    common.option("--launches", type=int, default=0, help="of each engine (default: none)"),
+    common.option("--timing", type=Path, help="folder of timing caches, such as baselines"),
+    common.option("--store", type=Path, help="keep engines here; a build that is there is not repeated"),
+    common.option("--rates", nargs="+", type=Path, metavar="FILE", help="count over these, and end"),
+    *common.device_options("identity.json"),
+]
+
 if __name__ == "__main__":
-    common.leave(main)
+    sys.exit(common.main(run, __doc__, OPTIONS))

@@ -14,7 +14,6 @@ their sources and documentation: `peers_rules.py`.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import os
@@ -111,7 +110,7 @@ def run_pytest_benchmark(trials: Sequence[tuple[list[Any], list[Any]]], launches
 _AGAINST = ("--benchmark-compare=0001", "--benchmark-compare-fail=mean:5%")
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
+def measure(options: common.Options) -> dict[str, Any]:
     files = recordings.read(options.data)
     models = gm.models(files)
     rows: list[dict[str, Any]] = []
@@ -164,16 +163,7 @@ def show(found: dict[str, Any]) -> str:
     return "\n\n".join((*blocks, gm.sources(found["models"])))
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--trials", type=int, default=200, help="a head (default: %(default)s)")
-    gm.add_options(parser, "peers.json")
-    options = parser.parse_args()
-    found = measure(options)
-    common.write(options.out, "peers", found)
-    print(show(found))
-    return 0
-
-
 if __name__ == "__main__":
-    common.leave(main)
+    count = common.option("--trials", type=int, default=200, help="a head (default: %(default)s)")
+    run = common.table_of("peers", measure, show)
+    sys.exit(common.main(run, __doc__, gm.options(count, "peers.json")))

@@ -8,13 +8,13 @@ screen counted; seconds are those that the GPU is held.
 
 Target: caught at least 95 % at 2 %, 99.9 % at 3 %; fresh launches a side at most 6 unchanged, 12 at 2 %.
 A head that was built anew, all or a tenth of it, has up to six builds and the wider tolerance of
-`perfgate.gate.statistics.build_variance.widened`: what that catches is shown, and has no target. The launches that choose
-the best of base's builds are not counted.
+`perfgate.gate.statistics.build_variance.widened`: what that catches is shown, and has no target. The launches
+that choose the best of base's builds are not counted.
 """
 
 from __future__ import annotations
 
-import argparse
+import sys
 from typing import Any
 
 import common
@@ -29,7 +29,7 @@ TARGET_CAUGHT = {0.02: 0.95, 0.03: 0.999}
 TARGET_LAUNCHES = {0.0: 6, 0.02: 12}
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
+def measure(options: common.Options) -> dict[str, Any]:
     models = gm.models(recordings.read(options.data))
     draw = np.random.default_rng(options.seed)
     rows = []
@@ -88,16 +88,7 @@ def show(found: dict[str, Any]) -> str:
     return "\n\n".join((common.text_table(head, rows), gm.sources(found["models"])))
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--gates", type=int, default=20_000, help="a row (default: %(default)s)")
-    gm.add_options(parser, "power.json")
-    options = parser.parse_args()
-    found = measure(options)
-    common.write(options.out, "power", found)
-    print(show(found))
-    return 0
-
-
 if __name__ == "__main__":
-    common.leave(main)
+    count = common.option("--gates", type=int, default=20_000, help="a row (default: %(default)s)")
+    run = common.table_of("power", measure, show)
+    sys.exit(common.main(run, __doc__, gm.options(count, "power.json")))

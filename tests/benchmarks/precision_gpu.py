@@ -15,7 +15,6 @@ names its layer, and none where islands are kept; a broken calibration set is re
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import shutil
@@ -74,8 +73,8 @@ fp16 = 45
 
 def prepare(folder: Path) -> None:
     """The recogniser with its graphs and lines, made from `models/ocr.toml` by perfgate itself."""
-    from perfgate.model.onnx_file import materialise
-    from perfgate.model.precision.convert import data_request, emit
+    from perfgate.model.onnx_file import export_onnx
+    from perfgate.model.precision.convert import convert_model, data_request
     from perfgate.model.precision.data import EVALUATION_SEED, DataSet
     from perfgate.model.read import read_spec
 
@@ -83,9 +82,9 @@ def prepare(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         store = Path(name)
-        model = materialise(spec, store / "models")
+        model = export_onnx(spec, store / "models")
         # On 8.5 this one graph serves INT8 with and without FP16 beside it.
-        emission = emit(spec, model, "int8+fp16", "weak", store / "precision", print)
+        emission = convert_model(spec, model, "int8+fp16", "weak", store / "precision", print)
         shutil.copy(model.path, folder / "ocr.onnx")
         shutil.copy(emission.path, folder / "ocr.int8.onnx")
         request = data_request(
@@ -158,7 +157,7 @@ def save_hot(path: Path) -> None:
     onnx.save(model, str(path))
 
 
-def run_step(spec: Path, options: argparse.Namespace) -> dict[str, Any]:
+def run_step(spec: Path, options: common.Options) -> dict[str, Any]:
     """One `perfgate run`: its exit code, seconds, and the rows of its results file."""
     out = spec.parent / f"out-{spec.stem}"
     started = time.monotonic()
@@ -233,18 +232,7 @@ def met(name: str, wanted: str, step: dict[str, Any]) -> bool:
     return right and all(row["layers"].get("int8", 0) + row["layers"].get("uint8", 0) > 0 for row in int8)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--prepare", type=Path, metavar="FOLDER")
-    parser.add_argument("--kit", type=Path)
-    parser.add_argument("--out", type=Path, default=Path("precision-gpu"))
-    parser.add_argument("--backend", default="auto")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--launches", type=int, default=3)
-    parser.add_argument("--all", action="store_true", help="also what the specs skip here")
-    parser.add_argument("--step-seconds", type=int, default=600, help="for each step (default: %(default)s)")
-    parser.add_argument("--only", default="", help="only the steps whose name contains this")
-    options = parser.parse_args()
+def run(options: common.Options) -> int:
     if options.prepare:
         prepare(options.prepare)
         return 0
@@ -291,5 +279,17 @@ def show(found: dict[str, Any]) -> None:
             print(f"       {step['rows'][0]['reason'][:300]}")
 
 
+OPTIONS = [
+    common.option("--prepare", type=Path, metavar="FOLDER"),
+    common.option("--kit", type=Path),
+    common.option("--out", type=Path, default=Path("precision-gpu")),
+    common.option("--backend", default="auto"),
+    common.option("--device", default="auto"),
+    common.option("--launches", type=int, default=3),
+    common.option("--all", action="store_true", help="also what the specs skip here"),
+    common.option("--step-seconds", type=int, default=600, help="for each step (default: %(default)s)"),
+    common.option("--only", default="", help="only the steps whose name contains this"),
+]
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(common.main(run, __doc__, OPTIONS))

@@ -21,12 +21,12 @@ after every gate.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import random
 import shutil
 import statistics
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,7 +53,7 @@ RETRIES = 3
 Body = dict[str, Any]
 
 
-def engines(options: argparse.Namespace, folder: Path, models: Path) -> dict[str, tuple[EngineTarget, Body]]:
+def engines(options: common.Options, folder: Path, models: Path) -> dict[str, tuple[EngineTarget, Body]]:
     """Base first, then every head that is asked for; a build that fails is told and left out."""
     found: dict[str, tuple[EngineTarget, Body]] = {}
     timing: Path | None = options.timing
@@ -110,7 +110,7 @@ def one_launch(target: EngineTarget, protocol: Protocol, log: list[Body]) -> flo
     raise CaseError(f"the device stays disturbed: {log[-1]['invalid']}")
 
 
-def hold(name: str, sides: dict[str, EngineTarget], options: argparse.Namespace, seed: int) -> Body:
+def hold(name: str, sides: dict[str, EngineTarget], options: common.Options, seed: int) -> Body:
     """One gate, launch by launch."""
     started, protocol = time.monotonic(), _protocol(options)
     tolerance, spread = tolerance_of(name, options.kind), spread_of(options.kind)
@@ -138,7 +138,7 @@ def hold(name: str, sides: dict[str, EngineTarget], options: argparse.Namespace,
     }
 
 
-def _protocol(options: argparse.Namespace) -> Protocol:
+def _protocol(options: common.Options) -> Protocol:
     return Protocol(
         launches=1,
         warmup_ns=options.warmup_ms * 1_000_000,
@@ -157,7 +157,7 @@ def verdict_of(decision: Decision, launches: int) -> str:
     return decision.verdict.value
 
 
-def measure(options: argparse.Namespace, folder: Path) -> Body:
+def measure(options: common.Options, folder: Path) -> Body:
     """Gates of all heads in turn, in a random order each round, until the time is up."""
     deadline = time.monotonic() + options.seconds
     found = engines(options, folder, folder / "models")
@@ -342,26 +342,7 @@ def show(rows: Sequence[Body]) -> str:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--model", type=Path, default=common.ROOT / "models/resnet50.toml")
-    parser.add_argument("--precision", default="fp16")
-    parser.add_argument("--shape", type=common.parse_shape, default={"b": 8}, help="such as b=8")
-    parser.add_argument("--heads", nargs="+", choices=HEADS, default=list(HEADS))
-    parser.add_argument("--seconds", type=int, default=540, help="builds and gates (default: %(default)s)")
-    parser.add_argument("--budget", type=int, default=BUDGET, help="launches a side (default: %(default)s)")
-    parser.add_argument("--warmup-ms", type=int, default=100)
-    parser.add_argument("--duration-ms", type=int, default=150)
-    parser.add_argument("--seed", type=int, default=1, help="of the blocks: another one for every call")
-    parser.add_argument("--timing", type=Path, help="timing cache for base's build")
-    parser.add_argument("--store", type=Path, help="keep engines here, and take them from here again")
-    parser.add_argument("--evaluate", type=Path, nargs="+", help="measure nothing: judge these files")
-    common.add_common(parser, "real_aa.json")
-    return parser
-
-
-def main() -> int:
-    options = _parser().parse_args()
+def run(options: common.Options) -> int:
     if options.evaluate:
         files = [json.loads(path.read_text()) for path in options.evaluate]
         rows = evaluate(files)
@@ -377,5 +358,21 @@ def main() -> int:
     return 0
 
 
+OPTIONS = [
+    common.option("--model", type=Path, default=common.ROOT / "models/resnet50.toml"),
+    common.option("--precision", default="fp16"),
+    common.option("--shape", type=common.parse_shape, default={"b": 8}, help="such as b=8"),
+    common.option("--heads", nargs="+", choices=HEADS, default=list(HEADS)),
+    common.option("--seconds", type=int, default=540, help="builds and gates (default: %(default)s)"),
+    common.option("--budget", type=int, default=BUDGET, help="launches a side (default: %(default)s)"),
+    common.option("--warmup-ms", type=int, default=100),
+    common.option("--duration-ms", type=int, default=150),
+    common.option("--seed", type=int, default=1, help="of the blocks: another one for every call"),
+    common.option("--timing", type=Path, help="timing cache for base's build"),
+    common.option("--store", type=Path, help="keep engines here, and take them from here again"),
+    common.option("--evaluate", type=Path, nargs="+", help="measure nothing: judge these files"),
+    *common.device_options("real_aa.json"),
+]
+
 if __name__ == "__main__":
-    common.leave(main)
+    sys.exit(common.main(run, __doc__, OPTIONS))

@@ -1,8 +1,9 @@
-"""Launches recorded on devices: files of `levels.py`, gates of `real_aa.py`, joined to a visit to a GPU each.
+"""Launches recorded on devices: files of loads, gates of `real_aa.py`, joined to a visit to a GPU each.
 
-A visit has the form of a file of `levels.py`: `device`, `case`, `environment`, `builds` (engines by digest),
-`loads` (launches: build, process, load, `median_ns`, `invalid`), `costs_s`, and `machine`, which GPUs of one
-host share (files from before it was recorded have a name given by hand, or none: a GPU, a machine).
+A visit has the form of a file of loads (`data/levels-*.json`, see README.md): `device`, `case`,
+`environment`, `builds` (engines by digest), `loads` (launches: build, process, load, `median_ns`, `invalid`),
+`costs_s`, and `machine`, which GPUs of one host share (files from before it was recorded have a name given by
+hand, or none: a GPU, a machine).
 """
 
 from __future__ import annotations

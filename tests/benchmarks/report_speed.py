@@ -11,7 +11,6 @@ Targets for 500 cases: HTML below 1.5 MB and within 3 s; Markdown at most 60,000
 
 from __future__ import annotations
 
-import argparse
 import random
 import subprocess
 import sys
@@ -19,11 +18,10 @@ import tempfile
 import time
 from pathlib import Path
 
-import common  # noqa: F401  (puts the package on the path)
+import common
 
 from perfgate.gate.statistics.intervals import ratio_interval
 from perfgate.gate.verdict.decide import decide, explain
-from perfgate.gate.verdict.metrics import columns
 from perfgate.gate.verdict.summary import summarise
 from perfgate.records import (
     RESULTS_SCHEMA,
@@ -40,6 +38,7 @@ from perfgate.records import (
     Telemetry,
     Tolerance,
 )
+from perfgate.records.columns import columns
 from perfgate.report import render
 from perfgate.report.i18n import LANGUAGES
 from perfgate.run.outputs import read_results
@@ -124,12 +123,8 @@ def _launch(draw: random.Random, level: float, samples: int) -> Launch:
     )
 
 
-def main() -> int:
+def run(options: common.Options) -> int:
     """Print a row a rendering; 1 where a target is missed."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--cases", type=int, default=500)
-    parser.add_argument("--samples", type=int, default=1000)
-    options = parser.parse_args()
     missed = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "results.json")
@@ -159,5 +154,10 @@ def main() -> int:
     return 1 if missed else 0
 
 
+OPTIONS = [
+    common.option("--cases", type=int, default=500),
+    common.option("--samples", type=int, default=1000),
+]
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(common.main(run, __doc__.partition("\n")[0], OPTIONS))

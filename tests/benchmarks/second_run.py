@@ -12,7 +12,6 @@ graph differ by less than 1.5 %.
 
 from __future__ import annotations
 
-import argparse
 import re
 import shutil
 import subprocess
@@ -36,7 +35,7 @@ _PROFILE_MAX = 8
 _TIMEOUT_S = 3600
 
 
-def make_project(root: Path, options: argparse.Namespace) -> None:
+def make_project(root: Path, options: common.Options) -> None:
     """tinyconv at every batch size and mode that was asked for, with short launches."""
     (root / "models").mkdir(parents=True)
     for name in ("tinyconv.py", "_graph.py"):
@@ -99,8 +98,14 @@ def by_mode(result: RunResult) -> dict[str, dict[str, Any]]:
     }
 
 
-def measure(root: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Run, promote, run again."""
+def measure(options: common.Options) -> dict[str, Any]:
+    """Run, promote, run again, in a project of its own."""
+    with tempfile.TemporaryDirectory(prefix="perfgate-second-run-") as name:
+        body = two_runs(Path(name) / "project", options)
+    return {**common.about(options.backend, options.device), **body}
+
+
+def two_runs(root: Path, options: common.Options) -> dict[str, Any]:
     make_project(root, options)
     results = root / "perfgate-out/results.json"
     first_s = perfgate(root, "run")
@@ -149,21 +154,14 @@ def show(body: Mapping[str, Any]) -> str:
     return f"{common.text_table(('', 'seen', 'target'), run)}\n\n{common.text_table(head, modes)}"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--precision", default="fp32")
-    parser.add_argument("--batches", type=int, default=8, help="batch sizes, from 1 (default 8)")
-    parser.add_argument("--modes", nargs="+", default=["graph+spin", "enqueue+spin", "graph+transfers+spin"])
-    parser.add_argument("--launches", type=int, default=3)
-    parser.add_argument("--duration-ms", type=int, default=300)
-    common.add_common(parser, "second_run.json")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="perfgate-second-run-") as name:
-        body = measure(Path(name) / "project", options)
-    common.write(options.out, "second-run", {**common.about(options.backend, options.device), **body})
-    print(show(body))
-    return 0
-
+OPTIONS = [
+    common.option("--precision", default="fp32"),
+    common.option("--batches", type=int, default=8, help="batch sizes, from 1 (default 8)"),
+    common.option("--modes", nargs="+", default=["graph+spin", "enqueue+spin", "graph+transfers+spin"]),
+    common.option("--launches", type=int, default=3),
+    common.option("--duration-ms", type=int, default=300),
+    *common.device_options("second_run.json"),
+]
 
 if __name__ == "__main__":
-    common.leave(main)
+    sys.exit(common.main(common.table_of("second-run", measure, show), __doc__, OPTIONS))

@@ -1,31 +1,28 @@
-"""The benchmark scripts: their arithmetic on made-up data, their help, and one whole run on the CPU."""
+"""The benchmark scripts: their command lines, their arithmetic on made-up data and on recordings, one run."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import math
-import random
+import re
 import subprocess
 import sys
-import types
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import apart
-import apart_child
 import common
+import explain_gpu_child
 import identity
-import levels
-import overhead
-import overhead_child
+import numpy as np
 import precision_gpu
 import pytest
+import real_aa
 import second_run
 
 from perfgate.engine.tensorrt.inspect import Layer, Layers, pack_layers
+from perfgate.errors import CaseError, UsageError
 from perfgate.model.cases import expand
 from perfgate.model.read import read_spec
 from perfgate.records import EngineFacts, Mode
@@ -33,24 +30,159 @@ from perfgate.settings import Settings
 from perfgate.util.process import package_environment
 
 FOLDER = Path(__file__).resolve().parent
-SCRIPTS = ("levels", "overhead", "apart", "identity", "second_run", "open_loop", "explain_gpu")
+# The gate's scripts are in `test_gate_benchmarks.py`; the others are short, or say less in their help.
+SCRIPTS = (
+    "identity",
+    "second_run",
+    "explain_gpu",
+    "change_points",
+    "demo_value",
+    "history_speed",
+    "precision_gpu",
+)
+README = (FOLDER / "README.md").read_text()
 
 
-def draw_tree(counts: tuple[int, ...], spreads: tuple[float, ...], seed: int) -> Any:
-    """Nested log medians, highest level first: each level adds a normal offset of its own."""
-    draw = random.Random(seed)
-
-    def grow(level: int, value: float) -> Any:
-        if level == len(counts):
-            return value
-        return [grow(level + 1, value + draw.gauss(0, spreads[level])) for _ in range(counts[level])]
-
-    return grow(0, 13.0)
+def commanded(
+    run: Any,
+    arguments: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[common.Option] | None = None,
+) -> int:
+    monkeypatch.setattr(sys, "argv", ["folder/script.py", *arguments])
+    return common.main(run, "What it is for.", options or [])
 
 
-def by_level(tree: Any, *, sample_variance: float = 0.0, samples: int = 300) -> dict[str, Any]:
-    found = levels.components(tree, sample_variance=sample_variance, samples=samples)
-    return {one.level: one for one in found}
+def test_a_script_gets_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[common.Options] = []
+    options = [common.option("--seed", type=int, default=1), *common.device_options("a.json")]
+
+    def run(chosen: common.Options) -> int:
+        seen.append(chosen)
+        return 4
+
+    assert commanded(run, ["--device", "3", "--out", "b.json"], monkeypatch, options) == 4
+    assert vars(seen[0]) == {"seed": 1, "backend": "tensorrt", "device": "3", "out": Path("b.json")}
+
+
+def test_an_error_of_perfgate_is_a_message_and_its_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def raising(error: Exception) -> Any:
+        def run(options: common.Options) -> int:
+            raise error
+
+        return run
+
+    assert commanded(raising(UsageError("is not so")), [], monkeypatch) == 2
+    assert capsys.readouterr().err.startswith("script.py: error: is not so")
+    assert commanded(raising(CaseError("crashed", stderr_tail="its last words")), [], monkeypatch) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "its last words"
+    with pytest.raises(ZeroDivisionError):
+        commanded(raising(ZeroDivisionError()), [], monkeypatch)
+    with pytest.raises(SystemExit) as usage:
+        commanded(raising(UsageError("")), ["--no-such-option"], monkeypatch)
+    assert usage.value.code == 2
+
+
+def test_a_table_is_printed_and_its_numbers_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = common.table_of("kind", lambda options: {"rows": [1]}, lambda found: f"a table of {found['rows']}")
+    out = tmp_path / "out.json"
+    assert commanded(run, ["--out", str(out)], monkeypatch, [common.out_option("other.json")]) == 0
+    assert json.loads(out.read_text()) == {"schema": "perfgate-trt/benchmark-kind/v1", "rows": [1]}
+    assert capsys.readouterr().out == "a table of [1]\n"
+
+
+def test_the_readme_names_every_script_and_data_that_is_there() -> None:
+    scripts = {
+        path.name
+        for path in FOLDER.glob("*.py")
+        if "common.main(" in path.read_text() and path.name[:5] != "test_"
+    }
+    answered, remaining = README.split("## Scripts")
+    assert set(re.findall(r"^\| `(\w+\.py)`", remaining, re.M)) == scripts - {"common.py"}
+    named = re.findall(r"`(data/[\w/.-]+)`", README)
+    assert len(named) >= 6 and all((FOLDER / name).is_file() for name in named)
+    removed = re.findall(r"git show 6a08b45:tests/benchmarks/(\w+\.py)", answered)
+    assert len(removed) == 9 and not any((FOLDER / name).exists() for name in removed)
+
+
+def test_a_child_finds_the_scripts_beside_its_parent(tmp_path: Path) -> None:
+    code = "import explain_gpu_child; print(explain_gpu_child.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**package_environment(), **(common.child().variables or {})},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == explain_gpu_child.__file__
+
+
+def recorded(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((FOLDER / "data" / name).read_text())
+    return found
+
+
+def test_recorded_sides_differ_by_less_than_launches_do() -> None:
+    """perfgate's launches and trtexec's loop in processes of its own: Welch's intervals, README's figures."""
+    modes = recorded("gpu/apart-h200.json")["modes"]
+    for found in modes.values():
+        sides = found["medians_ns"]
+        theirs, ours = (np.log(sides[name]) for name in ("trtexec's loop", "perfgate"))
+        again = real_aa.overall([theirs, ours])
+        assert again["estimate"] == pytest.approx(found["ratio"], abs=1e-6)
+        assert [again["low"], again["high"]] == pytest.approx(found["interval"], abs=1e-6)
+        assert common.launch_cv(sides) == pytest.approx(found["launch_noise"])
+        assert abs(math.log(again["estimate"])) < found["launch_noise"] and again["low"] < 1 < again["high"]
+    assert round(modes["graph+spin"]["ratio"], 4) == 1.0014
+    assert round(modes["enqueue+spin"]["ratio"], 3) == 0.997
+
+
+def first_loads(file: dict[str, Any]) -> dict[str, list[float]]:
+    """Medians (ns) of the launches' first loads, by build."""
+    found: dict[str, list[float]] = {}
+    for row in file["loads"]:
+        if row["load"] == 0:
+            found.setdefault(str(row["build"]), []).append(row["median_ns"])
+    return found
+
+
+def test_recorded_later_loads_are_slower_than_a_process_s_first() -> None:
+    file = recorded("levels-h200-loads-resnet50-fp16-b8.json")
+    firsts = {(row["build"], row["process"]): row["median_ns"] for row in file["loads"] if row["load"] == 0}
+    later = [
+        row["median_ns"] / firsts[row["build"], row["process"]] for row in file["loads"] if row["load"] > 0
+    ]
+    assert len(firsts) == 8 and len(later) == 16
+    assert common.mean(later) == pytest.approx(1.033, abs=5e-4)
+    assert 1.027 < min(later) < max(later) < 1.038
+    assert common.launch_cv(first_loads(file)) == pytest.approx(0.003, abs=5e-4)
+
+
+@pytest.mark.parametrize("file", sorted((FOLDER / "data").glob("levels-*.json")), ids=lambda file: file.stem)
+def test_recorded_components_add_up(file: Path) -> None:
+    """Shares of the levels above a sample are of one whole; what was not repeated is not known."""
+    found = recorded(file.name)["components"]
+    assert set(found) == {"sample", "load", "process", "build"}
+    above = [one for name, one in found.items() if name != "sample"]
+    assert math.fsum(one["share"] or 0 for one in above) == pytest.approx(1)
+    for one in above:
+        assert (one["variance"] is None) == (one["dof"] == 0)
+        assert one["variance"] is None or one["cv"] == pytest.approx(math.sqrt(one["variance"]))
+
+
+def test_recorded_processes_by_hand() -> None:
+    """Two H200s, one load a process: what processes add is how first loads of one build differ."""
+    for gpu in (5, 7):
+        file = recorded(f"levels-h200-gpu{gpu}-resnet50-fp16-b8.json")
+        noise = math.pi / 2 * file["components"]["sample"]["variance"] / 300
+        seen = common.launch_cv(first_loads(file))
+        assert seen is not None
+        assert seen**2 - noise == pytest.approx(file["components"]["process"]["variance"], rel=0.01)
 
 
 def test_a_step_out_of_time_is_asked_to_end_and_heard(tmp_path: Path) -> None:
@@ -70,188 +202,6 @@ def test_a_step_out_of_time_is_asked_to_end_and_heard(tmp_path: Path) -> None:
         said = precision_gpu._stopped(process, 7)
     assert said.startswith("kept what there was") and said.endswith("stopped after 7 s")
     assert process.returncode == 1
-
-
-def test_components_are_recovered() -> None:
-    # Host, build, process, load: many of each, so that the estimates are close.
-    spreads = (0.01, 0.04, 0.02, 0.005)
-    found = by_level(draw_tree((40, 12, 8, 6), spreads, seed=1))
-    for level, spread in zip(("host", "build", "process", "load"), spreads, strict=True):
-        assert math.sqrt(found[level].variance) == pytest.approx(spread, rel=0.3), level
-    assert found["load"].dof == 40 * 12 * 8 * 5
-    assert found["host"].dof == 39
-
-
-def test_components_by_hand() -> None:
-    # Two processes of two loads: loads vary by 2 in each, process means are 1 and 5.
-    found = by_level([[[0.0, 2.0], [4.0, 6.0]]])
-    assert found["load"].variance == pytest.approx(2.0)
-    assert found["process"].variance == pytest.approx(8.0 - 2.0 / 2)
-    assert found["build"].variance is None
-    assert found["build"].dof == 0
-
-
-def test_a_level_that_adds_nothing_is_nothing() -> None:
-    # The process means differ by less than two loads explain.
-    found = by_level([[[0.0, 2.0], [0.1, 2.1]]])
-    assert found["process"].variance == 0.0
-
-
-def test_the_median_s_own_noise_is_not_the_load_s() -> None:
-    tree = [[[0.0, 2.0], [4.0, 6.0]]]
-    noise = math.pi / 2 * 3.0 / 10
-    found = by_level(tree, sample_variance=3.0, samples=10)
-    assert found["load"].variance == pytest.approx(2.0 - noise)
-    assert found["process"].variance == pytest.approx(7.0)
-
-
-def test_a_lost_process_is_borne() -> None:
-    found = by_level([[[0.0, 2.0], [4.0, 6.0]], [[1.0, 3.0]]])
-    assert found["load"].dof == 3
-    assert found["process"].dof == 1
-    assert found["build"].dof == 1
-
-
-def component(level: str, variance: float | None) -> levels.Component:
-    return levels.Component(level=level, variance=variance, repeats=2, dof=1)
-
-
-def test_repetitions_follow_kalibera_and_jones() -> None:
-    found = [component("sample", 4.0), component("load", 1.0), component("process", 0.01)]
-    # sqrt(10 / 0.1 * 4 / 1) = 20 and sqrt(40 / 10 * 1 / 0.01) = 20.
-    costs = {"sample": 0.1, "load": 10.0, "process": 40.0}
-    assert levels.repetitions(found, costs) == {"sample": 20, "load": 20}
-
-
-def test_repetitions_are_at_least_one_and_none_where_unknown() -> None:
-    found = [component("sample", 0.0), component("load", 1.0), component("process", 0.0)]
-    found += [component("build", None)]
-    costs = {"sample": 1.0, "load": 1.0, "process": 1.0, "build": 1.0}
-    assert levels.repetitions(found, costs) == {"sample": 1, "load": None, "process": None}
-
-
-def test_the_robust_variance_ignores_the_tail() -> None:
-    draw = random.Random(2)
-    values = [draw.gauss(0, 0.01) for _ in range(4000)] + [1.0] * 40
-    assert math.sqrt(levels.robust_variance(values)) == pytest.approx(0.01, rel=0.1)
-
-
-def file_of(tree: Any) -> dict[str, Any]:
-    rows = [
-        {
-            "build": build,
-            "process": process,
-            "load": load,
-            "median_ns": math.exp(value),
-            "log_variance": 1e-6,
-            "samples": 100,
-            "invalid": "",
-        }
-        for build, processes in enumerate(tree)
-        for process, loads in enumerate(processes)
-        for load, value in enumerate(loads)
-    ]
-    builds = [{"digest": "0" * 64, "timing_cache": False} for _ in tree]
-    costs = {"sample": 0.001, "load": 0.5, "process": 2.0, "build": 40.0}
-    return {"loads": rows, "builds": builds, "costs_s": costs}
-
-
-def test_merging_files_adds_the_host_level() -> None:
-    trees = [draw_tree((3, 5, 3), (0.03, 0.01, 0.001), seed) for seed in (1, 2, 3)]
-    one = levels.analyse([file_of(trees[0])])
-    assert list(one["components"]) == ["sample", "load", "process", "build"]
-    merged = levels.analyse([file_of(tree) for tree in trees])
-    assert list(merged["components"]) == ["sample", "load", "process", "build", "host"]
-    assert merged["components"]["host"]["dof"] == 2
-    assert "host 2 build 2" in levels.show([file_of(tree) for tree in trees], merged)
-    shares = [found["share"] for found in merged["components"].values() if found["share"] is not None]
-    assert math.fsum(shares) == pytest.approx(1)
-
-
-def test_overhead_ratios_are_of_medians_in_one_round() -> None:
-    processes: list[Mapping[str, Any]] = [
-        {"perfgate": (101.0, 99.0), "bare": (100.0, 100.0), "perfgate+telemetry": (102.0, 100.0)},
-        {"perfgate": (100.0,), "bare": (100.0,), "perfgate+telemetry": (102.0,)},
-    ]
-    found = {one["ratio"]: one for one in overhead.ratios(processes)}
-    assert found["perfgate / bare"]["rounds"] == pytest.approx([1.01, 0.99, 1.0])
-    assert found["perfgate / bare"]["on_target"] is True
-    assert found["perfgate+telemetry / perfgate"]["on_target"] is False
-    assert found["perfgate+telemetry / bare"]["on_target"] is None
-    assert "perfgate / bare, one at a time" not in found
-    text = overhead.show({"graph+spin": {"medians_ns": processes, "ratios": overhead.ratios(processes)}})
-    assert text.splitlines()[-2].endswith("NO")
-
-
-class FakeDevice:
-    """A stream that works off what it is given when somebody waits; an execution takes 2 ms, and the host
-    takes 1 ms to enqueue one."""
-
-    def __init__(self) -> None:
-        self.handle = 7
-        self.host_ms = self.device_ms = 0.0
-        self.depth = self.deepest = 0
-        device = self
-
-        class Event:
-            at_ms = 0.0
-
-            def record(self, stream: object) -> None:
-                device.device_ms = max(device.device_ms, device.host_ms)
-                self.at_ms = device.device_ms
-
-            def synchronize(self) -> None:
-                device.host_ms = max(device.host_ms, self.at_ms)
-                device.depth -= 1
-
-            def time_since(self, other: Event) -> float:
-                return self.at_ms - other.at_ms
-
-        self.Event = Event
-
-    def synchronize(self) -> None:
-        self.depth = 0
-
-    def execute_async_v3(self, handle: int) -> bool:
-        self.host_ms += 1.0
-        self.device_ms = max(self.device_ms, self.host_ms) + 2.0
-        self.depth += 1
-        self.deepest = max(self.deepest, self.depth)
-        return True
-
-
-@pytest.mark.parametrize(("loop", "depth", "median_ms"), [("_queued_loop", 2, 2.0), ("_closed_loop", 1, 3.0)])
-def test_bare_loops_on_a_made_up_device(
-    loop: str, depth: int, median_ms: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    device = FakeDevice()
-    driver = types.SimpleNamespace(Event=device.Event)
-    monkeypatch.setitem(sys.modules, "pycuda", types.SimpleNamespace(driver=driver))
-    monkeypatch.setitem(sys.modules, "pycuda.driver", driver)
-    runner = types.SimpleNamespace(_lanes=[types.SimpleNamespace(graph=None, stream=device, context=device)])
-    assert getattr(overhead_child, loop)(runner, 50) == pytest.approx(median_ms * 1e6)
-    assert device.deepest == depth
-    assert device.depth == 0, "a query was left in flight"
-
-
-def test_the_peers_loop_keeps_two_queries_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(apart_child, "_WARMUP_S", 0.0)
-    monkeypatch.setattr(apart_child, "_DURATION_S", 0.0)
-    device = FakeDevice()
-    driver = types.SimpleNamespace(Event=device.Event)
-    times = apart_child._loop(driver, device, lambda: device.execute_async_v3(7))
-    assert times[1:] == pytest.approx([2.0] * (len(times) - 1)) and len(times) >= 10
-    assert (device.deepest, device.depth) == (2, 0)
-
-
-def test_sides_that_differ_by_less_than_launches_do() -> None:
-    alike = apart.compared([100.0, 101.0, 99.0], [100.2, 101.1, 99.0])
-    assert alike["within_noise"] and alike["interval"][0] < 1 < alike["interval"][1]
-    slower = apart.compared([102.0, 102.1, 101.9], [100.0, 100.1, 99.9])
-    assert not slower["within_noise"] and slower["ratio"] == pytest.approx(1.02)
-    assert slower["launch_noise"] == pytest.approx(0.00099, rel=0.02)
-    shown = apart.show({"graph": {"medians_ns": {"perfgate": [1e6], "trtexec's loop": [2e6]}, **alike}})
-    assert shown.splitlines()[-1].split()[:3] == ["graph", "1.0000", "2.0000"] and shown.endswith("yes")
 
 
 def facts(letter: str, tactic: str = "", seconds: float = 10) -> EngineFacts:
@@ -398,14 +348,15 @@ def test_help(script: str) -> None:
     assert f"python tests/benchmarks/{script}.py" in done.stdout
 
 
-def test_levels_from_end_to_end_on_a_cpu(tmp_path: Path) -> None:
+def test_engines_of_one_model_from_end_to_end_on_a_cpu(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
-    out, merged = tmp_path / "levels.json", tmp_path / "merged.json"
-    sizes = ("--builds", "1", "--processes", "2", "--loads", "2", "--samples", "20", "--warmup-ms", "10")
-    model = ("--model", FOLDER.parents[1] / "models/tinyconv.toml", "--precision", "fp32")
-    script = (sys.executable, FOLDER / "levels.py")
+    out = tmp_path / "identity.json"
+    sizes = ("--models", "tinyconv", "--precisions", "fp32", "--profiles", "dynamic", "--builds", "1")
     done = subprocess.run(
-        [*script, *model, *sizes, "--backend", "onnxruntime", "--device", "cpu", "--out", out],
+        [
+            *(sys.executable, FOLDER / "identity.py", *sizes, "--launches", "2"),
+            *("--backend", "onnxruntime", "--device", "cpu", "--out", out),
+        ],
         capture_output=True,
         text=True,
         check=False,
@@ -413,9 +364,9 @@ def test_levels_from_end_to_end_on_a_cpu(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     table = json.loads(out.read_text())
-    assert table["schema"] == "perfgate-trt/benchmark-levels/v1"
-    assert len(table["loads"]) == 4
-    assert table["components"]["process"]["dof"] == 1
+    assert table["schema"] == "perfgate-trt/benchmark-identity/v1"
+    (row,) = table["rows"]
+    assert row["builds"] == 1 and len(row["digests"]) == 2
+    assert set(row["medians_ns"]) == set(row["digests"])
     assert table["date"] and table["environment"]["onnxruntime"]
-    subprocess.run([*script, "--merge", out, out, "--out", merged], capture_output=True, check=True)
-    assert json.loads(merged.read_text())["components"]["host"]["variance"] == 0.0
+    assert "tinyconv fp32 dynamic" in done.stdout

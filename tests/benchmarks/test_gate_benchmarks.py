@@ -26,8 +26,8 @@ SCRIPTS = ("false_alarms", "power", "cost", "peers", "real_aa")
 
 
 def recording(seed: int, *, host: float = 0.0, slow_build: float = 0.0, gap: float = 0.02) -> dict[str, Any]:
-    """A file as `levels.py` writes it: two builds, of which the second may be slower; loads beyond the first
-    are far off, as they were on an H100, and are no launches of a gate."""
+    """A file of loads: two builds, of which the second may be slower; loads beyond the first are far off, as
+    they were on an H100, and are no launches of a gate."""
     draw = np.random.default_rng(seed)
     rows = [
         {

@@ -12,10 +12,11 @@ import pytest
 from click.testing import CliRunner, Result
 from history_runs import case, launch, run
 
-from perfgate.cli.history import DEFAULT, history
+from perfgate.cli.commands.history import history
 from perfgate.errors import DataError, PerfgateError, UsageError
 from perfgate.history.store import open_history
 from perfgate.records import BASELINE_SCHEMA, Baseline, BaselineCase, RunResult
+from perfgate.settings import Settings
 from perfgate.util.files import record_json
 
 BENCHMARK = Path(__file__).resolve().parents[1] / "benchmarks/history_speed.py"
@@ -50,7 +51,7 @@ def test_add_list_show_and_series(perfgate: Perfgate, tmp_path: Path) -> None:
     done = perfgate("add", *paths, "--branch", "main")
     assert "run-0001: added\nrun-0009: added" in done.output
     assert "2 runs added, 0 already there" in done.output
-    assert (tmp_path / DEFAULT).is_file()
+    assert (tmp_path / Settings().history).is_file()
     done = perfgate("add", paths[0])
     assert "run-0001: already there, unchanged" in done.output
     assert "note" not in done.output
@@ -183,7 +184,7 @@ def test_the_benchmark_runs(tmp_path: Path) -> None:
 
 
 def test_the_store_is_not_imported_to_show_help() -> None:
-    code = "import sys, perfgate.cli.history; print('sqlalchemy' in sys.modules)"
+    code = "import sys, perfgate.cli.commands.history; print('sqlalchemy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

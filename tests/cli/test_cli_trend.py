@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from perfgate.cli.app import report
-from perfgate.cli.trend import site, trend
+from perfgate.cli.commands.report import report
+from perfgate.cli.commands.site import site
+from perfgate.cli.commands.trend import trend
 from perfgate.errors import PerfgateError, UsageError
 from perfgate.history.store import open_history
 from perfgate.records import (

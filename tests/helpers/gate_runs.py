@@ -12,7 +12,6 @@ from perfgate.gate.baselines import Baselines, Stored, load_baselines
 from perfgate.gate.policy.promote import Move, PromotionTerms
 from perfgate.gate.policy.promote import promote as promote_with_timing
 from perfgate.gate.verdict.judge import judge
-from perfgate.gate.verdict.metrics import columns
 from perfgate.gate.verdict.summary import summarise
 from perfgate.records import (
     RESULTS_SCHEMA,
@@ -30,6 +29,7 @@ from perfgate.records import (
     RunResult,
     Tolerance,
 )
+from perfgate.records.columns import columns
 
 DIGEST = "ab" * 32
 PROTOCOL = Protocol(launches=5)

@@ -10,7 +10,6 @@ from perfgate.engine.interface import BuildRequest
 from perfgate.errors import CaseError
 from perfgate.gate.baselines import Baselines, Stored
 from perfgate.gate.verdict.judge import judge
-from perfgate.gate.verdict.metrics import columns
 from perfgate.measure.launch import EngineTarget, LaunchRequest
 from perfgate.measure.schedule import Job
 from perfgate.records import (
@@ -29,6 +28,7 @@ from perfgate.records import (
     Recipe,
     Tolerance,
 )
+from perfgate.records.columns import columns
 from perfgate.run.base_engine import BaseEngine
 from perfgate.run.confirm import ConfirmContext, Measurements, Measurer, without_base
 

@@ -18,18 +18,11 @@ from typing import Any
 
 import pytest
 
-CODE = """
-from perfgate.cli.app import cli, main
-from perfgate.cli.publish import alert, exporter, metrics
-for command in (alert, exporter, metrics):
-    cli.add_command(command)
-main()
-"""
 DEADLINE_S = 30.0
 
 
 def command(*args: str | Path) -> list[str]:
-    return [sys.executable, "-c", CODE, *map(str, args)]
+    return [sys.executable, "-m", "perfgate", *map(str, args)]
 
 
 def environment(**more: str) -> dict[str, str]:

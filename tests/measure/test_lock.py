@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from perfgate.errors import InfrastructureError, UsageError
 from perfgate.measure import lock as lock_module
-from perfgate.measure.lock import LOCK_DIR_VARIABLE, device_lock, device_locks, is_private_lock_dir, lock_dir
+from perfgate.measure.lock import LOCK_DIR_VARIABLE, device_lock, is_private_lock_dir, lock_dir
 from perfgate.util.process import package_environment
 
 GPU = "GPU-5f1e0c9a-0000-4bad-8000-000000000001"
@@ -180,30 +180,6 @@ def test_an_unreadable_holder_changes_the_message_only(tmp_path: Path, holder: C
         pass
     if spoil is _link:
         assert (tmp_path / "target").read_text() == "1 planted 00:00:00 UTC"
-
-
-def test_several_locks_are_taken_in_sorted_order_and_all_or_none(tmp_path: Path) -> None:
-    child = Child(tmp_path, "b")
-    try:
-        assert child.says("held")
-        with (
-            pytest.raises(InfrastructureError, match="b did not become free"),
-            device_locks(["c", "a", "b"], timeout_s=0.1, say=lambda _: None, folder=tmp_path),
-        ):
-            pytest.fail("b was held by another process")
-        assert (tmp_path / "a.lock").exists()
-        assert not (tmp_path / "c.lock").exists()
-        other = Child(tmp_path, "a")
-        try:
-            assert other.says("held")
-        finally:
-            other.process.kill()
-            other.process.communicate()
-    finally:
-        child.process.kill()
-        child.process.communicate()
-    with device_locks(["c", "a", "b", "a"], timeout_s=0, say=fails, folder=tmp_path):
-        assert (tmp_path / "c.lock").exists()
 
 
 def test_files_and_folders_of_ours_are_for_everybody_whatever_the_umask(tmp_path: Path) -> None:

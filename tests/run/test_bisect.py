@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from perfgate.cli.explain import bisection_text
+from perfgate.cli.commands.bisect import bisection_text
 from perfgate.errors import RefusedError, SpecError, UsageError
 from perfgate.measure.launch import EngineTarget, LaunchRequest
 from perfgate.records import Commit, Launch, Verdict

@@ -14,6 +14,7 @@ import pytest
 from perfgate.errors import CaseError
 from perfgate.records import Protocol
 from perfgate.util import process as children
+from perfgate.util.interpreter import PACKAGE
 from perfgate.util.process import Finished, call_child, package_environment, run_child, scrubbed_environment
 
 LONG_S = 60.0
@@ -297,4 +298,4 @@ def test_a_child_finds_this_very_package_from_anywhere(tmp_path: Path) -> None:
     child = run_child(
         [sys.executable, "-c", code], timeout_s=LONG_S, env=scrubbed_environment(home=tmp_path), cwd=tmp_path
     )
-    assert Path(child.stdout_tail).parent == Path(children.__file__).parent
+    assert Path(child.stdout_tail).parent == PACKAGE

@@ -11,7 +11,7 @@ from business_runs import EAGER, ENGINE, STAGED, case_terms, example, measured_r
 from perfgate.errors import UsageError
 from perfgate.records import Judgement, Measured, MetricColumns, RunResult, Slo, Unchanged, Verdict
 from perfgate.util.files import record_json
-from perfgate.value.assumptions import Terms
+from perfgate.value.assumptions import CaseTerms
 from perfgate.value.business import BusinessCase, Line
 from perfgate.value.compose import given_case, measured_case
 from perfgate.value.services import STAGES
@@ -27,7 +27,7 @@ def lines(case: BusinessCase) -> dict[str, Line]:
 
 
 def measured(
-    terms: Terms | None = None, *, original: RunResult = TORCH, other: RunResult = TRT, wanted: str = ""
+    terms: CaseTerms | None = None, *, original: RunResult = TORCH, other: RunResult = TRT, wanted: str = ""
 ) -> BusinessCase:
     return measured_case([original, other], terms or case_terms(**LOAD), "2026-11-24", wanted=wanted)
 

@@ -13,7 +13,6 @@ from perfgate.errors import DataError, RefusedError
 from perfgate.gate.baselines import baseline_path, read_baseline, timing_path, write_baseline
 from perfgate.gate.promotable import CODES_TO_ACCEPT, REFUSED, needs_accept
 from perfgate.gate.verdict.evidence import launches_wanted
-from perfgate.gate.verdict.metrics import columns, metrics_fault
 from perfgate.measure.environment import differences
 from perfgate.records import (
     BASELINE_SCHEMA,
@@ -29,6 +28,7 @@ from perfgate.records import (
     Verdict,
     digest,
 )
+from perfgate.records.columns import columns, metrics_fault
 from perfgate.util.files import TIMING_LIMIT_BYTES, read_bytes, write_bytes
 
 _ACROSS = "perfgate run --paired REV, and promote its results; or, if that is meant: --accept {case}"

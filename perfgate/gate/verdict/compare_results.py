@@ -9,7 +9,6 @@ from perfgate.gate.statistics.build_variance import untuned_share_between
 from perfgate.gate.verdict.accuracy import with_answers
 from perfgate.gate.verdict.evidence import Evidence, launches_wanted
 from perfgate.gate.verdict.judge import judge
-from perfgate.gate.verdict.metrics import columns, metrics_fault
 from perfgate.gate.verdict.summary import summarise
 from perfgate.records import (
     BaselineCase,
@@ -23,6 +22,7 @@ from perfgate.records import (
     Unchanged,
     Verdict,
 )
+from perfgate.records.columns import columns, metrics_fault
 
 
 def compare_results(base: RunResult, head: RunResult, *, results: str) -> RunResult:

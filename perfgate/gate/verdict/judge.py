@@ -10,7 +10,7 @@ from perfgate.gate.statistics.build_variance import widened
 from perfgate.gate.statistics.noise import spread_of
 from perfgate.gate.verdict.evidence import NONE, Evidence
 from perfgate.gate.verdict.latency import compare_fresh, compare_stored
-from perfgate.gate.verdict.metrics import METRICS, columns, judge_metrics
+from perfgate.gate.verdict.metrics import METRICS, judge_metrics
 from perfgate.gate.verdict.slo import judge_slos
 from perfgate.measure.environment import differences
 from perfgate.records import (
@@ -28,6 +28,7 @@ from perfgate.records import (
     Unchanged,
     Verdict,
 )
+from perfgate.records.columns import columns
 
 _UNCHANGED = {
     "digest": "same model, recipe, inputs and environment as the baseline: nothing to time",

@@ -12,7 +12,6 @@ from perfgate.gate.statistics.sequential import at_the_end
 from perfgate.gate.verdict.clocks import lower_clock, shared_shift
 from perfgate.gate.verdict.decide import decide, explain, explain_fresh
 from perfgate.gate.verdict.evidence import ConfirmedLaunches
-from perfgate.gate.verdict.metrics import ENGINE_COLUMNS, columns
 from perfgate.records import (
     Case,
     EngineFacts,
@@ -24,6 +23,7 @@ from perfgate.records import (
     Tolerance,
     Verdict,
 )
+from perfgate.records.columns import ENGINE_COLUMNS, columns
 from perfgate.util.wording import change
 
 

@@ -1,4 +1,4 @@
-"""How launches become metrics, one value a launch, and what is judged beside latency."""
+"""What is judged beside latency."""
 
 from __future__ import annotations
 
@@ -11,19 +11,15 @@ from perfgate.gate.statistics.noise import Spread
 from perfgate.gate.statistics.sequential import ALPHA, LEAST_LAUNCHES
 from perfgate.records import (
     Direction,
-    EngineFacts,
     Floor,
     Interval,
-    Launch,
     MetricColumns,
     MetricJudgement,
     Record,
     Verdict,
 )
+from perfgate.records.columns import P99_MIN_SAMPLES
 
-# With fewer samples than this the 99th percentile of a launch rests on ten or less: shown, not judged.
-P99_MIN_SAMPLES = 1001
-_ABSURD = 1 << 62
 # Units by the end of a metric's name, the largest first.
 _UNITS = (
     ("_ns", "s", 1e9),
@@ -62,44 +58,6 @@ METRICS: dict[str, Metric] = {
     # Builds share the machine with whatever compiles beside them: told, never failed.
     "build_ns": Metric(direction=_LOWER, floor=Floor(relative=0.50, absolute=10_000_000_000), advisory=True),
 }
-
-
-# Facts of the engine, the same in every launch.
-ENGINE_COLUMNS = ("engine_bytes", "device_memory_bytes", "build_ns")
-
-
-def columns(launches: Sequence[Launch], engine: EngineFacts | None = None) -> MetricColumns:
-    """The metrics of some launches, as columns of equal length. `latency_ns` is a launch's median; what is
-    known of the engine stands in every row."""
-    found: MetricColumns = {
-        "latency_ns": tuple(round(launch.median_ns) for launch in launches),
-        "p99_ns": tuple(launch.percentile_ns(99) for launch in launches),
-        "samples": tuple(len(launch.samples_ns) for launch in launches),
-        "load_ns": tuple(launch.load_ns for launch in launches),
-        "first_inference_ns": tuple(launch.first_inference_ns for launch in launches),
-        "peak_memory_bytes": tuple(launch.peak_memory_bytes for launch in launches),
-        "throughput_qps": tuple(
-            round(len(launch.samples_ns) / launch.wall_ns * 1e9, 3) for launch in launches
-        ),
-    }
-    if engine:
-        known = {
-            "engine_bytes": engine.engine_bytes,
-            "device_memory_bytes": engine.device_memory_bytes,
-            "build_ns": None if engine.cached else engine.build_ns or None,
-        }
-        found |= {name: (value,) * len(launches) for name, value in known.items() if value is not None}
-    return found
-
-
-def metrics_fault(metrics: MetricColumns) -> str | None:
-    """Why stored columns cannot be judged against, or None."""
-    lengths = {len(values) for values in metrics.values()}
-    if len(lengths) != 1 or 0 in lengths or "latency_ns" not in metrics:
-        return "needs latency_ns, and metrics of one equal length"
-    if any(not 0 <= value < _ABSURD for values in metrics.values() for value in values):
-        return "has a number that no measurement has"
-    return None if min(metrics["latency_ns"]) >= 1 else "has a latency_ns below one nanosecond"
 
 
 def judge_metrics(

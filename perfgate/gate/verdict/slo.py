@@ -7,8 +7,8 @@ import statistics
 import msgspec
 
 from perfgate.gate.verdict.evidence import Evidence, ServiceLatency
-from perfgate.gate.verdict.metrics import P99_MIN_SAMPLES
 from perfgate.records import Case, Judgement, MetricJudgement, Verdict
+from perfgate.records.columns import P99_MIN_SAMPLES
 
 
 def judge_slos(case: Case, judgement: Judgement, evidence: Evidence) -> Judgement:

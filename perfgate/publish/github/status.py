@@ -33,13 +33,6 @@ def set_status(
         client.write("POST", f"statuses/{sha}", body, permissions=PERMISSIONS)
 
 
-def state_of(exit_code: int, *, finished: bool) -> State:
-    """What an exit code is to a reviewer: 1 is the commit's fault, 2 and 3 are not."""
-    if not finished:
-        return "error"
-    return {0: "success", 1: "failure"}.get(exit_code, "error")  # type: ignore[return-value]
-
-
 def current_state(client: GitHubClient, sha: str, *, context: str = CONTEXT) -> str:
     """The newest state of a context on a commit; empty where there is none."""
     for status in client.pages(f"commits/{sha}/statuses", permissions=PERMISSIONS):

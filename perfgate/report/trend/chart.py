@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -126,7 +127,7 @@ def _columns(nights: Sequence[Night], places: Sequence[float]) -> list[tuple[flo
     found = []
     for first, stop in itertools.pairwise(edges):
         bucket = nights[first:stop]
-        mean = math.exp(math.fsum(math.log(night.value) for night in bucket) / len(bucket))
+        mean = statistics.geometric_mean(night.value for night in bucket)
         place = math.fsum(places[first:stop]) / len(bucket)
         found.append((place, mean, min(night.low for night in bucket), max(night.high for night in bucket)))
     return found

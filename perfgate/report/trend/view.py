@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -142,7 +142,7 @@ def thinned(values: Sequence[float], limit: int) -> list[float]:
     count = min(limit, len(values))
     edges = [round(index * len(values) / count) for index in range(count + 1)] if count else []
     buckets = [values[low:high] for low, high in itertools.pairwise(edges)]
-    return [math.exp(math.fsum(map(math.log, bucket)) / len(bucket)) for bucket in buckets]
+    return [statistics.geometric_mean(bucket) for bucket in buckets]
 
 
 def sparkline(values: Sequence[float], width: int = 48, *, ascii_only: bool = False) -> str:

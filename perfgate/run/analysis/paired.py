@@ -14,7 +14,6 @@ from perfgate.gate.baselines import Baselines, Stored
 from perfgate.gate.statistics.noise import spread_of
 from perfgate.gate.verdict.evidence import ConfirmedLaunches, Evidence
 from perfgate.gate.verdict.judge import kind_of
-from perfgate.gate.verdict.metrics import columns
 from perfgate.measure.launch import EngineTarget, LaunchRequest, launch
 from perfgate.measure.other_interpreter import RemoteBackend, environment_differences
 from perfgate.measure.schedule import Job
@@ -36,6 +35,7 @@ from perfgate.records import (
     RunResult,
     digest,
 )
+from perfgate.records.columns import columns
 from perfgate.run.base_engine import BaseContext, BaseEngine, BaseEngines
 from perfgate.run.confirm import Measurements
 from perfgate.run.pipeline import Pipeline

@@ -15,10 +15,10 @@ from explain_sides import loads, profiled
 from given_engines import built_side
 from onnx import TensorProto, helper, numpy_helper
 
-from perfgate.cli.explain import explanation_text
 from perfgate.engine.tensorrt.backend import Layer, unpack_layers
 from perfgate.gate.explain import Side, explain_case
 from perfgate.records import Case, Explanation, Mode, Tolerance
+from perfgate.report.explanation import explanation_text
 
 CASE = Case(
     id="small/fp32/n4",

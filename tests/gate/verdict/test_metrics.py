@@ -12,7 +12,7 @@ from perfgate.gate.statistics.sequential import decide_next
 from perfgate.gate.verdict.clocks import lower_clock, shared_shift
 from perfgate.gate.verdict.evidence import ConfirmedLaunches, Evidence, ServiceLatency
 from perfgate.gate.verdict.judge import judge
-from perfgate.gate.verdict.metrics import METRICS, columns, judge_metrics
+from perfgate.gate.verdict.metrics import METRICS, judge_metrics
 from perfgate.records import (
     Confirmation,
     EngineFacts,
@@ -27,6 +27,7 @@ from perfgate.records import (
     Unchanged,
     Verdict,
 )
+from perfgate.records.columns import columns
 
 TOLERANCE = Tolerance(ignore=0.005, catch=0.02)
 SPREAD = spread_of("gpu")

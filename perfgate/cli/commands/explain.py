@@ -1,0 +1,23 @@
+"""`perfgate explain`: show why a case is slower."""
+
+from pathlib import Path
+
+import rich_click as click
+
+from perfgate.cli.lookup import case_of
+
+
+@click.command()
+@click.argument("results", type=click.Path(path_type=Path))
+@click.argument("case")
+def explain(results: Path, case: str) -> None:
+    """Show why CASE is slower, as the run that wrote RESULTS found out. Measures nothing."""
+    from perfgate.report.explanation import explanation_text
+    from perfgate.run.outputs import read_results
+
+    found = case_of(read_results(results), case, str(results))
+    if found.explanation is None:
+        verdict = found.judgement.verdict.value if found.judgement else "not judged"
+        click.echo(f"{case}: {verdict}; a run explains what it confirms as a REGRESSION, and nothing else")
+        return
+    click.echo(explanation_text(case, found.explanation))

@@ -1,0 +1,97 @@
+"""What commands share: options made from the table of settings, and how a result is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import rich_click as click
+from click.exceptions import Exit
+
+from perfgate.settings import Option, load_settings, options, variable
+
+if TYPE_CHECKING:
+    from perfgate.records import RunResult
+    from perfgate.settings import Settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def settings_options(*names: str) -> Callable[[F], F]:
+    """The options of these settings, in this order."""
+
+    def decorate(command: F) -> F:
+        for name in reversed(names):
+            command = _option(options()[name])(command)
+        return command
+
+    return decorate
+
+
+def _option(option: Option) -> Callable[[F], F]:
+    default = f"  [default: {option.default}]" if option.default else ""
+    kind: dict[str, Any] = {"type": click.Choice(option.choices) if option.choices else option.kind}
+    if option.kind is bool:
+        kind = {"is_flag": True, "default": None}
+    return click.option(f"--{option.flag}", option.name, help=f"{option.description}{default}", **kind)
+
+
+def keyword_option(command: F) -> F:
+    """`-k`, which selects cases."""
+    return click.option("-k", "keyword", default="", help="Only cases whose id contains this text.")(command)
+
+
+def output_option(command: F) -> F:
+    """`-o`, a file in place of the screen."""
+    return click.option(
+        "-o", "--output", type=click.Path(path_type=Path), help="Write to a file instead of the screen."
+    )(command)
+
+
+def language_option(command: F) -> F:
+    """`--lang`, the language of what is shown."""
+    return settings_options("language")(command)
+
+
+def database_option(command: F) -> F:
+    """`--database`, the history to use."""
+    history = options()["history"]
+    return click.option(
+        "--database", envvar=variable("history"), help=f"{history.description}  [default: {history.default}]"
+    )(command)
+
+
+def trend_options(command: F) -> F:
+    """What selects trends of the history."""
+    for option in reversed(
+        (
+            database_option,
+            click.option(
+                "--metric", default="latency_ns", show_default=True, help="A metric of the stored runs."
+            ),
+            click.option("--since", metavar="DATE", help="Leave out older runs, such as 2026-01-31."),
+            click.option("--branch", help="Only runs of this branch.  [default: all]"),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def load(flags: dict[str, Any]) -> Settings:
+    """The settings of this folder, with these flags over them."""
+    return load_settings(flags, start=Path.cwd())
+
+
+def show(result: RunResult, language: str) -> None:
+    """Print a result to the terminal."""
+    from rich.console import Console
+
+    from perfgate.report.run.terminal import print_result
+
+    print_result(result, Console(), language)
+
+
+def leave(result: RunResult) -> NoReturn:
+    """End with the exit code of a result."""
+    raise Exit(result.summary.exit_code if result.summary else 0)
