@@ -70,7 +70,11 @@ class Settings:
     backend: str = _setting(
         "auto", "auto, tensorrt, onnxruntime, torch, torch-compile or tensorrt-rtx.", **_NAME
     )
-    device: str = _setting("auto", "auto, cpu, or a GPU's index or UUID.", **_NAME)
+    device: str = _setting(
+        "auto",
+        "auto, cpu, or a GPU's UUID or index (behind CUDA_VISIBLE_DEVICES, else as nvidia-smi counts).",
+        **_NAME,
+    )
     mode: str = _setting(
         "", "Measure in this mode, such as graph+transfers or enqueue+spin.", shown="the backend's"
     )
@@ -191,9 +195,15 @@ def options() -> dict[str, Option]:
             kind=kinds[-1],
             choices=choices,
             description=field.metadata["description"],
-            default=field.metadata["shown"] or ("" if field.default is False else str(field.default)),
+            default=field.metadata["shown"] or _in_words(field.default),
         )
     return found
+
+
+def _in_words(default: Any) -> str:
+    if isinstance(default, bool):
+        return "true" if default else ""
+    return str(default)
 
 
 def _kinds(hint: Any) -> tuple[tuple[type, ...], tuple[str, ...]]:
@@ -206,6 +216,15 @@ def _kinds(hint: Any) -> tuple[tuple[type, ...], tuple[str, ...]]:
 def variable(name: str) -> str:
     """The environment variable of a setting."""
     return f"{_PREFIX}{name.upper()}"
+
+
+def table() -> str:
+    """The manual's table of all settings, in Markdown."""
+    rows = [
+        f"| `{name}` | {option.default or 'false'} | {option.description} |"
+        for name, option in options().items()
+    ]
+    return "\n".join(("| setting | default | meaning |", "|---|---|---|", *rows))
 
 
 def load_settings(

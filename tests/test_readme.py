@@ -14,7 +14,7 @@ import pytest
 
 from perfgate.cli.app import cli
 from perfgate.records import Verdict
-from perfgate.settings import options
+from perfgate.settings import options, table
 from perfgate.util.process import package_environment
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,10 +75,11 @@ def test_make_targets_exist() -> None:
 
 
 def test_every_setting_is_documented_and_none_besides() -> None:
-    table = README.split("## Settings")[1].split("## Security")[0]
-    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    shown = README.split("## Settings")[1].split("## Security")[0]
+    rows = [line.split("|")[1] for line in shown.splitlines() if line.startswith("| `")]
     documented = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
     assert documented == set(options())
+    assert table() in shown, "made by perfgate.settings.table"
 
 
 def test_every_verdict_is_documented_with_its_exit_code() -> None:

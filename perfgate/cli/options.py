@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from perfgate.records import RunResult
     from perfgate.settings import Settings
 
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 

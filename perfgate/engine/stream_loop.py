@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import collections
 import gc
+import math
 import time
 import typing
 from collections.abc import Sequence
 
 from perfgate.engine.interface import Samples
+from perfgate.errors import CaseError
 from perfgate.records import Protocol
 
 _PARTS = ("h2d", "gpu_compute", "d2h")
@@ -30,6 +32,23 @@ class Query(typing.Protocol):
 
     def parts_ns(self) -> tuple[int, int, int]:
         """Copy in, execution, copy out; asked for with transfers only."""
+
+
+def wait_for(event: typing.Any, *, spin: bool) -> None:
+    """Return when a CUDA event is complete: by polling (`spin`), or asleep (`block`)."""
+    if not spin:
+        event.synchronize()
+        return
+    done = event.query
+    while not done():
+        pass
+
+
+def nanoseconds(elapsed_ms: float) -> int:
+    """CUDA's time between two events, at least one nanosecond. Raises `CaseError` for none at all."""
+    if not math.isfinite(elapsed_ms):
+        raise CaseError(f"CUDA gave an elapsed time of {elapsed_ms} ms")
+    return max(1, round(elapsed_ms * 1e6))
 
 
 def queued_samples(ring: Sequence[Query], protocol: Protocol, *, transfers: bool) -> Samples:

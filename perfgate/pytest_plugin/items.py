@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
@@ -12,11 +13,24 @@ from perfgate.records import Case, CaseResult, Measured, Verdict
 
 if TYPE_CHECKING:
     from perfgate.model.spec import ModelSpec
-    from perfgate.pytest_plugin.session import GateSession
+    from perfgate.run.pipeline import Pipeline
 
 VERDICT = "perfgate_verdict"
 EXIT_CODE = "perfgate_exit_code"
 COLLECT_CODE = pytest.StashKey[int]()
+
+
+class Gate(Protocol):
+    """What items need of the session that measures for them."""
+
+    @property
+    def pipeline(self) -> Pipeline: ...
+
+    def read_spec(self, path: Path) -> ModelSpec: ...
+
+    def result_of(self, case_id: str) -> CaseResult: ...
+
+    def exit_code_of(self, verdict: Verdict) -> int: ...
 
 
 class GateFailure(Exception):
@@ -26,7 +40,7 @@ class GateFailure(Exception):
 class SpecFile(pytest.File):
     """`models/<name>.toml`; collecting it runs no script and builds nothing."""
 
-    gate: GateSession
+    gate: Gate
 
     def collect(self) -> Iterable[pytest.Item]:
         spec = self.gate.read_spec(self.path)
@@ -43,7 +57,7 @@ class SpecFile(pytest.File):
 class CaseItem(pytest.Item):
     """One case; it is measured with all others before the first item runs, and only reports here."""
 
-    gate: GateSession
+    gate: Gate
     spec: ModelSpec | None
     case: Case
     ghost: CaseResult | None
@@ -52,7 +66,7 @@ class CaseItem(pytest.Item):
     def make(
         cls,
         parent: Any,
-        gate: GateSession,
+        gate: Gate,
         name: str,
         *,
         spec: ModelSpec | None = None,

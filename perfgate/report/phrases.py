@@ -9,9 +9,10 @@ from __future__ import annotations
 import functools
 import re
 
-from perfgate.report.i18n import N_
+from perfgate.report.i18n import N_, gettext, language
 
 _LONGEST = 1_000
+_DEPTH = 4
 # What a placeholder may hold, by its name; any other takes as little text as fits.
 _KINDS = {
     "moved": r"[^()]{1,80}",  # bounded, or a text of nothing but parentheses would be tried for long
@@ -179,3 +180,26 @@ def _pattern(phrase: str) -> str:
 
     literal = re.escape(phrase.replace("%%", "%"))
     return re.sub(r"%\\\((\w+)\\\)s", group, literal)
+
+
+class Untranslated(str):
+    """Text that stays English in a report of another language."""
+
+    __slots__ = ()
+
+
+def translate(text: str) -> str:
+    """A sentence of the gate in the language in use, or `Untranslated` where no phrase is known for it."""
+    if not text or language() == "en":
+        return text
+    return _translated(text, _DEPTH) or Untranslated(text)
+
+
+def _translated(text: str, depth: int) -> str | None:
+    found = match(text)
+    if found is None:
+        return None
+    phrase, parts, inner = found
+    for name in inner if depth else ():
+        parts[name] = _translated(parts[name], depth - 1) or parts[name]
+    return gettext(phrase) % parts if parts else gettext(phrase)

@@ -6,7 +6,7 @@ import functools
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from perfgate.report import i18n
+from perfgate.report import i18n, phrases
 
 
 @functools.cache
@@ -23,6 +23,6 @@ def page_environment() -> Environment:
     )
     # Looked up at each call, not bound now: one environment speaks all languages.
     environment.install_gettext_callables(i18n.gettext, i18n.ngettext, newstyle=True)  # type: ignore[attr-defined]
-    environment.tests["foreign"] = lambda text: isinstance(text, i18n.Untranslated)
+    environment.tests["foreign"] = lambda text: isinstance(text, phrases.Untranslated)
     environment.globals["language"] = i18n.language
     return environment

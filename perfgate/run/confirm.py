@@ -261,12 +261,12 @@ class Measurer:
         seed = zlib.crc32(f"{self._court.run_id} {job.case_id}".encode())
         terms = TrialTerms(tolerance=case.case.tolerance, spread=spread, budget=self._court.budget, seed=seed)
 
-        def held(head: Job, against: BaseEngine) -> tuple[Outcome, ConfirmedLaunches | str | None]:
+        def trial_of(head: Job, against: BaseEngine) -> tuple[Outcome, ConfirmedLaunches | str | None]:
             trial = Trial(head, against, terms, self._one)
             return run_trial(trial, head, earlier, lambda note: self._progress.step(head.case_id, note))
 
         try:
-            outcome, fresh = held(job, base)
+            outcome, fresh = trial_of(job, base)
         except TrialInterrupted as interrupt:
             return _Confirmed(outcome=_as_screened(_in_doubt(interrupt.outcome), first), interrupted=True)
         if isinstance(fresh, str):
@@ -275,7 +275,7 @@ class Measurer:
         if fresh is not None:
             tried = TrialResult(head=job, base=base, outcome=outcome, fresh=fresh)
             try:
-                chosen = self._luck.settle(tried, case.case.draws, held)
+                chosen = self._luck.settle(tried, case.case.draws, trial_of)
             except KeyboardInterrupt:
                 # One build's launches are kept; whether its luck decided is not known.
                 kept = _in_doubt(outcome) if isinstance(outcome, Measured) else outcome

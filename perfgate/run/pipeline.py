@@ -25,8 +25,8 @@ from perfgate.image.pins import LOCK, pin_faults
 from perfgate.measure.accuracy.check import CheckRequest
 from perfgate.measure.environment import fingerprint
 from perfgate.measure.launch import EngineTarget
+from perfgate.measure.lock import DeviceLock
 from perfgate.measure.schedule import Job, measure
-from perfgate.measure.turn import DeviceLock
 from perfgate.model.cases import expand, missing_case
 from perfgate.model.read import read_specs
 from perfgate.model.spec import ModelSpec
@@ -223,11 +223,11 @@ class Pipeline:
         self, selected: tuple[ModelSpec, Case], engines: EngineCache | None = None
     ) -> tuple[Path, EngineFacts, CaseResult]:
         """The engine of one case, from the cache or built now, without measuring. Raises `CaseError`."""
-        result, request = self.asked(selected)
+        result, request = self.request_of(selected)
         engine, facts = (engines or self._engines).get(request, timeout_s=self.settings.build_timeout_s)
         return engine, facts, result
 
-    def asked(self, selected: tuple[ModelSpec, Case]) -> tuple[CaseResult, BuildRequest]:
+    def request_of(self, selected: tuple[ModelSpec, Case]) -> tuple[CaseResult, BuildRequest]:
         """One case with the request for its engine, whatever the baseline says. Raises `CaseError`."""
         return self.preparation.one_case(*selected)
 

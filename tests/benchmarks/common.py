@@ -29,8 +29,7 @@ from perfgate.errors import CaseError, InfrastructureError, PerfgateError, Usage
 from perfgate.gate.baselines import Baselines
 from perfgate.measure.environment import fingerprint
 from perfgate.measure.launch import EngineTarget
-from perfgate.measure.lock import device_lock
-from perfgate.measure.turn import lock_name
+from perfgate.measure.lock import device_lock, lock_name
 from perfgate.model.cases import expand
 from perfgate.model.read import read_spec
 from perfgate.records import Case, Dimension, EngineFacts, Failed, NotRun, Record, digest

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import click
 import pytest
@@ -10,6 +12,7 @@ from click.testing import CliRunner
 
 from perfgate.cli.app import ALIASES, GROUPS, cli
 from perfgate.settings import options
+from perfgate.util.process import package_environment
 
 CONTEXT = click.Context(cli)
 NAMES = [name for names in GROUPS.values() for name in names]
@@ -33,13 +36,18 @@ def test_a_former_name_is_the_same_command_and_is_not_listed(former: str, name: 
 
 
 def test_help_lists_the_groups_with_all_their_commands() -> None:
-    done = CliRunner().invoke(cli, ["--help"], env={"COLUMNS": "120"})
-    assert done.exit_code == 0
-    places = [done.output.index(f"─ {title} ─") for title in GROUPS]
+    done = subprocess.run(
+        [sys.executable, "-m", "perfgate", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**package_environment(), "COLUMNS": "120", "PYTHONIOENCODING": "utf-8"},
+    )
+    places = [done.stdout.index(f" {title} ──") for title in GROUPS]
     assert places == sorted(places)
     for name in NAMES:
-        assert re.search(rf"│ {name} ", done.output), name
-    assert "perfgate promote perfgate-out/results.json --reason" in done.output, "examples"
+        assert re.search(rf"^│ {name} ", done.stdout, re.M), name
+    assert "perfgate promote perfgate-out/results.json --reason" in done.stdout, "examples"
 
 
 def test_an_unknown_command_is_exit_2() -> None:

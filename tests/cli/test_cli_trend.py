@@ -12,6 +12,9 @@ from perfgate.cli.commands.trend import trend
 from perfgate.errors import PerfgateError, UsageError
 from perfgate.history.store import open_history
 from perfgate.records import (
+    BASELINE_SCHEMA,
+    Baseline,
+    BaselineCase,
     Case,
     CaseResult,
     Commit,
@@ -79,6 +82,38 @@ def test_the_site_is_written(database: str, tmp_path: Path) -> None:
     done = CliRunner().invoke(site, arguments, catch_exceptions=False)
     assert done.exit_code == 0 and "wrote 5 files" in done.output
     assert "4.0 % slower" in (tmp_path / "site/index.html").read_text()
+
+
+def test_promoted_runs_are_marked_in_the_trend_and_on_the_site(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promoted = run(9, 100_000, "580")
+    stored = BaselineCase(
+        case_digest="a" * 64,
+        mode=CASE.mode,
+        environment="one",
+        metrics={"latency_ns": (100_000,)},
+        promoted=promoted.created,
+        commit=promoted.commit.sha,
+        reason="a test",
+    )
+    baseline = Baseline(
+        schema=BASELINE_SCHEMA,
+        model="tiny",
+        environments={"one": promoted.environment},
+        cases={CASE.id: stored},
+    )
+    path = tmp_path / "baselines/nvidia-h200/trt/tiny.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(record_json(baseline))
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(trend, ["--database", database], catch_exceptions=False)
+    assert "  promoted: 2026-01-10\n" in done.output
+    CliRunner().invoke(site, ["--out", "site", "--database", database], catch_exceptions=False)
+    (page,) = (tmp_path / "site").glob("tiny-fp16-b1-*.html")
+    assert page.read_text().count(">promoted<") == 1
+    (data,) = (tmp_path / "site").glob("tiny-fp16-b1-*.json")
+    assert data.read_text().count('"promoted": true') == 1
 
 
 def test_the_report_of_a_run_shows_how_its_cases_moved(database: str, tmp_path: Path) -> None:

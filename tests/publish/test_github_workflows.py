@@ -155,9 +155,10 @@ def test_the_flags_of_the_actions_script_exist() -> None:
     assert len(found) >= 18
     for line in found:
         command: click.Command = cli
+        context = click.Context(cli)
         for word in line.split():
-            if isinstance(command, click.Group) and word in command.commands:
-                command = command.commands[word]
+            if isinstance(command, click.Group) and word in command.list_commands(context):
+                command = command.get_command(context, word) or command
         known = {option for parameter in command.params for option in parameter.opts}
         for option in re.findall(r"(?<![\w{])--[a-z-]+", line):
             assert option in known, f"{command.name} has no {option}"

@@ -18,8 +18,8 @@ from test_hostile import poison
 
 from perfgate.report import format as fmt
 from perfgate.report import i18n, render
-from perfgate.report.i18n import LANGUAGES, Untranslated, translate, use_language
-from perfgate.report.phrases import PHRASES
+from perfgate.report.i18n import LANGUAGES, use_language
+from perfgate.report.phrases import PHRASES, Untranslated, translate
 from perfgate.util import wording as words
 from perfgate.util.process import package_environment
 

@@ -70,7 +70,7 @@ nightly)
             --leg "${LEG:-this}-vs-$PERFGATE_ANCHOR" || held=$?
         if [ "$held" = 1 ] || [ "$code" = 0 ]; then code=$held; fi
     else
-        note "Not held against a release: set the variable PERFGATE_ANCHOR to a tag of \`perfgate anchor\`."
+        note "Not held against a release: set the variable PERFGATE_ANCHOR to a tag of \`perfgate release\`."
     fi
     if [ "${PERFGATE_ENGINES:-}" = true ] && [ -d .perfgate/engines ]; then
         # Out of the hidden folder, which is not uploaded.

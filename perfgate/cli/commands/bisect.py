@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 from click.exceptions import Exit
 
-if TYPE_CHECKING:
-    from perfgate.run.bisect.drive import Bisection
 from perfgate.cli.options import (
     load,
     settings_options,
 )
+
+if TYPE_CHECKING:
+    from perfgate.run.bisect.drive import Bisection
 
 
 @click.command()
@@ -28,7 +29,7 @@ def bisect(good: str, bad: str, case_id: str, **flags: Any) -> None:
     not confirmed, or commits that cannot be tested hide it.
     """
     from perfgate.engine import get_backend
-    from perfgate.measure.turn import DeviceLock
+    from perfgate.measure.lock import DeviceLock
     from perfgate.run.bisect.drive import bisect as find
     from perfgate.util.progress import make_progress
 

@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
+from perfgate.cli.options import (
+    load,
+    output_option,
+)
 from perfgate.errors import UsageError
 from perfgate.report.i18n import LANGUAGES
 
@@ -15,10 +19,6 @@ if TYPE_CHECKING:
     from perfgate.records import RunResult
     from perfgate.value.assumptions import Inputs, Prices
     from perfgate.value.business import BusinessCase
-from perfgate.cli.options import (
-    load,
-    output_option,
-)
 
 FORMATS = ("terminal", "markdown", "html", "csv", "json")
 
@@ -57,7 +57,7 @@ def business_case(
     if len(results) < 2 and inputs.given is None:
         raise UsageError(
             "needs two results files or more, or given numbers",
-            where="perfgate value",
+            where="perfgate business-case",
             fix="name the original's file first, or give both stacks in --inputs FILE",
         )
     case, runs = _case(results, inputs, flags["prices"], flags["wanted"])
@@ -133,7 +133,9 @@ def _inputs(flags: dict[str, Any]) -> Inputs:
     try:
         return msgspec.convert(changed, Inputs)
     except msgspec.ValidationError as error:
-        raise UsageError(str(error), where="perfgate value", fix="see perfgate value --help") from error
+        raise UsageError(
+            str(error), where="perfgate business-case", fix="see perfgate business-case --help"
+        ) from error
 
 
 def _prices(path: Path | None) -> Prices:

@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
+from perfgate.cli.lookup import pipeline_of
+from perfgate.cli.options import (
+    settings_options,
+)
 from perfgate.errors import RefusedError, UsageError
 
 if TYPE_CHECKING:
@@ -14,10 +18,6 @@ if TYPE_CHECKING:
     from perfgate.model.spec import ModelSpec
     from perfgate.records import Case, CaseResult
     from perfgate.run.pipeline import Pipeline
-from perfgate.cli.lookup import pipeline_of
-from perfgate.cli.options import (
-    settings_options,
-)
 
 
 @click.command()
@@ -60,7 +60,7 @@ def gated_graph(pipeline: Pipeline, selected: tuple[ModelSpec, Case], gated: Cas
     """The graph of the case's engine. Raises `RefusedError` where the model is another by now."""
     from perfgate.model.graph import read_graph
 
-    now, request = pipeline.asked(selected)
+    now, request = pipeline.request_of(selected)
     assert now.recipe is not None
     if gated.recipe is None or now.recipe.onnx_digest != gated.recipe.onnx_digest:
         raise RefusedError(

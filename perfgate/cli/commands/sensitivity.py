@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from perfgate.errors import UsageError
-
-if TYPE_CHECKING:
-    from perfgate.records import Tolerance
-    from perfgate.settings import Settings
 from perfgate.cli.options import (
     keyword_option,
     load,
     settings_options,
 )
 from perfgate.cli.text import show_power
+from perfgate.errors import UsageError
+
+if TYPE_CHECKING:
+    from perfgate.records import Tolerance
+    from perfgate.settings import Settings
 
 
 @click.command()

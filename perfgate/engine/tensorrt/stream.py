@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from perfgate.engine.stream_loop import nanoseconds, wait_for
 from perfgate.engine.tensorrt.api import Api, messages_of
 from perfgate.engine.tensorrt.cuda import Buffer, CudaContext, Graph, GraphCaptureError
 from perfgate.engine.tensorrt.onnx_names import Dims, concrete_shape
@@ -280,12 +280,7 @@ class Slot:
 
     def wait(self) -> None:
         """Return when the query is complete: by polling (`spin`), or asleep (`block`)."""
-        if self._spin:
-            done = self._end.query
-            while not done():
-                pass
-        else:
-            self._end.synchronize()
+        wait_for(self._end, spin=self._spin)
 
     def latency_ns(self) -> int:
         """From the begin event to the end event; the query must be complete."""
@@ -301,7 +296,4 @@ class Slot:
 
 
 def _nanoseconds(end: Any, begin: Any) -> int:
-    elapsed_ms = float(end.time_since(begin))
-    if not math.isfinite(elapsed_ms):
-        raise CaseError(f"CUDA gave an elapsed time of {elapsed_ms} ms")
-    return max(1, round(elapsed_ms * 1e6))
+    return nanoseconds(float(end.time_since(begin)))

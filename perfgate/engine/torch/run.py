@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from perfgate.engine.interface import Runner, Samples, blocking_samples
-from perfgate.engine.stream_loop import queued_samples
+from perfgate.engine.stream_loop import nanoseconds, queued_samples, wait_for
 from perfgate.engine.tensorrt.cuda import GraphCaptureError
 from perfgate.engine.torch.module import named
 from perfgate.errors import CaseError
@@ -235,12 +234,7 @@ class _Slot:
 
     def wait(self) -> None:
         """Return when the query is complete: by polling (`spin`), or asleep (`block`)."""
-        if self._spin:
-            done = self._end.query
-            while not done():
-                pass
-        else:
-            self._end.synchronize()
+        wait_for(self._end, spin=self._spin)
 
     def latency_ns(self) -> int:
         return _nanoseconds(self._begin, self._end)
@@ -254,7 +248,4 @@ class _Slot:
 
 
 def _nanoseconds(begin: Any, end: Any) -> int:
-    elapsed_ms = float(begin.elapsed_time(end))
-    if not math.isfinite(elapsed_ms):
-        raise CaseError(f"CUDA gave an elapsed time of {elapsed_ms} ms")
-    return max(1, round(elapsed_ms * 1e6))
+    return nanoseconds(float(begin.elapsed_time(end)))

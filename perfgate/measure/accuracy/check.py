@@ -72,7 +72,7 @@ def check(request: CheckRequest, store: Path) -> Checked:
     known = read_record(folder / "answers.json", Answers, limit_bytes=_FACTS_LIMIT_BYTES)
     score = _reference_score(request, folder, known) if request.metric else None
     started = time.perf_counter_ns()
-    accuracy = _held(request, folder, known, score)
+    accuracy = _compare_engine(request, folder, known, score)
     return Checked(
         accuracy=accuracy,
         reference_ns=known.took_ns and known.took_ns + (score.took_ns if score else 0),
@@ -81,7 +81,7 @@ def check(request: CheckRequest, store: Path) -> Checked:
     )
 
 
-def _held(request: CheckRequest, folder: Path, known: Answers, score: _Score | None) -> Accuracy:
+def _compare_engine(request: CheckRequest, folder: Path, known: Answers, score: _Score | None) -> Accuracy:
     """The engine's answers against the reference's in `folder`."""
     with tempfile.TemporaryDirectory(prefix="head-", dir=folder.parent) as name:
         out = Path(name)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from perfgate.records import Failed, Measured, Unchanged
 from perfgate.report import format as fmt
-from perfgate.report.i18n import N_, gettext, translate
+from perfgate.report.i18n import N_, gettext
+from perfgate.report.phrases import translate
 from perfgate.report.run import evidence
 from perfgate.report.run.strip_plot import Strip, strip
 from perfgate.report.run.view import absent, column, middle

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from perfgate.report import format as fmt
-from perfgate.report.i18n import N_, gettext, ngettext, translate
+from perfgate.report.i18n import N_, gettext, ngettext
+from perfgate.report.phrases import translate
 from perfgate.report.run.view import Tag, absent, verdict_tag
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from perfgate.records import CaseResult, Failed, Measured, NotRun, RunResult, Unchanged, Verdict
 from perfgate.report import format as fmt
-from perfgate.report.i18n import N_, Untranslated, gettext, translate
+from perfgate.report.i18n import N_, gettext
+from perfgate.report.phrases import Untranslated, translate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

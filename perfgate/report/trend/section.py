@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from perfgate.report import format as fmt
-from perfgate.report.i18n import gettext, translate
+from perfgate.report.i18n import gettext
+from perfgate.report.phrases import translate
 from perfgate.report.trend import view as view
 from perfgate.report.trend.chart import SPARK_HEIGHT, SPARK_WIDTH, description, spark_path
 from perfgate.report.trend.view import CaseTrend

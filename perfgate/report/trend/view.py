@@ -13,6 +13,7 @@ from perfgate.report.i18n import gettext
 from perfgate.report.run.view import verdict_tag as verdict_tag
 
 BLOCKS, ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "_.-:=+*#"
+_PROMOTIONS = 5  # the newest
 _NEARLY_FLAT = 0.01  # a sparkline spans at least this share of its level, or noise would look like news
 _HIGHER_IS_BETTER = ("throughput_qps",)
 
@@ -188,5 +189,7 @@ def _block(trend: CaseTrend, ascii_only: bool) -> list[str]:
         lines.append(f"              {blame(change)}")
     if not trend.changes:
         lines.append("  no change of level")
+    promoted = [night.day for night in trend.nights if night.promoted]
+    lines += [f"  promoted: {', '.join(promoted[-_PROMOTIONS:])}"] if promoted else []
     lines += [f"  {trend.nights[one.index].day}  environment: {fmt.line(one.what)}" for one in trend.events]
     return lines

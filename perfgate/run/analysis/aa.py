@@ -33,7 +33,7 @@ class Rebuild(Record):
 
 
 class Noise(Record):
-    """What `perfgate aa` found. `seconds` were spent launching; `invalid` launches are left out."""
+    """What `perfgate selftest` found. `seconds` were spent launching; `invalid` launches are left out."""
 
     case: str
     launches: int

@@ -138,7 +138,7 @@ class _Pair:
         if reason := pipeline.backend.refuses(case) or ("" if pipeline.settings.all_cases else skipped):
             return _Tried(result=CaseResult(case=case, outcome=NotRun(reason=reason)))
         try:
-            result, request = pipeline.asked(one)
+            result, request = pipeline.request_of(one)
             engine, facts = pipeline.engine(request)
         except CaseError as error:
             return _failed(CaseResult(case=case, outcome=_build_failed(error, "head")))
@@ -173,16 +173,16 @@ class _Pair:
         )
         pipeline.progress.say(f"{job.case_id}: base and head in turn")
 
-        def held(head: Job, against: BaseEngine) -> tuple[Outcome, ConfirmedLaunches | str | None]:
+        def trial_of(head: Job, against: BaseEngine) -> tuple[Outcome, ConfirmedLaunches | str | None]:
             trial = Trial(head, against, terms, self._one)
             return run_trial(trial, head, (), lambda note: pipeline.progress.step(head.case_id, note))
 
         with pipeline.lock():
-            outcome, fresh = held(job, base)
+            outcome, fresh = trial_of(job, base)
             if isinstance(fresh, ConfirmedLaunches):
                 luck = Rebuilds(pipeline.engine, self._bases.build, self._one, pipeline.progress.say)
                 tried = TrialResult(head=job, base=base, outcome=outcome, fresh=fresh)
-                chosen = luck.settle(tried, result.case.draws, held)
+                chosen = luck.settle(tried, result.case.draws, trial_of)
                 outcome, fresh, base = chosen.outcome, chosen.fresh, chosen.base
         if isinstance(fresh, str):
             return _failed(

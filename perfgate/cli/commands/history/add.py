@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
-if TYPE_CHECKING:
-    from perfgate.history import HistoryRun
-    from perfgate.history.store import History
 from perfgate.cli.lookup import open_history
 from perfgate.cli.options import (
     database_option,
 )
 from perfgate.cli.text import count, line
+
+if TYPE_CHECKING:
+    from perfgate.history import HistoryRun
+    from perfgate.history.store import History
 
 
 @click.command()

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
-if TYPE_CHECKING:
-    from perfgate.history import CaseRow
 from perfgate.cli.lookup import open_history
 from perfgate.cli.options import database_option
 from perfgate.cli.text import commit_of, line, print_table
+
+if TYPE_CHECKING:
+    from perfgate.history import CaseRow
 
 
 @click.command()
@@ -26,20 +27,6 @@ def show(run: str, database: str | None) -> None:
     click.echo(f"verdict      {row.verdict or 'not judged'} (exit {row.exit_code})")
     click.echo(f"samples      {'all kept' if row.sampled else 'the median of each launch'}\n")
     print_table([("CASE", "VERDICT", "RATIO", "INTERVAL", "LATENCY", "LAUNCHES"), *map(_case_line, cases)])
-
-
-def _caseline(case: CaseRow) -> tuple[str, ...]:
-    from perfgate.report.format import duration
-
-    known = case.ratio is not None and case.low is not None and case.high is not None
-    return (
-        case.case_id,
-        case.verdict or "-",
-        f"{case.ratio:.4f}" if known else "-",
-        f"{case.low:.4f} to {case.high:.4f}" if known else "-",
-        "-" if case.latency_ns is None else duration(case.latency_ns),
-        str(case.launches),
-    )
 
 
 def _on(branch: str) -> str:

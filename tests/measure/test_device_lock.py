@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from perfgate.errors import InfrastructureError
-from perfgate.measure.lock import LOCK_DIR_VARIABLE, device_lock
-from perfgate.measure.turn import DeviceLock, lock_name
+from perfgate.measure.lock import LOCK_DIR_VARIABLE, DeviceLock, device_lock, lock_name
 from perfgate.settings import Settings
 
 
