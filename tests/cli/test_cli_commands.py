@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 
@@ -62,3 +63,21 @@ def test_an_option_says_what_the_table_of_settings_says(name: str) -> None:
     assert isinstance(found, click.Option)
     assert found.opts == [f"--{options()[name].flag}"]
     assert (found.help or "").startswith(options()[name].description)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_has_an_example_that_parses(name: str) -> None:
+    command = cli.get_command(CONTEXT, name)
+    assert command is not None
+    if isinstance(command, click.Group):
+        leaves = [command.commands[leaf] for leaf in command.commands]
+    else:
+        leaves = [command]
+    if name == "github":
+        return  # its commands take all from a job's environment
+    for leaf in leaves:
+        found = re.search(r"Example: perfgate (.*)", leaf.help or "")
+        assert found, leaf.name
+        words = shlex.split(found[1])
+        assert words[: 1 + (leaf is not command)] == [name, leaf.name][: 1 + (leaf is not command)]
+        leaf.make_context(str(leaf.name), words[1 + (leaf is not command) :])

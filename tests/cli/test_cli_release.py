@@ -15,7 +15,7 @@ pytest_plugins = ["cli_project", "repository"]
 def test_promoted_losses_are_seen_against_the_release(repository: Repository) -> None:
     done = repository("anchor", "v1.0")
     assert done.returncode == 0, done.stderr
-    assert "perfgate run --anchor v1.0" in done.stdout
+    assert "perfgate run --release v1.0" in done.stdout
     repository.commit("v1.0")
     repository.git("tag", "v1.0")
     release = repository.git("rev-parse", "HEAD")

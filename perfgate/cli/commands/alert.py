@@ -46,6 +46,8 @@ def alert(results: Path, state: Path | None, baselines: Path | None, dry_run: bo
     Destinations come from the environment alone: PERFGATE_WEBHOOK_<NAME>="KIND https://…", KIND one of
     slack, teams, feishu, lark, dingtalk, wecom, json; a signing secret in PERFGATE_WEBHOOK_<NAME>_SECRET.
     With --state an alert is repeated only when it changes. A missing RESULTS file is a missed night.
+
+    Example: perfgate alert perfgate-out/results.json --dry-run
     """
     from perfgate.publish.alerts import Limits
     from perfgate.publish.notify import Notifier, read_state

@@ -27,6 +27,8 @@ def bisect(good: str, bad: str, case_id: str, **flags: Any) -> None:
     It drives `git bisect run` in a temporary worktree; your checkout is not touched. Both ends are confirmed
     first, and the commit that is found is confirmed against its parent last: exit code 0. Exit code 1: it is
     not confirmed, or commits that cannot be tested hide it.
+
+    Example: perfgate bisect v1.0 main --case resnet50/fp16/b8
     """
     from perfgate.engine import get_backend
     from perfgate.measure.lock import DeviceLock

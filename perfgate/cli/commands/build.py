@@ -14,7 +14,10 @@ from perfgate.cli.options import (
 @click.argument("case")
 @settings_options("models", "backend", "device")
 def build(case: str, **flags: Any) -> None:
-    """Build the engine of CASE, with the baseline's timing cache where there is one."""
+    """Build the engine of CASE, with the baseline's timing cache where there is one.
+
+    Example: perfgate build resnet50/fp16/b8
+    """
     from perfgate.util.progress import make_progress
 
     with make_progress() as progress:

@@ -21,6 +21,8 @@ def bundle(case: str, results: Path | None, target: Path | None, include_weights
 
     Exact trtexec commands of both sides, digests and generators of the models, recipes, samples, layers and
     telemetry. Paths, host names, tokens and environment variables are not in it; look before you share it.
+
+    Example: perfgate bundle resnet50/fp16/b8 --out bundle.zip
     """
     from perfgate.gate.explain.bundle import Bundle
     from perfgate.gate.explain.bundle_models import models_of

@@ -50,6 +50,8 @@ def business_case(
     """What TensorRT buys over the original: latency, GPUs and money. Measures nothing.
 
     The first RESULTS file is the original, such as PyTorch; or --inputs gives both stacks' numbers by hand.
+
+    Example: perfgate business-case pytorch.json tensorrt.json --p99-ms 20 --peak 5000
     """
     from perfgate.util.files import write_text
 

@@ -15,7 +15,10 @@ from perfgate.cli.options import (
 @click.argument("base", type=click.Path(path_type=Path))
 @click.argument("head", type=click.Path(path_type=Path))
 def compare(base: Path, head: Path) -> None:
-    """Judge the results file HEAD against the results file BASE; measures nothing."""
+    """Judge the results file HEAD against the results file BASE; measures nothing.
+
+    Example: perfgate compare before/results.json perfgate-out/results.json
+    """
     from perfgate.gate.verdict.compare_results import compare_results
     from perfgate.run.outputs import read_results
 

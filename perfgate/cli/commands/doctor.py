@@ -14,7 +14,10 @@ from perfgate.errors import InfrastructureError
 @click.command()
 @settings_options("models", "baselines", "out", "backend", "device")
 def doctor(**flags: Any) -> None:
-    """Say what this machine can do, why not more, and the remedy."""
+    """Say what this machine can do, why not more, and the remedy.
+
+    Example: perfgate doctor
+    """
     from perfgate.engine import get_backend
     from perfgate.run.doctor import examine
 

@@ -11,7 +11,10 @@ from perfgate.cli.lookup import case_of
 @click.argument("results", type=click.Path(path_type=Path))
 @click.argument("case")
 def explain(results: Path, case: str) -> None:
-    """Show why CASE is slower, as the run that wrote RESULTS found out. Measures nothing."""
+    """Show why CASE is slower, as the run that wrote RESULTS found out. Measures nothing.
+
+    Example: perfgate explain perfgate-out/results.json resnet50/fp16/b8
+    """
     from perfgate.report.explanation import explanation_text
     from perfgate.run.outputs import read_results
 

@@ -30,6 +30,8 @@ def export(case: str, folder: Path, results: Path | None, allow_red: bool, **fla
     """Export the very engine of CASE that was gated, with a sidecar JSON that says what it is.
 
     A deployment that builds again may get other kernels; this is the one with the verdict.
+
+    Example: perfgate export resnet50/fp16/b8 --out deploy
     """
     from perfgate.engine.export import Gated, export_engine
     from perfgate.run.outputs import RESULTS_NAME, read_results

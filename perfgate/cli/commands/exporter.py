@@ -12,7 +12,10 @@ import rich_click as click
 @click.option("--port", type=click.IntRange(0, 65_535), default=9877, show_default=True)
 @click.option("--address", default="127.0.0.1", show_default=True, help="Address to listen on.")
 def exporter(results: Path, port: int, address: str) -> None:
-    """Serve the figures of a results file at /metrics until stopped; a changed file is read again."""
+    """Serve the figures of a results file at /metrics until stopped; a changed file is read again.
+
+    Example: perfgate exporter --results perfgate-out/results.json
+    """
     from perfgate.publish.prometheus import Exporter
     from perfgate.run.outputs import read_results
 

@@ -16,6 +16,8 @@ def merge(shards: tuple[Path, ...], expect: tuple[str, ...], out: Path, trends: 
 
     Writes OUT/<leg>/results.json and report.html, OUT/index.html and OUT/comment.md. A shard or an expected
     leg that did not arrive, a case that none or two measured: exit 3, and 1 where a case is red.
+
+    Example: perfgate merge results/ --expect gpu-h200 --out merged
     """
     from perfgate.publish.github import environment
     from perfgate.report.run.legs import headline, index, markdown

@@ -13,7 +13,10 @@ from perfgate.errors import UsageError
 @click.option("--pushgateway", metavar="URL", help="Replace what a Pushgateway holds of this device.")
 @click.option("--job", default="perfgate", show_default=True, help="The Pushgateway's job.")
 def metrics(results: Path, textfile: Path | None, pushgateway: str | None, job: str) -> None:
-    """Hand the figures of RESULTS to Prometheus, as a text file or through a Pushgateway."""
+    """Hand the figures of RESULTS to Prometheus, as a text file or through a Pushgateway.
+
+    Example: perfgate metrics perfgate-out/results.json --textfile perfgate.prom
+    """
     from perfgate.publish import prometheus
     from perfgate.run.outputs import read_results
 

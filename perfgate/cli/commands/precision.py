@@ -31,6 +31,8 @@ def precision(model: str, kind: str, output: Path | None, **flags: Any) -> None:
     """Compare all precisions of MODEL: latency, size, memory, error, and which layers lose most.
 
     Builds and measures each; judges answers by the spec's thresholds, and gates nothing.
+
+    Example: perfgate precision resnet50 --shape b8
     """
     from perfgate.model.read import read_specs
     from perfgate.report.precision_text import render

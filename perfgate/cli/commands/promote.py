@@ -34,6 +34,8 @@ def promote(
 
     Several files are runs of the same cases, on other days or machines of one kind: they are kept apart, and
     tell how far runs lie apart. With -k the other cases keep what is stored of them.
+
+    Example: perfgate promote perfgate-out/results.json --reason "first baseline"
     """
     from msgspec.structs import replace
 

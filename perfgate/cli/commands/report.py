@@ -22,7 +22,10 @@ from perfgate.report import FORMATS
 @language_option
 @click.option("--history", "database", help="Show how each case moved, from this history. HTML only.")
 def report(results: Path, kind: str, output: Path | None, language: str | None, database: str | None) -> None:
-    """Render a results file; computes nothing and needs no GPU."""
+    """Render a results file; computes nothing and needs no GPU.
+
+    Example: perfgate report perfgate-out/results.json --format html -o report.html
+    """
     from perfgate.report import render
     from perfgate.run.outputs import read_results
     from perfgate.util.files import write_text

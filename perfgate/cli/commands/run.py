@@ -49,7 +49,10 @@ if TYPE_CHECKING:
 def run(
     paths: tuple[Path, ...], keyword: str, engine: Path | None, release: str | None, **flags: Any
 ) -> None:
-    """Build, measure and gate the models (all of models/ where no PATHS are given)."""
+    """Build, measure and gate the models (all of models/ where no PATHS are given).
+
+    Example: perfgate run models/resnet50.toml -k fp16
+    """
     from msgspec.structs import replace
 
     from perfgate.gate.policy.active import ActivePolicy

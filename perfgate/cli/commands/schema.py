@@ -6,7 +6,10 @@ import rich_click as click
 @click.command()
 @click.argument("kind", type=click.Choice(["results", "baseline", "model", "business"]))
 def schema(kind: str) -> None:
-    """Print the JSON Schema of results, baseline, model or business-case files."""
+    """Print the JSON Schema of results, baseline, model or business-case files.
+
+    Example: perfgate schema results
+    """
     import json
 
     import msgspec

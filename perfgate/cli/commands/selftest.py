@@ -30,6 +30,8 @@ def selftest(case: str, minutes: float, rebuilds: int, as_json: bool, **flags: A
 
     Reports real A/A gates with the exact bound on false alarms, rebuilt engines, the smallest slowdown that
     is caught in 95 % of gates, and the launches and tolerance that it suggests.
+
+    Example: perfgate selftest resnet50/fp16/b8 --minutes 5
     """
     from perfgate.run.analysis.aa import AABudget, measure_noise
     from perfgate.util.files import record_json

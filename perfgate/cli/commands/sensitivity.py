@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 @click.option("--catch", type=float, help="Slowdown to catch, as a share.")
 @settings_options("baselines")
 def sensitivity(keyword: str, as_json: bool, **flags: Any) -> None:
-    """What the gate can see of each stored case, by simulation from its launches; measures nothing."""
+    """What the gate can see of each stored case, by simulation from its launches; measures nothing.
+
+    Example: perfgate sensitivity -k resnet50
+    """
     from perfgate.gate.baselines import days_of, read_baseline, runs_of
     from perfgate.gate.statistics.power import power as simulate
     from perfgate.gate.statistics.sequential import BUDGET

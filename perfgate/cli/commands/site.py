@@ -20,6 +20,8 @@ def site(folder: Path, title: str, database: str | None, **selection: Any) -> No
     """Write a static site of all trends, for GitHub Pages or any other file server.
 
     It needs no script and asks no other host for anything. Files of earlier cases in the folder are left.
+
+    Example: perfgate site --out site
     """
     from perfgate.report.trend.site import render_site
     from perfgate.run.analysis.trends import trend_views

@@ -18,7 +18,10 @@ from perfgate.errors import UsageError
 @settings_options("models", "backend", "device")
 @click.option("--mode", help="The mode that is spread over streams, such as graph+transfers.")
 def throughput(case: str, most: int, **flags: Any) -> None:
-    """Measure CASE on 1, 2, 4, … streams, and say at which its throughput is best. Judges nothing."""
+    """Measure CASE on 1, 2, 4, … streams, and say at which its throughput is best. Judges nothing.
+
+    Example: perfgate throughput resnet50/fp16/b8 --most 4
+    """
     from perfgate.run.analysis.throughput import best, rate, stream_modes
     from perfgate.util.progress import make_progress
 

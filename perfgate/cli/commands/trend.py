@@ -20,6 +20,8 @@ def trend(cases: tuple[str, ...], database: str | None, **selection: Any) -> Non
 
     A change that came with a new environment (a driver, a library) is told apart from a commit's.
     It is news, no verdict: the exit code is 0.
+
+    Example: perfgate trend resnet50/fp16/b8 --since 2026-01-31
     """
     from perfgate.report.trend.view import ASCII_BLOCKS, BLOCKS, terminal
     from perfgate.run.analysis.trends import trend_views

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 @click.option("--branch", default="", help="The branch that was measured.")
 @database_option
 def add(results: tuple[Path, ...], samples: bool, branch: str, database: str | None) -> None:
-    """Add RESULTS: results files, or exports of another history. Adding a run twice changes nothing."""
+    """Add RESULTS: results files, or exports of another history. Adding a run twice changes nothing.
+
+    Example: perfgate history add perfgate-out/results.json
+    """
     added = known = 0
     with open_history(database) as store:
         newest = next((row.created for row in store.runs(limit=1)), "")

@@ -18,7 +18,10 @@ from perfgate.errors import UsageError
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="File to write.")
 @database_option
 def export(run: str | None, everything: bool, output: Path, database: str | None) -> None:
-    """Export RUN, or --all, as JSON lines that `perfgate history add` reads back to the same history."""
+    """Export RUN, or --all, as JSON lines that `perfgate history add` reads back to the same history.
+
+    Example: perfgate history export --all -o history.jsonl
+    """
     from perfgate.history.rows import write_export
 
     if (run is None) == (not everything):

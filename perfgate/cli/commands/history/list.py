@@ -13,7 +13,10 @@ from perfgate.cli.text import commit_of, print_table
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="Newest runs to show.")
 @database_option
 def list_runs(limit: int, database: str | None) -> None:
-    """List the newest runs, newest first."""
+    """List the newest runs, newest first.
+
+    Example: perfgate history list --limit 10
+    """
     with open_history(database, must_exist=True) as store:
         rows = store.runs(limit)
     table = [("RUN", "CREATED", "COMMIT", "VERDICT", "CASES", "DEVICE", "TOOLCHAIN", "BRANCH")]

@@ -24,7 +24,10 @@ from perfgate.errors import UsageError
 def prune(
     older_than: int, keep_samples: bool, keep: tuple[str, ...], baselines: str | None, database: str | None
 ) -> None:
-    """Remove runs older than DAYS. Promoted runs stay; of their samples the medians do."""
+    """Remove runs older than DAYS. Promoted runs stay; of their samples the medians do.
+
+    Example: perfgate history prune --older-than 365
+    """
     from perfgate.history.rows import promotions
 
     folder = _baselines(baselines)

@@ -28,7 +28,10 @@ def series(
     branch: str | None,
     database: str | None,
 ) -> None:
-    """Print a metric of CASE over all its runs, oldest first: one line a run, in the metric's own unit."""
+    """Print a metric of CASE over all its runs, oldest first: one line a run, in the metric's own unit.
+
+    Example: perfgate history series resnet50/fp16/b8 --since 2026-01-31
+    """
     with open_history(database, must_exist=True) as store:
         points = store.series(case, metric, device=device, toolchain=toolchain, since=since, branch=branch)
     if not points:

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 @click.argument("run")
 @database_option
 def show(run: str, database: str | None) -> None:
-    """Show what the history knows of RUN: its cases with verdict, ratio and latency."""
+    """Show what the history knows of RUN: its cases with verdict, ratio and latency.
+
+    Example: perfgate history show 20260131T020000Z-0123abcd
+    """
     with open_history(database, must_exist=True) as store:
         row, cases = store.run(run), store.cases(run)
     click.echo(f"run          {line(row.run_id)}, {row.created}, perfgate {line(row.perfgate)}")

@@ -20,6 +20,8 @@ def lock(tag: str | None, inside: bool, path: Path) -> None:
 
     Then run `perfgate image lock --inside` in that image: it records the versions that are found there. A
     registry that wants a login gets NGC_API_KEY from the environment.
+
+    Example: perfgate image lock 26.05-py3
     """
     from perfgate.image.lock import check_tag, moved, read_lock, with_versions, write_lock
     from perfgate.image.registry import resolve_digest

@@ -20,6 +20,8 @@ def verify(path: Path, reference: str | None, allow: tuple[str, ...], reference_
     """Check that this is the locked image: pinned, from an allowed registry, with the locked versions.
 
     Exit code 2 for a reference that is floating or foreign, 3 where something else runs than was locked.
+
+    Example: perfgate image verify --reference-only
     """
     from perfgate.image.lock import read_lock, version_faults
     from perfgate.image.reference import NGC, check_registry, parse_reference
