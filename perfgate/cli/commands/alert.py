@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from perfgate.publish.notify import Notifier
     from perfgate.records import RunResult
 
-
 _MAX_AGE_HOURS = 24.0 * 366
 
 

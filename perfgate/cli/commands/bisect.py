@@ -7,10 +7,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 from click.exceptions import Exit
 
-from perfgate.cli.options import (
-    load,
-    settings_options,
-)
+from perfgate.cli.options import load, settings_options
 
 if TYPE_CHECKING:
     from perfgate.run.bisect.drive import Bisection

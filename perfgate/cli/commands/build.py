@@ -5,9 +5,7 @@ from typing import Any
 import rich_click as click
 
 from perfgate.cli.lookup import pipeline_of
-from perfgate.cli.options import (
-    settings_options,
-)
+from perfgate.cli.options import settings_options
 
 
 @click.command()

@@ -6,9 +6,7 @@ from pathlib import Path
 import rich_click as click
 
 from perfgate.cli.lookup import case_of
-from perfgate.cli.options import (
-    load,
-)
+from perfgate.cli.options import load
 
 
 @click.command()

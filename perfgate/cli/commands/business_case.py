@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from perfgate.cli.options import (
-    load,
-    output_option,
-)
+from perfgate.cli.options import load, output_option
 from perfgate.errors import UsageError
 from perfgate.report.i18n import LANGUAGES
 

@@ -4,11 +4,7 @@ from pathlib import Path
 
 import rich_click as click
 
-from perfgate.cli.options import (
-    leave,
-    load,
-    show,
-)
+from perfgate.cli.options import leave, load, show
 
 
 @click.command()

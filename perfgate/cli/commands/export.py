@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from perfgate.cli.lookup import pipeline_of
-from perfgate.cli.options import (
-    settings_options,
-)
+from perfgate.cli.options import settings_options
 from perfgate.errors import RefusedError, UsageError
 
 if TYPE_CHECKING:

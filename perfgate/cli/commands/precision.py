@@ -5,11 +5,7 @@ from typing import Any
 
 import rich_click as click
 
-from perfgate.cli.options import (
-    load,
-    output_option,
-    settings_options,
-)
+from perfgate.cli.options import load, output_option, settings_options
 
 FORMATS = ("terminal", "markdown", "json")
 

@@ -5,11 +5,7 @@ from typing import Any
 
 import rich_click as click
 
-from perfgate.cli.options import (
-    keyword_option,
-    load,
-    settings_options,
-)
+from perfgate.cli.options import keyword_option, load, settings_options
 from perfgate.errors import UsageError
 
 

@@ -4,10 +4,7 @@ from typing import Any
 
 import rich_click as click
 
-from perfgate.cli.options import (
-    load,
-    settings_options,
-)
+from perfgate.cli.options import load, settings_options
 
 
 @click.command()

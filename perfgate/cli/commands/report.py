@@ -5,12 +5,7 @@ from pathlib import Path
 import rich_click as click
 
 from perfgate.cli.lookup import open_history
-from perfgate.cli.options import (
-    language_option,
-    load,
-    output_option,
-    show,
-)
+from perfgate.cli.options import language_option, load, output_option, show
 from perfgate.errors import UsageError
 from perfgate.report import FORMATS
 

@@ -7,13 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from perfgate.cli.options import (
-    keyword_option,
-    leave,
-    load,
-    settings_options,
-    show,
-)
+from perfgate.cli.options import keyword_option, leave, load, settings_options, show
 from perfgate.errors import UsageError
 from perfgate.util.files import check_writable
 

@@ -6,11 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from perfgate.cli.options import (
-    keyword_option,
-    load,
-    settings_options,
-)
+from perfgate.cli.options import keyword_option, load, settings_options
 from perfgate.cli.text import show_power
 from perfgate.errors import UsageError
 

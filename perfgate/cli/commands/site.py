@@ -6,10 +6,7 @@ from typing import Any
 import rich_click as click
 
 from perfgate.cli.lookup import open_history
-from perfgate.cli.options import (
-    load,
-    trend_options,
-)
+from perfgate.cli.options import load, trend_options
 
 
 @click.command()

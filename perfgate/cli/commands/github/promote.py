@@ -4,9 +4,7 @@ from pathlib import Path
 
 import rich_click as click
 
-from perfgate.cli.options import (
-    load,
-)
+from perfgate.cli.options import load
 
 
 @click.command()

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from perfgate.cli.lookup import open_history
-from perfgate.cli.options import (
-    database_option,
-)
+from perfgate.cli.options import database_option
 from perfgate.cli.text import count, line
 
 if TYPE_CHECKING:

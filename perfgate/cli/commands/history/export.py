@@ -5,9 +5,7 @@ from pathlib import Path
 import rich_click as click
 
 from perfgate.cli.lookup import open_history
-from perfgate.cli.options import (
-    database_option,
-)
+from perfgate.cli.options import database_option
 from perfgate.cli.text import count
 from perfgate.errors import UsageError
 

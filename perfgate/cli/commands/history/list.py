@@ -3,9 +3,7 @@
 import rich_click as click
 
 from perfgate.cli.lookup import open_history
-from perfgate.cli.options import (
-    database_option,
-)
+from perfgate.cli.options import database_option
 from perfgate.cli.text import commit_of, print_table
 
 

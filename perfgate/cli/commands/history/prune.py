@@ -6,11 +6,7 @@ from pathlib import Path
 import rich_click as click
 
 from perfgate.cli.lookup import open_history
-from perfgate.cli.options import (
-    database_option,
-    load,
-    settings_options,
-)
+from perfgate.cli.options import database_option, load
 from perfgate.cli.text import count, line
 from perfgate.errors import UsageError
 
@@ -19,7 +15,7 @@ from perfgate.errors import UsageError
 @click.option("--older-than", type=click.IntRange(0), required=True, metavar="DAYS", help="Age in days.")
 @click.option("--keep-samples", is_flag=True, help="Keep the samples of old runs that stay.")
 @click.option("--keep", multiple=True, metavar="RUN|COMMIT", help="A run, or a commit's runs, to keep.")
-@settings_options("baselines")
+@click.option("--baselines", help="Runs that a baseline in this folder names stay.  [default: baselines]")
 @database_option
 def prune(
     older_than: int, keep_samples: bool, keep: tuple[str, ...], baselines: str | None, database: str | None

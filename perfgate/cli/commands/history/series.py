@@ -3,10 +3,7 @@
 import rich_click as click
 
 from perfgate.cli.lookup import open_history
-from perfgate.cli.options import (
-    database_option,
-    settings_options,
-)
+from perfgate.cli.options import database_option, settings_options
 from perfgate.cli.text import print_table
 from perfgate.errors import UsageError
 
