@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from perfgate.errors import SpecError
+from perfgate.errors import PerfgateError, SpecError
+from perfgate.model.content import (
+    content_digest,
+    is_settled,
+    keep,
+    read_kept,
+    refuse_lfs_pointer,
+    stat_facts,
+)
+from perfgate.model.external_data import external_files, read_range
+from perfgate.model.graph_digest import FORMAT, graph_digest
 from perfgate.model.spec import ModelSpec
 from perfgate.model.validate.messages import raise_all
-from perfgate.records import Name, Record, Sha256
-
-_CHUNK = 1 << 20
+from perfgate.records import Name, Record, Sha256, digest
 
 
 class GraphInput(Record):
@@ -26,9 +32,11 @@ class GraphInput(Record):
 
 
 class Graph(Record):
-    """The facts of an ONNX file, with the digest of its bytes (external data included)."""
+    """The facts of an ONNX file. `onnx_digest` identifies the model: see `graph_digest`. `file_digest` is the
+    SHA-256 of the bytes of its files, one after the other: the ONNX file, then its external data by name."""
 
     onnx_digest: Sha256
+    file_digest: Sha256
     onnx_bytes: int
     opset: int
     nodes: int
@@ -36,13 +44,21 @@ class Graph(Record):
     outputs: tuple[Name, ...]
 
 
-def read_graph(path: Path) -> Graph:
-    """Parse an ONNX file and digest it. Raises `SpecError` for one that does not parse."""
+def read_graph(path: Path, cache: Path | None = None) -> Graph:
+    """Parse an ONNX file and digest it. With the folder `cache`, digests of files that did not change are
+    taken from there.
+
+    Raises `SpecError` for a file that does not parse, a Git LFS pointer, or external data that is missing,
+    too short or outside the model's folder, and as `write_text` does where `cache` cannot be written.
+    """
     import onnx
 
+    path = path.resolve()
     try:
-        return _read(path.resolve(), onnx.load(str(path), load_external_data=False))
-    except SpecError:
+        refuse_lfs_pointer(path)
+        before = (stat_facts(path), is_settled(path))
+        return _read(path, onnx.load(str(path), load_external_data=False), cache, before)
+    except PerfgateError:
         raise
     except Exception as error:  # protobuf raises its own kinds, by version
         raise SpecError(
@@ -52,19 +68,55 @@ def read_graph(path: Path) -> Graph:
         ) from error
 
 
-def _read(path: Path, model: Any) -> Graph:
+def _read(path: Path, model: Any, cache: Path | None, before: tuple[str, bool]) -> Graph:
     if not model.graph.node:
         raise SpecError("is an ONNX file without nodes", where=path, fix="export it again")
     weights = {tensor.name for tensor in model.graph.initializer}
-    hashed, size = _digest([path, *external_files(path.parent, model)])
+    data = external_files(path.parent, model)
+    for file in data:
+        refuse_lfs_pointer(file)
+    if cache is None:
+        of_graph, of_files = graph_digest(model, path.parent), _files_digest([path, *data])
+    else:
+        of_graph, of_files = _kept_digests(path, data, model, cache, before)
     return Graph(
-        onnx_digest=hashed,
-        onnx_bytes=size,
+        onnx_digest=of_graph,
+        file_digest=of_files,
+        onnx_bytes=sum(file.stat().st_size for file in [path, *data]),
         opset=max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0),
         nodes=len(model.graph.node),
         inputs=tuple(_input(value) for value in model.graph.input if value.name not in weights),
         outputs=tuple(value.name for value in model.graph.output),
     )
+
+
+def _kept_digests(
+    path: Path, data: list[Path], model: Any, cache: Path, before: tuple[str, bool]
+) -> tuple[str, str]:
+    """The digest of the graph and that of the files, kept under the digests of the files' contents. `before`
+    is what `path` was when the model was loaded."""
+    import onnx
+
+    facts = [before, *((stat_facts(file), is_settled(file)) for file in data)]
+    contents = {file.relative_to(path.parent).as_posix(): content_digest(file, cache) for file in data}
+    content = content_digest(path, cache)
+    # A later version of onnx may know a field that this one does not.
+    key = f"graph {digest([FORMAT, onnx.__version__, content, contents])}"
+    if (kept := read_kept(cache, key)) and len(kept) == 2:
+        return kept[0], kept[1]
+    of_graph = graph_digest(model, path.parent)
+    of_files = _files_digest([path, *data]) if data else content
+    if facts == [(stat_facts(file), True) for file in [path, *data]]:
+        keep(cache, key, of_graph, of_files)
+    return of_graph, of_files
+
+
+def _files_digest(paths: list[Path]) -> str:
+    hashed = hashlib.sha256()
+    for path in paths:
+        for chunk in read_range(path):
+            hashed.update(chunk)
+    return hashed.hexdigest()
 
 
 def _input(value: Any) -> GraphInput:
@@ -78,59 +130,6 @@ def _input(value: Any) -> GraphInput:
         for d in tensor.shape.dim
     )
     return GraphInput(name=value.name, dtype=dtype, axes=axes)
-
-
-def external_files(folder: Path, model: Any) -> list[Path]:
-    """External data files, each a regular file inside `folder`, reached through no link."""
-    from onnx.external_data_helper import ExternalDataInfo, _get_all_tensors
-
-    names = {
-        ExternalDataInfo(tensor).location
-        for tensor in _get_all_tensors(model)
-        if tensor.HasField("data_location") and tensor.data_location == tensor.EXTERNAL
-    }
-    files = []
-    for name in sorted(names):
-        path = folder / name
-        steps = [folder / part for part in _prefixes(Path(name))]
-        if Path(name).is_absolute() or ".." in Path(name).parts or any(step.is_symlink() for step in steps):
-            raise SpecError(
-                f"external data {name!r} leaves the model's folder",
-                where=folder,
-                fix="keep it beside the ONNX file",
-            )
-        if not path.is_file():
-            raise SpecError(
-                f"external data {name!r} is missing", where=folder, fix="put it beside the ONNX file"
-            )
-        files.append(path)
-    return files
-
-
-def read_external_files(path: Path) -> list[Path]:
-    """The external data of an ONNX file. Raises `SpecError` for data that leaves the model's folder."""
-    import onnx
-
-    return external_files(path.parent, onnx.load(str(path), load_external_data=False))
-
-
-def _prefixes(path: Path) -> list[Path]:
-    return [Path(*path.parts[: count + 1]) for count in range(len(path.parts))]
-
-
-def _digest(paths: list[Path]) -> tuple[str, int]:
-    hashed, size = hashlib.sha256(), 0
-    for path in paths:
-        # O_NOFOLLOW: what was checked is what is read.
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as source:
-            if not stat.S_ISREG(os.fstat(source.fileno()).st_mode):
-                raise SpecError(
-                    "is not a regular file", where=path, fix="keep the data itself beside the model"
-                )
-            while chunk := source.read(_CHUNK):
-                hashed.update(chunk)
-                size += len(chunk)
-    return hashed.hexdigest(), size
 
 
 def check_against_graph(spec: ModelSpec, graph: Graph) -> None:

@@ -108,7 +108,8 @@ def export_onnx(spec: ModelSpec, store: Path) -> SourceModel:
     """
     if spec.source.onnx:
         path = spec.folder / spec.source.onnx
-        return SourceModel(path=str(path.resolve()), source_digest="", graph=read_graph(path))
+        read = read_graph(path, store / "digests")
+        return SourceModel(path=str(path.resolve()), source_digest="", graph=read)
     key = source_digest(spec)
     home = store / key[:32]
     with store_lock(home):
@@ -138,7 +139,7 @@ def _made_before(facts: Path, path: Path) -> Graph | None:
     """The facts of the file in the store, or None where it is not there, cut short or damaged."""
     try:
         graph = read_record(facts, Graph, limit_bytes=_FACTS_LIMIT_BYTES)
-        return graph if file_digest(path) == graph.onnx_digest else None
+        return graph if file_digest(path) == graph.file_digest else None
     except (DataError, OSError):
         return None
 

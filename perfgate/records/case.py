@@ -78,9 +78,9 @@ class Recipe(Record):
     """Everything that decides an engine's bytes; its digest addresses the engine cache.
 
     `versions` are the libraries that build, `device` the machine built on. `timing_cache_digest` is
-    part of the address but not of a case's identity: see `model_digest`. `onnx_digest` is the FP32 graph's;
-    `precision_digest` is of everything that turns it into the case's precision; `draw` numbers builds of one
-    recipe, which may choose other tactics each time.
+    part of the address but not of a case's identity: see `model_digest`. `onnx_digest` is the graph
+    digest of the FP32 model; `precision_digest` is of everything that turns it into the case's precision;
+    `draw` numbers builds of one recipe, which may choose other tactics each time.
     """
 
     backend: Name

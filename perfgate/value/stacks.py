@@ -195,7 +195,7 @@ def _mismatch(original: Entry | None, entry: Entry, label: str) -> str:
     assert ours.recipe is not None and theirs.recipe is not None
     if ours.recipe.onnx_digest != theirs.recipe.onnx_digest:
         return (
-            f"another model: its ONNX file is {ours.recipe.onnx_digest[:12]}, "
+            f"another model: its ONNX graph is {ours.recipe.onnx_digest[:12]}, "
             f"that of {label} {theirs.recipe.onnx_digest[:12]}"
         )
     if ours.case.inputs != theirs.case.inputs:

@@ -180,5 +180,5 @@ def test_a_ready_made_graph_is_taken_as_it_is(tmp_path: Path) -> None:
     spec = spec_of(tmp_path, '[precision.graphs]\nint8 = "own.onnx"\n')
     emission = made(spec, "int8")
     assert emission.path == str(own)
-    assert emission.onnx_digest == precision_digest(spec, "int8", "strong")
+    assert emission.file_digest == precision_digest(spec, "int8", "strong")
     assert emission.notes == ("ready-made graph own.onnx",)

@@ -102,7 +102,7 @@ def test_on_a_cpu_the_call_is_the_request() -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"onnx": "b"}, "another model: its ONNX file is bbbbbbbbbbbb"),
+        ({"onnx": "b"}, "another model: its ONNX graph is bbbbbbbbbbbb"),
         ({"inputs": {"x": InputData(seed=2)}}, "other input data than torch 2.11.0 eager: x"),
         ({"batch": 1}, "not measured at this shape, only at b8"),
         ({"precision": "fp16"}, "not measured in this precision, only in fp32"),

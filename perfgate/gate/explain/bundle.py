@@ -14,7 +14,8 @@ import msgspec
 from perfgate.engine.tensorrt.backend import unpack_layers
 from perfgate.errors import RefusedError
 from perfgate.gate.explain.trtexec import build_and_run, parse_version, shell_line
-from perfgate.model.graph import Graph, GraphInput, read_external_files
+from perfgate.model.external_data import read_external_files
+from perfgate.model.graph import Graph, GraphInput
 from perfgate.model.onnx_file import script_files
 from perfgate.model.spec import ModelSpec
 from perfgate.records import Case, CaseResult, EngineFacts, Launch, Measured, Recipe, Record, RunResult
@@ -27,11 +28,12 @@ _SIDES = ("base", "head")
 
 
 class Model(Record, kw_only=True):
-    """One side's model: its inputs, the generator's files by name, and where the ONNX file lies here."""
+    """One side's model: its inputs, the generator's files by name, and where the ONNX file lies here, with
+    the SHA-256 of its bytes."""
 
     inputs: tuple[GraphInput, ...] = ()
     onnx: str = ""
-    onnx_digest: str = ""
+    file_digest: str = ""
     script: str = ""
     seed: int = 0
     args: dict[str, int | float | str | bool] = {}
@@ -44,7 +46,7 @@ class Model(Record, kw_only=True):
         return cls(
             inputs=graph.inputs,
             onnx=str(onnx),
-            onnx_digest=graph.onnx_digest,
+            file_digest=graph.file_digest,
             script=source.script,
             seed=source.seed,
             args=source.args,
@@ -177,7 +179,9 @@ class Bundle:
                 lines += [f"- {side}: no recipe is known; run `perfgate run --base REV` to record one."]
                 continue
             lines += [f"- {side}: {self._versions(recipe) or recipe.backend}"]
-            lines += [f"  - ONNX SHA-256 `{recipe.onnx_digest}`"]
+            lines += [f"  - ONNX graph digest `{recipe.onnx_digest}`"]
+            if found := self._models.get(side, Model()).file_digest:
+                lines += [f"  - ONNX file SHA-256 `{found}`"]
             if facts:
                 lines += [f"  - engine SHA-256 `{facts.digest}`, {facts.engine_bytes} bytes"]
             made = f"{side}/generate.py" in self._files
@@ -186,7 +190,9 @@ class Bundle:
             elif made:
                 lines += [f"  - `cd {side} && python generate.py` writes `{side}.onnx` and checks its digest"]
             else:
-                lines += [f"  - the model is not here: put the file of that digest at `{side}/{side}.onnx`"]
+                lines += [
+                    f"  - the model is not here: put the file of that graph digest at `{side}/{side}.onnx`"
+                ]
             if f"{side}/trtexec.sh" in self._files:
                 lines += [f"  - `cd {side} && sh trtexec.sh` builds the engine and measures it"]
         mode = _measured_case(case).mode
@@ -272,7 +278,7 @@ spec.loader.exec_module(module)
 out = here / "{side}.onnx"
 module.write_onnx(str(out), {model.seed}, **{dict(sorted(model.args.items()))!r})
 found = hashlib.sha256(out.read_bytes()).hexdigest()
-wanted = {json.dumps(model.onnx_digest)}
+wanted = {json.dumps(model.file_digest)}
 print(out.name, found)
 if wanted and found != wanted:
     sys.exit("not the file that was measured: " + wanted + " (external data is part of that digest)")

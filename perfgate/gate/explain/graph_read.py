@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from perfgate.errors import SpecError
 from perfgate.gate.explain.graph_shapes import Shape, tensor_shapes
-from perfgate.model.graph import external_files
+from perfgate.model.external_data import external_files
 
 _SHOWN = 80
 _HELD = 64

@@ -43,7 +43,7 @@ class ConvertedModel(Record):
     or a ready-made one, `calibrated` one with calibrated scales; `cached`: this was not now."""
 
     path: Text
-    onnx_digest: Text = ""
+    file_digest: Text = ""
     islands: tuple[Text, ...] = ()
     notes: tuple[Text, ...] = ()
     total_ns: Count = 0
@@ -140,10 +140,10 @@ def convert_model(
     if ready := spec.precision.graphs.get(precision):
         path = (spec.folder / ready).resolve()
         return ConvertedModel(
-            path=str(path), onnx_digest=file_digest(path), notes=(f"ready-made graph {ready}",)
+            path=str(path), file_digest=file_digest(path), notes=(f"ready-made graph {ready}",)
         )
     if precision == "fp32":
-        return ConvertedModel(path=model.path, onnx_digest=model.graph.onnx_digest)
+        return ConvertedModel(path=model.path, file_digest=model.graph.file_digest)
     if runtime_version() == "absent":
         raise CaseError(
             f"{precision.upper()} is made by ONNX Runtime's tools, and onnxruntime is not installed",
@@ -180,7 +180,7 @@ def _report(emission: ConvertedModel, precision: Precision, *, cached: bool) -> 
 def _made_before(facts: Path) -> ConvertedModel | None:
     try:
         known = read_record(facts, ConvertedModel, limit_bytes=_FACTS_LIMIT_BYTES)
-        return known if file_digest(Path(known.path)) == known.onnx_digest else None
+        return known if file_digest(Path(known.path)) == known.file_digest else None
     except (DataError, OSError):
         return None
 

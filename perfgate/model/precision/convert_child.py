@@ -48,7 +48,7 @@ def convert(request: ConvertRequest) -> ConvertedModel:
     made.replace(request.target)
     return ConvertedModel(
         path=request.target,
-        onnx_digest=file_digest(Path(request.target)),
+        file_digest=file_digest(Path(request.target)),
         islands=done.islands,
         notes=done.notes,
         calibration_ns=data_ns + done.calibration_ns,

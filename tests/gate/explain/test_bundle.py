@@ -149,7 +149,7 @@ MADE = hashlib.sha256(b"model 3 2").hexdigest()
 def model(**files: bytes) -> Model:
     return Model(
         inputs=(GraphInput(name="x", dtype="float", axes=("b", 4)),),
-        onnx_digest=MADE,
+        file_digest=MADE,
         script="net.py",
         seed=3,
         args={"width": 2},
