@@ -133,6 +133,7 @@ class EngineCache:
                 python=self._python,
                 heard=_Waiting(self._say),
             )
+            facts = msgspec.structs.replace(facts, onnx_digest=request.recipe.onnx_digest)
             if timing.is_file():
                 facts = msgspec.structs.replace(facts, timing_cache_digest=file_digest(timing))
                 timing.replace(home / "timing")

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from perfgate.errors import DataError, RefusedError
-from perfgate.records import BASELINE_SCHEMA, Baseline, BaselineCase, Environment, Record
+from perfgate.records import Baseline, BaselineCase, Environment, Manifest, Record
 from perfgate.records.columns import metrics_fault
 from perfgate.util.files import BASELINE_LIMIT_BYTES, read_record, record_json, write_text
 
@@ -27,10 +27,12 @@ class Stored(Record):
 
 class Baselines(Record):
     """What is stored for one environment: its own toolchain's cases by id, and those of the same backend's
-    other toolchains on the same device, which are never compared but explain an INCOMPARABLE."""
+    other toolchains on the same device, which are never compared but explain an INCOMPARABLE. `manifests` say
+    what the scripts of these models read."""
 
     root: str
     cases: dict[str, Stored] = {}
+    manifests: tuple[Manifest, ...] = ()
     elsewhere: dict[str, Stored] = {}
 
 
@@ -97,23 +99,25 @@ def read_baseline(path: Path) -> Baseline:
 
 def load_baselines(root: Path, environment: Environment) -> Baselines:
     """All baselines that matter to a run in `environment`; an absent folder is an empty set."""
-    own = _load_folder(root / environment.device / environment.toolchain)
+    own, manifests = _load_folder(root / environment.device / environment.toolchain)
     backend = environment.toolchain.split("-")[0]
     elsewhere: dict[str, Stored] = {}
     for folder in sorted((root / environment.device).glob(f"{backend}-*")):
         if folder.name != environment.toolchain:
-            elsewhere |= _load_folder(folder)
-    return Baselines(root=str(root), cases=own, elsewhere=elsewhere)
+            elsewhere |= _load_folder(folder)[0]
+    return Baselines(root=str(root), cases=own, manifests=tuple(manifests), elsewhere=elsewhere)
 
 
-def _load_folder(folder: Path) -> dict[str, Stored]:
-    stored = {}
+def _load_folder(folder: Path) -> tuple[dict[str, Stored], list[Manifest]]:
+    stored: dict[str, Stored] = {}
+    manifests: list[Manifest] = []
     for path in sorted(folder.glob("*.json")):
         baseline = read_baseline(path)
+        manifests += baseline.manifests
         for case_id, case in baseline.cases.items():
             environment = baseline.environments[case.environment]
             stored[case_id] = Stored(case=case, environment=environment, path=str(path))
-    return stored
+    return stored, manifests
 
 
 def write_baseline(path: Path, baseline: Baseline) -> None:
@@ -123,9 +127,7 @@ def write_baseline(path: Path, baseline: Baseline) -> None:
     """
     used = {case.environment for case in baseline.cases.values()}
     kept = {key: value for key, value in baseline.environments.items() if key in used}
-    text = record_json(
-        Baseline(schema=BASELINE_SCHEMA, model=baseline.model, environments=kept, cases=baseline.cases)
-    )
+    text = record_json(msgspec.structs.replace(baseline, environments=kept))
     try:
         msgspec.json.decode(text, type=Baseline)
     except msgspec.MsgspecError as error:

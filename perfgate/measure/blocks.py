@@ -65,7 +65,7 @@ class Blocks:
     def launch(self, side: str) -> Launch:
         """One launch of a side. Raises `CaseError`."""
         job = self._jobs[side]
-        found = self._one(LaunchRequest(target=job.target, protocol=job.protocol))
+        found = self._one(job.launch_request())
         self.launched_ns += found.load_ns + found.first_inference_ns + found.wall_ns + job.protocol.warmup_ns
         self._told(side, found)
         return found

@@ -17,14 +17,28 @@ _CRASHES = ("SIGABRT", "SIGSEGV")
 
 
 class Job(Record, kw_only=True):
-    """One case to measure: what to launch, the engine's facts to report beside the launches, and how it was
-    built (None where it was given, or only kept). The request's ONNX file lasts as long as the run."""
+    """One case to measure: what to launch, the engine's facts to report beside the launches, and how it
+    was built (None where it was given, or only kept). The request's ONNX file lasts as long as the run.
+    `onnx_digest` is the graph of this side of the change; empty where the engine is known by its own
+    bytes."""
 
     case_id: Name
     target: EngineTarget | CallableTarget
     protocol: Protocol
     engine: EngineFacts | None = None
     request: BuildRequest | None = None
+    onnx_digest: str = ""
+
+    def launch_request(self) -> LaunchRequest:
+        """Raises `CaseError` where the engine was built for another graph than this side's."""
+        built_for = self.engine.onnx_digest if self.engine else ""
+        if self.onnx_digest and built_for and built_for != self.onnx_digest:
+            raise CaseError(
+                f"the engine was built for the graph {built_for[:12]}, and this side's is "
+                f"{self.onnx_digest[:12]}: a fault of perfgate's own",
+                fix="please report it; until then remove .perfgate/engines and run again",
+            )
+        return LaunchRequest(target=self.target, protocol=self.protocol)
 
 
 class Progress(Shape):
@@ -60,7 +74,7 @@ def measure(
                 progress.step(job.case_id, "skipped: an earlier launch failed")
                 continue
             try:
-                result = one(LaunchRequest(target=job.target, protocol=job.protocol))
+                result = one(job.launch_request())
             except CaseError as error:
                 failed[job.case_id] = launch_failed(error, job.target)
                 progress.step(job.case_id, f"failed: {error.what}")

@@ -1,6 +1,6 @@
 """The child that runs a model script: `python -m perfgate.model.script_child REQUEST.json`.
 
-It limits what the script may write, then calls `write_onnx(path, seed, **args)` of the script.
+It limits what the script may write, then calls `write_onnx(path, seed, **args)` of the script, observed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from perfgate.util.process import die_with_parent
-from perfgate.util.user_script import load_script
+from perfgate.util.user_script import load_observed
 
 
 def main() -> None:
@@ -19,11 +19,12 @@ def main() -> None:
     request = json.loads(Path(sys.argv[1]).read_text())
     resource.setrlimit(resource.RLIMIT_FSIZE, (request["limit_bytes"], request["limit_bytes"]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    script = Path(request["script"])
-    module = load_script(script)
-    if not hasattr(module, "write_onnx"):
-        sys.exit(f"{script.name} defines no write_onnx(path, seed)")
-    module.write_onnx(request["out"], request["seed"], **request["args"])
+    room = Path(sys.argv[1]).parent
+    made = room / "made"
+    made.mkdir()
+    observed, write_onnx = load_observed(request, "write_onnx", "path, seed")
+    write_onnx(str(made / "model.onnx"), request["seed"], **request["args"])
+    observed.write_witness(room)
 
 
 if __name__ == "__main__":

@@ -35,11 +35,14 @@ JUDGED_METRICS = {
     "build_ns",
 }
 Rate = Annotated[float, Meta(gt=0, lt=10)]
+Variable = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=300)]
 
 
 class Source(Record):
     """Where the ONNX file comes from: `onnx` is a path, `script` a Python file with `write_onnx`. `requires`
-    is a distribution (`name==version`) without which the model's cases are listed as not run."""
+    is a distribution (`name==version`) without which the model's cases are listed as not run. `env` names the
+    variables that the model's scripts get beside the usual ones; `reads` are files and folders that count as
+    read by them, though they were not seen to be."""
 
     script: Text = ""
     onnx: Text = ""
@@ -48,6 +51,8 @@ class Source(Record):
     timeout_s: Positive = 600
     limit_mib: Positive = 2048
     requires: Annotated[str, Meta(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.+!-]+)?$")] = ""
+    env: Annotated[tuple[Variable, ...], Meta(max_length=100)] = ()
+    reads: Annotated[tuple[Text, ...], Meta(max_length=100)] = ()
 
 
 class DimensionSpec(Record):

@@ -53,6 +53,7 @@ from perfgate.records.launch import (
     Unchanged,
 )
 from perfgate.records.legs import Leg
+from perfgate.records.manifest import Manifest, OpenReason
 from perfgate.records.precision import PRECISION_SCHEMA, LayerLoss, PrecisionRow, PrecisionTable
 from perfgate.records.run import (
     BASELINE_SCHEMA,
@@ -102,12 +103,14 @@ __all__ = [
     "LayerChange",
     "LayerLoss",
     "Leg",
+    "Manifest",
     "Measured",
     "MetricColumns",
     "MetricJudgement",
     "Mode",
     "Name",
     "NotRun",
+    "OpenReason",
     "Outcome",
     "OutputAccuracy",
     "Packed",

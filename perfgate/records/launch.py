@@ -97,16 +97,18 @@ class TimingKeys(Record):
     changed: Count
 
 
-class EngineFacts(Record):
-    """What is known of the engine that was measured. `layers` counts layers or nodes after
-    optimisation; `precision_share` is the share of layers by element type, as realised (of weights, where
-    a note says that the runtime tells no more). `timing_cache_bytes` is the timing cache's size after the
-    build, `timing_cache_loaded_bytes` what of it was there before, and `timing_cache_keys` its entries (None
-    before TensorRT 10.8, which lists none). `layer_record` is the engine's layers
-    as zlib-compressed JSON in base64; `unmet` says which asked-for precision was not realised. `tf32` says
-    which FP32 products may round to TF32; None where it is unknown, and where FP16 was asked for."""
+class EngineFacts(Record, kw_only=True):
+    """What is known of the engine that was measured. `onnx_digest` is the graph that it was built for.
+    `layers` counts layers or nodes after optimisation; `precision_share` is the share of layers by element
+    type, as realised (of weights, where a note says that the runtime tells no more). `timing_cache_bytes` is
+    the timing cache's size after the build, `timing_cache_loaded_bytes` what of it was there before, and
+    `timing_cache_keys` its entries (None before TensorRT 10.8, which lists none). `layer_record` is the
+    engine's layers as zlib-compressed JSON in base64; `unmet` says which asked-for precision was not
+    realised. `tf32` says which FP32 products may round to TF32; None where it is unknown, and where FP16 was
+    asked for."""
 
     digest: Sha256
+    onnx_digest: str = ""
     engine_bytes: Count
     build_ns: Count = 0
     cached: bool = False

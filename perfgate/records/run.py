@@ -12,6 +12,7 @@ from perfgate.records.case import Case, Mode, Protocol, Recipe
 from perfgate.records.explanation import Explanation
 from perfgate.records.judgement import Judgement, Verdict
 from perfgate.records.launch import Environment, Outcome
+from perfgate.records.manifest import Manifest
 from perfgate.records.scope import Scope
 from perfgate.records.stages import Stages
 
@@ -29,6 +30,7 @@ class CaseResult(Record):
     usage_digest: str = ""
     recipe: Recipe | None = None
     source_digest: str = ""
+    file_digest: str = ""
     judgement: Judgement | None = None
     accuracy: Accuracy | None = None
     explanation: Explanation | None = None
@@ -66,7 +68,8 @@ class RunResult(Record, kw_only=True):
 
     `base` is the commit that the change starts from; `policy_changes` is what it alters in its judge.
     `base_environment` is there where base was built and launched beside head, with a toolchain of its own;
-    `scope` where the run is a shard of a larger one. `probe_ns` is how long it took to load the backend's
+    `scope` where the run is a shard of a larger one. `manifests` say what the scripts of each model
+    read. `probe_ns` is how long it took to load the backend's
     library, find its device and take the environment's fingerprint."""
 
     schema: Literal["perfgate-trt/results/v1"]
@@ -80,6 +83,7 @@ class RunResult(Record, kw_only=True):
     base_environment: Environment | None = None
     policy_changes: Annotated[tuple[PolicyChange, ...], Meta(max_length=1_000)] = ()
     cases: Annotated[tuple[CaseResult, ...], Meta(max_length=20_000)] = ()
+    manifests: Annotated[dict[Name, tuple[Manifest, ...]], Meta(max_length=20_000)] = {}
     summary: Summary | None = None
     scope: Scope | None = None
     probe_ns: Count = 0
@@ -104,6 +108,7 @@ class BaselineCase(Record, kw_only=True):
     case_digest: Sha256
     usage_digest: str = ""
     onnx_digest: str = ""
+    file_digest: str = ""
     source_digest: str = ""
     engine_digest: str = ""
     mode: Mode = Mode()
@@ -119,9 +124,11 @@ class BaselineCase(Record, kw_only=True):
 
 class Baseline(Record, kw_only=True):
     """The promoted cases of one model on one device and toolchain:
-    `baselines/<device>/<toolchain>/<model>.json`. `environments` are referred to by digest."""
+    `baselines/<device>/<toolchain>/<model>.json`. `environments` are referred to by digest;
+    `manifests` are of the scripts that made the model and its calibration data."""
 
     schema: Literal["perfgate-trt/baseline/v1"]
     model: Name
     environments: dict[Name, Environment]
     cases: Annotated[dict[Name, BaselineCase], Meta(max_length=5_000)]
+    manifests: Annotated[tuple[Manifest, ...], Meta(max_length=100)] = ()

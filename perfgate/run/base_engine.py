@@ -17,6 +17,7 @@ from perfgate.gate.baselines import Baselines, Stored
 from perfgate.gate.policy.active import OF_BASELINE
 from perfgate.measure.launch import EngineTarget
 from perfgate.measure.schedule import Job
+from perfgate.model.manifest import other_checkout
 from perfgate.model.read import read_spec
 from perfgate.model.spec import ModelSpec
 from perfgate.records import Case, CaseResult, Commit, EngineFacts, Environment, Mode, Protocol, Record
@@ -156,15 +157,16 @@ class BaseEngines:
             root=str(place),
             store=str(self._shop.settings.path("store").resolve()),
         )
+        replaces = other_checkout(self._root, place)
         preparation = Preparation(
-            settings, self._backend, self._shop.environment, self._shop.baselines, self._say
+            settings, self._backend, self._shop.environment, self._shop.baselines, self._say, replaces
         )
         described, request = preparation.one_case(spec, case)
         built = self.build(request)
         job = self._job(case, mode, built, str(spec.folder.resolve()))
         stored = self._shop.baselines.cases.get(result.case.id)
         return BaseEngine(
-            job=msgspec.structs.replace(job, request=request),
+            job=msgspec.structs.replace(job, request=request, onnx_digest=request.recipe.onnx_digest),
             commit=base,
             notes=_notes(result, described, stored, built[1]),
         )

@@ -216,6 +216,9 @@ class Pipeline:
             environment=self.environment,
             protocol=self.protocol,
             cases=tuple(cases),
+            manifests={
+                model: tuple(known.values()) for model, known in self.preparation.sources.used.items()
+            },
             probe_ns=self._probe_ns,
         )
 
@@ -288,7 +291,9 @@ class Pipeline:
             device=self.settings.device,
             axes=item.axes if prebuilt else {},
         )
-        return Job(case_id=case.id, target=target, protocol=self.protocol, engine=facts, request=request)
+        graph = item.request.recipe.onnx_digest if prebuilt is None else ""
+        job = Job(case_id=case.id, target=target, protocol=self.protocol, engine=facts, request=request)
+        return msgspec.structs.replace(job, onnx_digest=graph)
 
     def _engine_of(self, request: BuildRequest, prebuilt: Path | None) -> tuple[Path, EngineFacts]:
         if prebuilt is None:

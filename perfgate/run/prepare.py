@@ -20,16 +20,24 @@ from perfgate.measure.environment import differences
 from perfgate.measure.launch import EngineTarget
 from perfgate.model.cases import profile, skip_reason
 from perfgate.model.graph import check_against_graph
-from perfgate.model.onnx_file import SourceModel, export_onnx, missing_requirement, source_digest
+from perfgate.model.onnx_file import (
+    SourceModel,
+    export_onnx,
+    known_manifest,
+    missing_requirement,
+    module_source,
+)
 from perfgate.model.precision.convert import (
     ConvertedModel,
     convert_model,
-    data_identity,
     data_request,
+    evaluation_samples,
     precision_digest,
     runtime_version,
 )
 from perfgate.model.precision.data import EVALUATION_SEED
+from perfgate.model.scripts import script_call
+from perfgate.model.sources import Sources
 from perfgate.model.spec import ModelSpec
 from perfgate.records import (
     Case,
@@ -37,6 +45,7 @@ from perfgate.records import (
     EngineFacts,
     Environment,
     Failed,
+    Manifest,
     Name,
     NotRun,
     Protocol,
@@ -73,7 +82,7 @@ def _of_engine(result: CaseResult, engine_digest: str) -> CaseResult:
 def _stages(model: SourceModel, emission: ConvertedModel) -> Stages:
     """What the ONNX file of a case took to make, now or when what is in the store was made."""
     made: dict[StageName, tuple[int, bool]] = {}
-    if model.source_digest:
+    if model.manifest:
         made["export"] = (model.export_ns, model.cached)
     if emission.converted:
         calibration_ns = emission.calibration_ns
@@ -99,8 +108,13 @@ class Preparation:
         environment: Environment,
         baselines: Baselines,
         say: Callable[[str], None],
+        replaces: str = "",
     ) -> None:
+        """`replaces` is the project of the tree under test where `settings` are of another checkout of it."""
         self._settings = settings
+        self.sources = Sources(
+            settings.path("store"), baselines.manifests, replaces=replaces, again=settings.remeasure
+        )
         self._backend = backend
         self._environment = environment
         self._baselines = baselines
@@ -110,6 +124,7 @@ class Preparation:
         self._versions, self._typing = backend.versions(), backend.typing()
         self._device = backend.device()
         self._precisions: dict[tuple[str, str], str] = {}
+        self._modules: dict[str, str] = {}
         self._told: dict[tuple[str, str], Stored | None] = {}
 
     def all_cases(
@@ -141,27 +156,30 @@ class Preparation:
         self, spec: ModelSpec, cases: list[Case], prebuilt: str | None
     ) -> Iterator[tuple[CaseResult, SourceModel | None]]:
         """Each case with its outcome, or with the ONNX file to build it from where it must be measured."""
-        source = source_digest(spec)
+        manifest: Manifest | None = None
         model: SourceModel | None = None
         failure: Failed | None = None
         for case in cases:
             if reason := self._not_run(spec, case):
                 yield CaseResult(case=case, outcome=NotRun(reason=reason)), None
                 continue
-            known = "" if prebuilt else self._stored_onnx_digest(case, source)
-            if known and self._is_unchanged(described := self._described(spec, case, known, source)):
-                yield msgspec.structs.replace(described, outcome=Unchanged()), None
-                continue
-            if model is None and failure is None:
-                try:
+            try:
+                manifest = manifest or (None if prebuilt else known_manifest(spec, self.sources))
+                if manifest and self._is_unchanged(
+                    known := self._described(spec, case, manifest.made, manifest)
+                ):
+                    yield msgspec.structs.replace(known, outcome=Unchanged()), None
+                    continue
+                if failure is None and model is None:
                     model = self._materialise(spec)
-                except CaseError as error:
-                    failure = Failed.by("model", error)
+                    manifest = model.manifest
+                if failure is None and model is not None:
+                    described = self._described(spec, case, model.graph.onnx_digest, manifest)
+            except CaseError as error:
+                failure = Failed.by("model", error)
             if model is None or failure is not None:
-                yield CaseResult(case=case, outcome=failure or NOT_MEASURED, source_digest=source), None
-                continue
-            described = self._described(spec, case, model.graph.onnx_digest, source)
-            if not prebuilt and self._is_unchanged(described):
+                yield CaseResult(case=case, outcome=failure or NOT_MEASURED), None
+            elif not prebuilt and self._is_unchanged(described):
                 yield msgspec.structs.replace(described, outcome=Unchanged()), None
             else:
                 yield described, model
@@ -175,7 +193,7 @@ class Preparation:
 
     def _materialise(self, spec: ModelSpec) -> SourceModel:
         self._say(f"{spec.name}: preparing the ONNX file")
-        model = export_onnx(spec, self._settings.path("store") / "models")
+        model = export_onnx(spec, self.sources, self._say)
         check_against_graph(spec, model.graph)
         return model
 
@@ -194,12 +212,13 @@ class Preparation:
                 with contextlib.suppress(CaseError):
                     self._materialise(spec)
 
-    def _stored_onnx_digest(self, case: Case, source: str) -> str:
-        """The ONNX digest that the baseline recorded for this very source, so that no file need be made."""
-        stored = self._baselines.cases.get(case.id)
-        return stored.case.onnx_digest if stored and source and stored.case.source_digest == source else ""
-
-    def _described(self, spec: ModelSpec, case: Case, onnx_digest: str, source: str) -> CaseResult:
+    def _described(
+        self, spec: ModelSpec, case: Case, onnx_digest: str, manifest: Manifest | None
+    ) -> CaseResult:
+        """The case with its identity. Raises `CaseError` for a data script that fails."""
+        source = digest(manifest) if manifest and manifest.closed else ""
+        if not self._backend.takes_graph():
+            source = self._module_source(spec)
         recipe = Recipe(
             backend=self._backend.name,
             onnx_digest=onnx_digest,
@@ -222,6 +241,11 @@ class Preparation:
             source_digest=source,
         )
 
+    def _module_source(self, spec: ModelSpec) -> str:
+        if spec.path not in self._modules:
+            self._modules[spec.path] = module_source(spec, self.sources) if spec.source.script else ""
+        return self._modules[spec.path]
+
     def _is_unchanged(self, described: CaseResult) -> bool:
         stored = self._comparable(described.case)
         return (
@@ -235,16 +259,14 @@ class Preparation:
         if reason := missing_requirement(spec) or self._backend.refuses(case):
             raise CaseError(f"{case.id}: {reason}")
         model = self._materialise(spec)
-        result = self._described(spec, case, model.graph.onnx_digest, model.source_digest)
+        result = self._described(spec, case, model.graph.onnx_digest, model.manifest)
         item = self._pending(spec, result, model)
         return item.result, item.request
 
     def graphs(self, spec: ModelSpec, case: Case) -> CheckRequest | None:
         """The case's graphs and the data that its answers are judged on. Raises `CaseError`."""
         model = self._materialise(spec)
-        emission = convert_model(
-            spec, model, case.precision, self._typing, self._settings.path("store") / "precision"
-        )
+        emission = convert_model(spec, model, case.precision, self._typing, self.sources)
         return self._check(spec, case, model, emission)
 
     def same_engine(self, result: CaseResult, facts: EngineFacts) -> bool:
@@ -293,15 +315,15 @@ class Preparation:
             return ""
         key = (spec.path, case.precision)
         if key not in self._precisions:
-            self._precisions[key] = precision_digest(spec, case.precision, self._typing)
+            self._precisions[key] = precision_digest(spec, case.precision, self._typing, self.sources)
         return self._precisions[key]
 
     def _pending(self, spec: ModelSpec, result: CaseResult, model: SourceModel) -> Pending:
         """The case with the graph of its precision, converted here if need be. Raises `CaseError`."""
         emission = ConvertedModel(path=model.path)
         if self._backend.takes_graph():
-            store = self._settings.path("store") / "precision"
-            emission = convert_model(spec, model, result.case.precision, self._typing, store, self._say)
+            precision = result.case.precision
+            emission = convert_model(spec, model, precision, self._typing, self.sources, self._say)
         return Pending(
             result=msgspec.structs.replace(result, stages=_stages(model, emission)),
             request=self._request(spec, result, model, emission),
@@ -316,7 +338,8 @@ class Preparation:
         runtime = runtime_version()
         if runtime == "absent" or spec.plugins:
             return None
-        data = spec.accuracy.data
+        data = evaluation_samples(spec, self.sources)
+        metric = spec.accuracy.metric
         on_cpu = self._backend.name == "onnxruntime" and self._backend.kind == "cpu"
         return CheckRequest(
             target=EngineTarget(
@@ -329,13 +352,13 @@ class Preparation:
                 spec,
                 model.graph,
                 case.shape,
-                data,
+                data.path,
                 samples=spec.accuracy.samples,
                 seed=EVALUATION_SEED,
                 first_as_is=True,
             ),
-            data_identity=data_identity(spec, data),
-            metric=str((spec.folder / spec.accuracy.metric).resolve()) if spec.accuracy.metric else "",
+            data_identity=data.identity,
+            metric=script_call(spec, metric, "score", {}, replaces=self.sources.replaces) if metric else None,
             faithful=on_cpu and case.precision.endswith("fp16"),
             runtime=runtime,
             timeout_s=self._settings.launch_timeout_s,

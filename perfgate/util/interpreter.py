@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import site
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -16,6 +19,13 @@ from perfgate.records import Record
 PACKAGE = Path(__file__).resolve().parents[1]
 _STOP_S = 30
 _CONTAINER_PACKAGE = "/perfgate-package"
+
+
+@functools.cache
+def site_folders() -> tuple[str, ...]:
+    """Where this interpreter's distributions are installed, links resolved or not."""
+    paths = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()]
+    return tuple(dict.fromkeys(found for path in paths for found in (path, str(Path(path).resolve()))))
 
 
 class Interpreter(Record):

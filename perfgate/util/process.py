@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -25,6 +25,9 @@ from perfgate.errors import CaseError, DataError, InfrastructureError, PerfgateE
 from perfgate.records import Record
 from perfgate.util.files import read_bytes, write_bytes
 from perfgate.util.interpreter import HERE, Interpreter
+
+if TYPE_CHECKING:
+    from perfgate.util.observe import Observer
 
 T = TypeVar("T")
 
@@ -81,11 +84,16 @@ def package_environment() -> dict[str, str]:
     return HERE.environment()
 
 
-def scrubbed_environment(*, home: Path) -> dict[str, str]:
-    """The environment for code that is not ours: no secrets, `home` as its home and temporary folder."""
-    kept = {key: value for key, value in package_environment().items() if key in _KEPT}
+def given_variables(more: Sequence[str] = ()) -> dict[str, str]:
+    """Our variables that code that is not ours gets: the usual ones, and those that are asked for by name."""
+    return {key: value for key, value in package_environment().items() if key in (*_KEPT, *more)}
+
+
+def scrubbed_environment(*, home: Path, more: Sequence[str] = ()) -> dict[str, str]:
+    """The environment for code that is not ours: no secrets but what is asked for by name (`more`), `home` as
+    its home and temporary folder."""
     return {
-        **kept,
+        **given_variables(more),
         "HOME": str(home),
         "TMPDIR": str(home),
         "PYTHONHASHSEED": "0",
@@ -188,24 +196,32 @@ def run_child(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     heard: Callable[[str], None] | None = None,
+    observer: Observer | None = None,
 ) -> Finished:
     """Run a child to its end and return how it ended; never raises for what the child does. Meanwhile `heard`
-    is given, many times a second, the lines that are new on its standard error, which may be none.
+    is given, many times a second, the lines that are new on its standard error, which may be none. `observer`
+    sees what a child reads that asks for it; it is to be finished by the caller.
 
     The child gets a process group of its own. Timeout, flood, and any exception here (Ctrl-C) kill the
     whole group and reap it.
     """
     started = time.monotonic()
+    variables = None if env is None else dict(env)
+    if observer:
+        variables = {**(os.environ if variables is None else variables), **observer.variables()}
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = subprocess.Popen(
             [str(part) for part in argv],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,
-            env=None if env is None else dict(env),
+            env=variables,
             cwd=cwd,
             start_new_session=True,
+            pass_fds=observer.descriptors() if observer else (),
         )
+        if observer:
+            observer.start()
         timed_out = flooded = False
         lines = _NewLines(err.fileno())
         try:

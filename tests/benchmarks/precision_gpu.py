@@ -76,22 +76,24 @@ def prepare(folder: Path) -> None:
     from perfgate.model.onnx_file import export_onnx
     from perfgate.model.precision.convert import convert_model, data_request
     from perfgate.model.precision.data import EVALUATION_SEED, DataSet
+    from perfgate.model.precision.samples import samples_of
     from perfgate.model.read import read_spec
+    from perfgate.model.sources import Sources
 
     spec = read_spec(common.ROOT / "models/ocr.toml")
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         store = Path(name)
-        model = export_onnx(spec, store / "models")
+        model = export_onnx(spec, Sources(store))
         # On 8.5 this one graph serves INT8 with and without FP16 beside it.
-        emission = convert_model(spec, model, "int8+fp16", "weak", store / "precision", print)
+        emission = convert_model(spec, model, "int8+fp16", "weak", Sources(store), print)
         shutil.copy(model.path, folder / "ocr.onnx")
         shutil.copy(emission.path, folder / "ocr.int8.onnx")
+        found = samples_of(spec, spec.accuracy.data, KIT_SAMPLES, EVALUATION_SEED, Sources(store))
         request = data_request(
-            spec, model.graph, {"b": 1}, spec.accuracy.data, samples=KIT_SAMPLES, seed=EVALUATION_SEED
+            spec, model.graph, {"b": 1}, found.path, samples=KIT_SAMPLES, seed=EVALUATION_SEED
         )
-        (store / "data").mkdir()
-        data = DataSet(request, store / "data")
+        data = DataSet(request)
         rows = [{**data.batch(number), **data.extras(number)} for number in range(len(data))]
         arrays: dict[str, Any] = {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
         np.savez(folder / "lines.npz", **arrays)

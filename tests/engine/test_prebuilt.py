@@ -188,7 +188,7 @@ def test_an_engine_that_does_not_fit_the_graph_is_refused(most: Any, axes: Any, 
 
 def answered(target: EngineTarget) -> None:
     data = DataRequest(tensors=(), folder="", samples=1, seed=0)
-    with accuracy_child._model(accuracy_child.AnswerRequest(data=data, room="", out="", engine=target)):
+    with accuracy_child._model(accuracy_child.AnswerRequest(data=data, out="", engine=target)):
         pass
 
 

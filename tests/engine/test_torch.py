@@ -21,6 +21,7 @@ from perfgate.measure.launch import EngineTarget, LaunchRequest, launch
 from perfgate.model.inputs import make_array
 from perfgate.model.onnx_file import SourceModel, export_onnx
 from perfgate.model.read import read_spec
+from perfgate.model.sources import Sources
 from perfgate.model.spec import ModelSpec
 from perfgate.records import Case, InputData, Launch, Mode, Protocol, Recipe, Tensor, Tolerance
 from perfgate.util.files import read_record
@@ -49,7 +50,7 @@ def spec_of(model: str, **args: Any) -> ModelSpec:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Writes a model's ONNX file, once a model."""
     store = tmp_path_factory.mktemp("store")
-    return lambda spec: export_onnx(spec, store)
+    return lambda spec: export_onnx(spec, Sources(store))
 
 
 def case_of(spec: ModelSpec, backend: Backend, **more: Any) -> Case:
@@ -107,7 +108,7 @@ def own_model(folder: Path, body: str) -> tuple[ModelSpec, SourceModel]:
         '[source]\nscript = "relu.py"\n[dims.b]\nmin = 1\nopt = 2\nmax = 4\nmeasure = [2]\n'
     )
     spec = read_spec(folder / "relu.toml")
-    return spec, export_onnx(spec, folder / "store")
+    return spec, export_onnx(spec, Sources(folder / "store"))
 
 
 # --- without PyTorch ---------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from perfgate.measure.launch import EngineTarget, LaunchRequest, launch
 from perfgate.model.inputs import make_array
 from perfgate.model.onnx_file import SourceModel, export_onnx
 from perfgate.model.read import read_spec
+from perfgate.model.sources import Sources
 from perfgate.model.spec import ModelSpec
 from perfgate.records import Case, Mode, Precision, Protocol, Recipe, Tolerance
 from perfgate.util.process import package_environment
@@ -88,7 +89,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def prepared(model: str, store: Path) -> tuple[ModelSpec, SourceModel]:
     spec = read_spec(MODELS / f"{model}.toml")
-    return spec, export_onnx(spec, store)
+    return spec, export_onnx(spec, Sources(store))
 
 
 def case_of(spec: ModelSpec, mode: Mode, precision: Precision = "fp32", backend: str = "torch") -> Case:

@@ -13,6 +13,7 @@ from perfgate.model.onnx_file import export_onnx
 from perfgate.model.precision.convert import ConvertedModel, Typing, convert_model
 from perfgate.model.precision.data import DataRequest, DataSet
 from perfgate.model.read import read_spec
+from perfgate.model.sources import Sources
 from perfgate.model.spec import ModelSpec
 from perfgate.records import InputData, Precision, Tensor
 
@@ -89,8 +90,8 @@ def spec_of(folder: Path, more: str = "", *, onnx_file: str = "net.onnx", top: s
 
 
 def made(spec: ModelSpec, precision: Precision, typing: Typing = "strong") -> ConvertedModel:
-    folder = spec.folder / ".store"
-    return convert_model(spec, export_onnx(spec, folder / "models"), precision, typing, folder / "precision")
+    sources = Sources(spec.folder / ".store")
+    return convert_model(spec, export_onnx(spec, sources), precision, typing, sources)
 
 
 def batches(count: int = 4, *, folder: str = "/") -> DataSet:
@@ -101,4 +102,4 @@ def batches(count: int = 4, *, folder: str = "/") -> DataSet:
         samples=count,
         seed=7,
     )
-    return DataSet(request, Path(folder))
+    return DataSet(request)

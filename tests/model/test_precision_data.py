@@ -14,6 +14,8 @@ from perfgate.errors import CaseError, SpecError
 from perfgate.model.precision.convert import precision_digest
 from perfgate.model.precision.data import DataRequest, DataSet
 from perfgate.model.precision.data_quality import spreads, warnings
+from perfgate.model.precision.samples import samples_of
+from perfgate.model.sources import Sources
 from perfgate.records import InputData, Tensor
 
 GOOD = np.random.default_rng(0).standard_normal((6, 3, 8, 8)).astype(np.float32)
@@ -31,9 +33,7 @@ def request(path: Path, *, batch: int = 2, samples: int = 6) -> DataRequest:
 
 
 def opened(path: Path, **more: Any) -> DataSet:
-    home = path.parent / "home"
-    home.mkdir(exist_ok=True)
-    return DataSet(request(path, **more), home)
+    return DataSet(request(path, **more))
 
 
 def save(path: Path, **arrays: Any) -> Path:
@@ -56,6 +56,13 @@ def test_batches_are_cut_from_the_leading_axis_and_the_rest_are_extras(tmp_path:
         assert len(opened(path, samples=3)) == 2  # as many batches as the samples fill
 
 
+def yielded(script: Path, count: int = 6) -> DataSet:
+    """What a data script yields, in batches."""
+    network(script.parent / "net.onnx")
+    found = samples_of(spec_of(script.parent), script.name, count, 5, Sources(script.parent / ".store"))
+    return DataSet(request(Path(found.path), samples=count))
+
+
 def test_a_script_yields_samples_in_a_child(tmp_path: Path) -> None:
     script = tmp_path / "lines.py"
     script.write_text(
@@ -66,16 +73,16 @@ def test_a_script_yields_samples_in_a_child(tmp_path: Path) -> None:
         "    for number in range(count):\n"
         "        yield {'x': random.random((3, 8, 8), np.float32), 'number': number}\n"
     )
-    data = opened(script)
+    data = yielded(script)
     assert len(data) == 3
     assert data.extras(1)["number"].tolist() == [2, 3]
-    assert np.array_equal(data.batch(0)["x"], opened(script).batch(0)["x"])
+    assert np.array_equal(data.batch(0)["x"], yielded(script).batch(0)["x"])
     script.write_text("def samples(count, seed):\n    raise ValueError('no fonts here')\n")
     with pytest.raises(CaseError, match="ValueError: no fonts here"):
-        opened(script)
+        yielded(script)
     script.write_text("def samples(count, seed):\n    return []\n")
     with pytest.raises(CaseError, match="yielded only 0"):
-        opened(script)
+        yielded(script)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +137,7 @@ def test_a_broken_calibration_set_reaches_the_user_as_it_is(tmp_path: Path) -> N
 def test_drawn_data_never_repeats_and_starts_with_what_is_timed(tmp_path: Path) -> None:
     drawn = msgspec.structs.replace(request(tmp_path / "x"), path="")
     first = msgspec.structs.replace(drawn, first_as_is=True)
-    one, other = DataSet(drawn, tmp_path), DataSet(first, tmp_path)
+    one, other = DataSet(drawn), DataSet(first)
     assert not np.array_equal(one.batch(0)["x"], other.batch(0)["x"])
     assert np.array_equal(one.batch(1)["x"], other.batch(1)["x"])
     assert not np.array_equal(one.batch(0)["x"], one.batch(1)["x"])
@@ -159,19 +166,22 @@ def test_the_digest_is_of_sources_and_of_those_that_matter(tmp_path: Path) -> No
     save(tmp_path / "set.npz", x=GOOD)
     data = '[calibration]\ndata = "set.npz"\n'
     spec = spec_of(tmp_path, data)
-    assert precision_digest(spec, "fp32", "strong") == ""
-    before = {one: precision_digest(spec, one, "strong") for one in ("fp16", "int8", "int8+fp16")}
+    assert precision_digest(spec, "fp32", "strong", Sources(tmp_path / ".store")) == ""
+    before = {
+        one: precision_digest(spec, one, "strong", Sources(tmp_path / ".store"))
+        for one in ("fp16", "int8", "int8+fp16")
+    }
     assert len(set(before.values())) == 3
-    assert precision_digest(spec, "int8+fp16", "weak") != before["int8+fp16"]
+    assert precision_digest(spec, "int8+fp16", "weak", Sources(tmp_path / ".store")) != before["int8+fp16"]
     # Not converted to find out; not changed by what the answers are judged by.
-    assert not (tmp_path / ".store").exists()
+    assert not (tmp_path / ".store/precision").exists()
     other = spec_of(tmp_path, f"{data}[accuracy]\nsamples = 3\n")
-    assert precision_digest(other, "int8", "strong") == before["int8"]
+    assert precision_digest(other, "int8", "strong", Sources(tmp_path / ".store")) == before["int8"]
     entropy = spec_of(tmp_path, f'{data}method = "entropy"\n')
-    assert precision_digest(entropy, "int8", "strong") != before["int8"]
-    assert precision_digest(entropy, "fp16", "strong") == before["fp16"]
+    assert precision_digest(entropy, "int8", "strong", Sources(tmp_path / ".store")) != before["int8"]
+    assert precision_digest(entropy, "fp16", "strong", Sources(tmp_path / ".store")) == before["fp16"]
     save(tmp_path / "set.npz", x=GOOD * 2)
-    assert precision_digest(spec, "int8", "strong") != before["int8"]
+    assert precision_digest(spec, "int8", "strong", Sources(tmp_path / ".store")) != before["int8"]
 
 
 def test_a_ready_made_graph_is_taken_as_it_is(tmp_path: Path) -> None:
@@ -180,5 +190,5 @@ def test_a_ready_made_graph_is_taken_as_it_is(tmp_path: Path) -> None:
     spec = spec_of(tmp_path, '[precision.graphs]\nint8 = "own.onnx"\n')
     emission = made(spec, "int8")
     assert emission.path == str(own)
-    assert emission.file_digest == precision_digest(spec, "int8", "strong")
+    assert emission.file_digest == precision_digest(spec, "int8", "strong", Sources(tmp_path / ".store"))
     assert emission.notes == ("ready-made graph own.onnx",)

@@ -23,8 +23,8 @@ from perfgate.engine.gpu import choose, device_name
 from perfgate.engine.host import cpu_count, cpu_name
 from perfgate.engine.interface import Axes, Backend, BuildRequest, Runner, Script
 from perfgate.errors import CaseError, DataError, InfrastructureError
+from perfgate.model.distributions import installed_version
 from perfgate.model.graph import GraphInput, read_graph
-from perfgate.model.onnx_file import installed_version
 from perfgate.records import Case, EngineFacts, Mode, Name, Precision, Record, Sha256, Tensor, Tf32
 from perfgate.util.files import TEXT_LIMIT_BYTES, file_digest, read_record, record_json, write_text
 
@@ -38,12 +38,14 @@ _OWN_OPTIONS = ("tf32", "noTF32", "compile_mode", "provider", "threads", "source
 
 class TorchEngine(Record, kw_only=True):
     """What to run. `outputs` are the ONNX graph's names, `compile_mode` is empty for eager, and `tf32` is
-    None where PyTorch's own defaults hold. `source_digest` covers the script and its local imports."""
+    None where PyTorch's own defaults hold. `source_digest` is of the script itself, `source` of all that
+    making the module reads."""
 
     schema: Literal["perfgate-trt/torch-engine/v1"]
     onnx_digest: Sha256
     script: Script
     source_digest: Sha256
+    source: str = ""
     precision: Precision
     provider: Literal["cpu", "gpu"]
     threads: int
@@ -186,6 +188,7 @@ class TorchBackend(Backend):
             onnx_digest=request.recipe.onnx_digest,
             script=script,
             source_digest=source_digest,
+            source=str(options.get("source", "")),
             precision=request.recipe.precision,
             provider=self._kind,
             threads=int(options.get("threads", 1)),
@@ -213,7 +216,7 @@ class TorchBackend(Backend):
 
         if script_digest(plan.script) != plan.source_digest:
             raise CaseError(
-                f"{plan.script.path} or what it imports is not what this engine was made from",
+                f"{plan.script.path} is not what this engine was made from",
                 fix="remove .perfgate/engines and run again",
             )
         _prepare_torch(plan)

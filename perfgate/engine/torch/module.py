@@ -13,26 +13,15 @@ from typing import Any
 
 from perfgate.engine.interface import Script
 from perfgate.errors import CaseError, PerfgateError
-from perfgate.model.onnx_file import source_digest
-from perfgate.model.spec import ModelSpec, Source
+from perfgate.util.files import file_digest
 from perfgate.util.user_script import load_script
 
 _TAIL = 4_000
 
 
 def script_digest(script: Script) -> str:
-    """SHA-256 over the script with its local imports, its seed and arguments, and the versions of the
-    packages that it imports at module level."""
-    path = Path(script.path)
-    return source_digest(
-        ModelSpec(
-            schema="perfgate-trt/model/v1",
-            name="model",
-            precisions=("fp32",),
-            source=Source(script=path.name, seed=script.seed, args=script.args),
-            path=str(path.with_suffix(".toml")),
-        )
-    )
+    """SHA-256 of the script itself. What else it reads counts in the recipe's `source`."""
+    return file_digest(Path(script.path))
 
 
 def load_module(script: Script) -> Any:

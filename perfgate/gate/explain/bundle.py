@@ -15,8 +15,8 @@ from perfgate.engine.tensorrt.backend import unpack_layers
 from perfgate.errors import RefusedError
 from perfgate.gate.explain.trtexec import build_and_run, parse_version, shell_line
 from perfgate.model.external_data import read_external_files
-from perfgate.model.graph import Graph, GraphInput
-from perfgate.model.onnx_file import script_files
+from perfgate.model.graph import GraphInput
+from perfgate.model.onnx_file import SourceModel, script_files
 from perfgate.model.spec import ModelSpec
 from perfgate.records import Case, CaseResult, EngineFacts, Launch, Measured, Recipe, Record, RunResult
 from perfgate.util.files import record_json
@@ -40,17 +40,16 @@ class Model(Record, kw_only=True):
     files: dict[str, bytes] = {}
 
     @classmethod
-    def of(cls, spec: ModelSpec, onnx: Path, graph: Graph) -> Model:
-        source = spec.source
-        folder = spec.folder.resolve()
+    def of(cls, spec: ModelSpec, made: SourceModel) -> Model:
+        source, folder, graph = spec.source, spec.folder.resolve(), made.graph
         return cls(
             inputs=graph.inputs,
-            onnx=str(onnx),
+            onnx=made.path,
             file_digest=graph.file_digest,
             script=source.script,
             seed=source.seed,
             args=source.args,
-            files={str(p.resolve().relative_to(folder)): p.read_bytes() for p in script_files(spec)},
+            files={str(p.relative_to(folder)): p.read_bytes() for p in script_files(spec, made.manifest)},
         )
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from perfgate.errors import PerfgateError
 from perfgate.gate.explain.bundle import Model, base_commit
+from perfgate.model.manifest import other_checkout
 from perfgate.model.onnx_file import export_onnx
 from perfgate.model.read import read_spec
+from perfgate.model.sources import Sources
 from perfgate.records import CaseResult, RunResult
 from perfgate.settings import Settings
 from perfgate.util.git import worktree
@@ -26,7 +28,7 @@ def models_of(
     own. Worktrees stay until `stack` is closed."""
     root, models = Path(settings.root), {}
     for side, sha in (("head", run.commit.sha), ("base", base_commit(run, case))):
-        wanted = case.source_digest if side == "head" else ""
+        wanted = case.recipe.onnx_digest if side == "head" and case.recipe else ""
         places = [root] if side == "head" else []
         try:
             found = None
@@ -50,7 +52,8 @@ def _model_at(settings: Settings, place: Path, case: CaseResult, wanted: str) ->
     if not case.case.source or not path.is_file():
         return None
     spec = read_spec(path)
-    made = export_onnx(spec, settings.path("store").resolve() / "models")
-    if wanted and made.source_digest != wanted:
+    sources = Sources(settings.path("store").resolve(), replaces=other_checkout(Path(settings.root), place))
+    made = export_onnx(spec, sources)
+    if wanted and made.graph.onnx_digest != wanted:
         return None
-    return Model.of(spec, Path(made.path), made.graph)
+    return Model.of(spec, made)

@@ -196,6 +196,7 @@ def _merge(
             mode=case.outcome.mode or case.case.mode,
             timing_cache=engine.timing_cache_digest if engine else "",
             onnx_digest=case.recipe.onnx_digest if case.recipe else "",
+            file_digest=case.file_digest,
             source_digest=case.source_digest,
             engine_digest=engine.digest if engine else "",
             environment=key,
@@ -206,8 +207,12 @@ def _merge(
             reason=terms.reason,
             accuracy=case.accuracy,
         )
+    today = {manifest.key: manifest for manifest in result.manifests.get(before.model, ())}
     return msgspec.structs.replace(
-        before, cases=merged, environments={**before.environments, key: result.environment}
+        before,
+        cases=merged,
+        environments={**before.environments, key: result.environment},
+        manifests=tuple({**{one.key: one for one in before.manifests}, **today}.values()),
     )
 
 

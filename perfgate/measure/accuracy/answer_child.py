@@ -27,11 +27,10 @@ if TYPE_CHECKING:
 
 
 class AnswerRequest(Record, kw_only=True):
-    """What to run and on what: `engine`, or else `onnx` (`faithful`: rounding to FP16). `room` keeps the data
-    of a data script, `out` the outputs."""
+    """What to run and on what: `engine`, or else `onnx` (`faithful`: rounding to FP16). `out` is
+    where the outputs go."""
 
     data: DataRequest
-    room: Text
     out: Text
     engine: EngineTarget | None = None
     onnx: Text = ""
@@ -51,7 +50,7 @@ class Answers(Record):
 def answer(request: AnswerRequest) -> Answers:
     import numpy as np
 
-    data = DataSet(request.data, Path(request.room))
+    data = DataSet(request.data)
     files: dict[str, Any] = {}
     with _model(request) as run:
         for number in range(len(data)):

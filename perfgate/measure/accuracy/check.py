@@ -7,9 +7,7 @@ engine, and the task metric, which is the user's code and runs with a scrubbed e
 from __future__ import annotations
 
 import contextlib
-import json
 import math
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -21,10 +19,12 @@ from perfgate.measure.accuracy.answer_child import AnswerRequest, Answers
 from perfgate.measure.accuracy.error_metrics import compare_output
 from perfgate.measure.accuracy.nonfinite import WhereRequest, where_nonfinite
 from perfgate.measure.launch import EngineTarget
+from perfgate.model.manifest import ScriptCall
+from perfgate.model.observed import ScriptRun, run_script, still_holds
 from perfgate.model.precision.data import DataRequest
-from perfgate.records import Accuracy, Count, OutputAccuracy, Record, TaskMetric, Text, digest
-from perfgate.util.files import file_digest, read_record, record_json, store_folder, store_lock, write_text
-from perfgate.util.process import call_child, run_child, scrubbed_environment
+from perfgate.records import Accuracy, Count, Manifest, OutputAccuracy, Record, TaskMetric, Text, digest
+from perfgate.util.files import read_record, record_json, store_lock, write_text
+from perfgate.util.process import call_child
 
 _REFERENCE = "ONNX Runtime {version}, CPU, FP32"
 _FACTS_LIMIT_BYTES = 1 << 20
@@ -34,7 +34,7 @@ _METRIC_TIMEOUT_S = 600
 class CheckRequest(Record, kw_only=True):
     """One case to check. `onnx` is the FP32 graph and `emitted` the case's own; `data_identity` names the
     files behind `data`. `faithful` answers from the emitted graph, rounded to FP16, in place of the engine.
-    `metric` is a script, `runtime` the version of ONNX Runtime."""
+    `metric` is a call of the user's script, `runtime` the version of ONNX Runtime."""
 
     target: EngineTarget
     onnx: Text
@@ -42,7 +42,7 @@ class CheckRequest(Record, kw_only=True):
     emitted: Text
     data: DataRequest
     data_identity: dict[str, str] = {}
-    metric: Text = ""
+    metric: ScriptCall | None = None
     faithful: bool = False
     runtime: Text
     timeout_s: int = 600
@@ -64,15 +64,17 @@ class _Score(Record):
 
     score: float
     took_ns: Count
+    manifest: Manifest | None = None
 
 
 def check(request: CheckRequest, store: Path) -> Checked:
     """The case held against the reference. Raises `CaseError` where it cannot be found out."""
     folder, cached = _reference(request, store)
     known = read_record(folder / "answers.json", Answers, limit_bytes=_FACTS_LIMIT_BYTES)
-    score = _reference_score(request, folder, known) if request.metric else None
+    metric = _Metric(request.metric, request.data, known, store.parent) if request.metric else None
+    score = metric.of_reference(folder) if metric else None
     started = time.perf_counter_ns()
-    accuracy = _compare_engine(request, folder, known, score)
+    accuracy = _compare_engine(request, folder, known, metric, score)
     return Checked(
         accuracy=accuracy,
         reference_ns=known.took_ns and known.took_ns + (score.took_ns if score else 0),
@@ -81,13 +83,14 @@ def check(request: CheckRequest, store: Path) -> Checked:
     )
 
 
-def _compare_engine(request: CheckRequest, folder: Path, known: Answers, score: _Score | None) -> Accuracy:
+def _compare_engine(
+    request: CheckRequest, folder: Path, known: Answers, metric: _Metric | None, score: _Score | None
+) -> Accuracy:
     """The engine's answers against the reference's in `folder`."""
     with tempfile.TemporaryDirectory(prefix="head-", dir=folder.parent) as name:
         out = Path(name)
         asked = AnswerRequest(
             data=request.data,
-            room=str(_made(folder / "data")),
             out=str(out),
             engine=None if request.faithful else request.target,
             onnx=request.emitted if request.faithful else "",
@@ -96,10 +99,10 @@ def _compare_engine(request: CheckRequest, folder: Path, known: Answers, score: 
         head = _call(asked, request.timeout_s)
         outputs = _compared(known, folder, head, out)
         if any(output.nonfinite for output in outputs):
-            outputs = _located(request, folder, outputs)
+            outputs = _located(request, outputs)
             task = None
         else:
-            task = _task(request, folder, known, out, score.score) if score else None
+            task = metric.compare(out, score.score) if metric and score else None
     return Accuracy(
         reference=_REFERENCE.format(version=request.runtime),
         samples=known.batches * known.batch_size,
@@ -117,9 +120,7 @@ def _reference(request: CheckRequest, store: Path) -> tuple[Path, bool]:
     with store_lock(folder):
         facts = folder / "answers.json"
         if not (cached := _whole(facts, folder)):
-            asked = AnswerRequest(
-                data=request.data, room=str(_made(folder / "data")), out=str(folder), onnx=request.onnx
-            )
+            asked = AnswerRequest(data=request.data, out=str(folder), onnx=request.onnx)
             started = time.perf_counter_ns()
             known = _call(asked, request.timeout_s)
             took_ns = time.perf_counter_ns() - started
@@ -133,10 +134,6 @@ def _whole(facts: Path, folder: Path) -> bool:
     except DataError:
         return False
     return all((folder / f"{number}.npy").is_file() for number in range(len(known.outputs)))
-
-
-def _made(folder: Path) -> Path:
-    return store_folder(folder).resolve()
 
 
 def _call(request: AnswerRequest, timeout_s: int) -> Answers:
@@ -160,13 +157,9 @@ def _compared(known: Answers, folder: Path, head: Answers, out: Path) -> tuple[O
     return tuple(found)
 
 
-def _located(
-    request: CheckRequest, folder: Path, outputs: tuple[OutputAccuracy, ...]
-) -> tuple[OutputAccuracy, ...]:
+def _located(request: CheckRequest, outputs: tuple[OutputAccuracy, ...]) -> tuple[OutputAccuracy, ...]:
     """The same with the first layer at which NaN or infinity appear."""
-    asked = WhereRequest(
-        emitted=request.emitted, onnx=request.onnx, data=request.data, room=str(folder / "data")
-    )
+    asked = WhereRequest(emitted=request.emitted, onnx=request.onnx, data=request.data)
     where = where_nonfinite(asked, timeout_s=request.timeout_s)
     return tuple(
         msgspec.structs.replace(output, first_nonfinite=where) if output.nonfinite else output
@@ -174,59 +167,58 @@ def _located(
     )
 
 
-def _task(request: CheckRequest, folder: Path, known: Answers, out: Path, reference: float) -> TaskMetric:
-    """The user's metric of the reference's outputs and of the engine's."""
-    return TaskMetric(
-        name=Path(request.metric).stem,
-        reference=reference,
-        head=_scored(request, folder, known, out),
-        samples=known.batches * known.batch_size,
-    )
+class _Metric:
+    """The user's `score` of a model's outputs on one data set."""
 
+    def __init__(self, call: ScriptCall, data: DataRequest, known: Answers, store: Path) -> None:
+        self._call, self._data, self._known, self._store = call, data, known, store
+        self._name = Path(call.script).name
 
-def _reference_score(request: CheckRequest, folder: Path, known: Answers) -> _Score:
-    """The metric of the reference's outputs, found out once a script."""
-    identity = digest([file_digest(Path(request.metric)), *known.outputs])
-    cached = folder / f"task-{identity[:16]}.json"
-    with contextlib.suppress(DataError, OSError):
-        return read_record(cached, _Score, limit_bytes=_FACTS_LIMIT_BYTES)
-    started = time.perf_counter_ns()
-    score = _scored(request, folder, known, folder)
-    made = _Score(score=score, took_ns=time.perf_counter_ns() - started)
-    write_text(cached, record_json(made))
-    return made
-
-
-def _scored(request: CheckRequest, folder: Path, known: Answers, answers: Path) -> float:
-    with tempfile.TemporaryDirectory(prefix="perfgate-metric-") as name:
-        room = Path(name)
-        asked = {
-            "script": request.metric,
-            "data": record_json(request.data),
-            "room": str(folder / "data"),
-            "answers": str(answers.resolve()),
-            "outputs": list(known.outputs),
-        }
-        (room / "request.json").write_text(json.dumps(asked))
-        child = run_child(
-            [
-                sys.executable,
-                "-m",
-                "perfgate.measure.accuracy.metric_child",
-                room / "request.json",
-                room / "score",
-            ],
-            timeout_s=_METRIC_TIMEOUT_S,
-            env=scrubbed_environment(home=room),
-            cwd=room,
+    def compare(self, answers: Path, reference: float) -> TaskMetric:
+        """The engine's score beside the reference's."""
+        score, _ = self._score(answers)
+        return TaskMetric(
+            name=Path(self._call.script).stem,
+            reference=reference,
+            head=score,
+            samples=self._known.batches * self._known.batch_size,
         )
-        script = Path(request.metric).name
-        if child.failure:
-            raise CaseError(f"the metric {script} {child.last_words}", stderr_tail=child.stderr_tail)
-        try:
-            score = float((room / "score").read_text()[:100])
-        except (OSError, ValueError) as error:
-            raise CaseError(f"the metric {script} returned no number") from error
+
+    def of_reference(self, folder: Path) -> _Score:
+        """The score of the reference's outputs, kept beside them while nothing that the script read
+        changes."""
+        cached = folder / f"task-{self._call.key[:16]}.json"
+        with contextlib.suppress(DataError, OSError):
+            kept = read_record(cached, _Score, limit_bytes=_FACTS_LIMIT_BYTES)
+            if kept.manifest and still_holds(self._call, [kept.manifest], self._store):
+                return kept
+        started = time.perf_counter_ns()
+        score, manifest = self._score(folder)
+        made = _Score(score=score, took_ns=time.perf_counter_ns() - started, manifest=manifest)
+        write_text(cached, record_json(made))
+        return made
+
+    def _score(self, answers: Path) -> tuple[float, Manifest]:
+        """Raises `CaseError` for a script that fails or returns no number."""
+        run = ScriptRun(
+            module="perfgate.measure.accuracy.metric_child",
+            request={
+                "data": record_json(self._data),
+                "answers": str(answers.resolve()),
+                "outputs": list(self._known.outputs),
+            },
+            result="score",
+            timeout_s=_METRIC_TIMEOUT_S,
+            what=f"the metric {self._name}",
+            fix="score(inputs, outputs) must return a number",
+        )
+        with tempfile.TemporaryDirectory(prefix="perfgate-metric-") as name:
+            room = Path(name).resolve()
+            manifest = run_script(self._call, run, room, self._store, lambda _: "score")
+            try:
+                score = float((room / run.result).read_text()[:100])
+            except (OSError, ValueError) as error:
+                raise CaseError(f"{run.what} returned no number") from error
         if not math.isfinite(score):
-            raise CaseError(f"the metric {script} returned {score}")
-        return score
+            raise CaseError(f"{run.what} returned {score}")
+        return score, manifest

@@ -1,7 +1,7 @@
-"""The child that runs a task metric: `python -m perfgate.measure.accuracy.metric_child REQUEST.json SCORE`.
+"""The child that runs a task metric: `python -m perfgate.measure.accuracy.metric_child REQUEST.json`.
 
 `score(inputs, outputs)` gets dictionaries of arrays over all samples: the inputs with the data set's extras
-(such as labels), and one model's outputs. Its number is written to SCORE.
+(such as labels), and one model's outputs. Its number is written beside the request.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import msgspec
 
 from perfgate.model.precision.data import DataRequest, DataSet
 from perfgate.util.process import die_with_parent
-from perfgate.util.user_script import load_script
+from perfgate.util.user_script import load_observed
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
     die_with_parent()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     request = json.loads(Path(sys.argv[1]).read_text())
-    data = DataSet(msgspec.json.decode(request["data"], type=DataRequest), Path(request["room"]))
+    data = DataSet(msgspec.json.decode(request["data"], type=DataRequest))
     gathered: dict[str, list[Any]] = {}
     for number in range(len(data)):
         for name, array in {**data.batch(number), **data.extras(number)}.items():
@@ -35,11 +35,10 @@ def main() -> None:
         name: _joined(np.load(Path(request["answers"]) / f"{place}.npy", mmap_mode="r"))
         for place, name in enumerate(request["outputs"])
     }
-    script = Path(request["script"])
-    module = load_script(script)
-    if not hasattr(module, "score"):
-        sys.exit(f"{script.name} defines no score(inputs, outputs)")
-    Path(sys.argv[2]).write_text(repr(float(module.score(inputs, outputs))))
+    room = Path(sys.argv[1]).parent
+    observed, score = load_observed(request, "score", "inputs, outputs")
+    (room / "score").write_text(repr(float(score(inputs, outputs))))
+    observed.write_witness(room)
 
 
 def _joined(batches: Any) -> Any:

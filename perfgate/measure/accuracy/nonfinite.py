@@ -19,7 +19,6 @@ class WhereRequest(Record, kw_only=True):
     emitted: Text
     onnx: Text
     data: DataRequest
-    room: Text
 
 
 class Where(Record):
@@ -37,7 +36,7 @@ def where_nonfinite(request: WhereRequest, *, timeout_s: int) -> str:
 def _where(request: WhereRequest) -> Where:
     from perfgate.model.precision.probe import FP16_MAX, first_nonfinite, largest
 
-    data = DataSet(request.data, Path(request.room))
+    data = DataSet(request.data)
     found = first_nonfinite(Path(request.emitted), data)
     if found is not None:
         return Where(text=f"{found.node} ({found.operator})")

@@ -17,11 +17,14 @@ from typing import Literal
 import msgspec
 
 from perfgate.errors import CaseError, DataError
+from perfgate.model.distributions import ABSENT, installed_version
 from perfgate.model.graph import Graph
 from perfgate.model.inputs import input_digest
-from perfgate.model.onnx_file import SourceModel, file_identity, installed_version
+from perfgate.model.onnx_file import SourceModel
 from perfgate.model.precision.data import CALIBRATION_SEED, EVALUATION_SEED, DataRequest
+from perfgate.model.precision.samples import Samples, samples_of
 from perfgate.model.precision_settings import Calibration, PrecisionPolicy
+from perfgate.model.sources import Sources
 from perfgate.model.spec import ModelSpec
 from perfgate.records import Count, InputData, Name, Precision, Record, Tensor, Text, digest
 from perfgate.util.files import file_digest, read_record, record_json, store_lock, write_text
@@ -53,19 +56,19 @@ class ConvertedModel(Record):
     cached: bool = False
 
 
-class ConvertRequest(Record):
+class ConvertRequest(Record, kw_only=True):
     """One conversion, as it travels to the child. `data` is the calibration data, `against` the evaluation
     data that it is held against."""
 
     onnx: Text
-    target: Text
+    target: Text = ""
     precision: Precision
     typing: Typing
     policy: PrecisionPolicy
     calibration: Calibration
     data: DataRequest
     against: DataRequest
-    room: Text
+    room: Text = ""
 
 
 class _Identity(Record):
@@ -80,31 +83,33 @@ class _Identity(Record):
     runtime: str
 
 
-def data_identity(spec: ModelSpec, name: str) -> dict[str, str]:
-    """The digests of a data set's files, with those of what its script imports; empty for drawn data."""
-    if not name:
-        return {}
-    path = spec.folder / name
-    if path.suffix == ".py":
-        return file_identity(path)
-    files = sorted(path.glob("*.npy")) if path.is_dir() else [path]
-    return {file.name: file_digest(file) for file in files}
-
-
 def runtime_version() -> str:
     """The installed ONNX Runtime, which makes the graphs; `absent` where there is none."""
     names = ("onnxruntime", "onnxruntime-gpu")
-    return next((found for name in names if (found := installed_version(name)) != "absent"), "absent")
+    return next((found for name in names if (found := installed_version(name)) != ABSENT), ABSENT)
 
 
-def precision_digest(spec: ModelSpec, precision: Precision, typing: Typing) -> str:
-    """The digest of everything beside the FP32 graph that decides a precision's graph; empty for FP32."""
+def calibration_samples(spec: ModelSpec, precision: Precision, sources: Sources) -> Samples:
+    """The data that a precision's graph is calibrated on, or that tells which nodes stay in FP32. Raises
+    `CaseError` for a data script that fails."""
+    if precision in spec.precision.graphs or not (precision.startswith("int8") or spec.precision.islands):
+        return Samples()
+    return samples_of(spec, spec.calibration.data, spec.calibration.samples, CALIBRATION_SEED, sources)
+
+
+def evaluation_samples(spec: ModelSpec, sources: Sources) -> Samples:
+    """The data that answers are judged on. Raises `CaseError` for a data script that fails."""
+    return samples_of(spec, spec.accuracy.data, spec.accuracy.samples, EVALUATION_SEED, sources)
+
+
+def precision_digest(spec: ModelSpec, precision: Precision, typing: Typing, sources: Sources) -> str:
+    """The digest of everything beside the FP32 graph that decides a precision's graph; empty for FP32. Raises
+    `CaseError` for a data script that fails."""
     if ready := spec.precision.graphs.get(precision):
         return file_digest(spec.folder / ready)
     if precision == "fp32":
         return ""
     quantised = precision.startswith("int8")
-    calibrated = quantised or spec.precision.islands
     # Settings of the other precisions, and where data lies, change nothing.
     unused = Calibration()
     policy = PrecisionPolicy(
@@ -120,7 +125,7 @@ def precision_digest(spec: ModelSpec, precision: Precision, typing: Typing) -> s
         typing=typing if precision == "int8+fp16" else "strong",
         policy=policy,
         calibration=Calibration(method=method.method, percentile=method.percentile, samples=method.samples),
-        data=data_identity(spec, spec.calibration.data) if calibrated else {},
+        data=calibration_samples(spec, precision, sources).identity,
         inputs={name: input_digest(spec.folder, data) for name, data in spec.inputs.items()},
         shape={name: dim.opt for name, dim in spec.dims.items()},
         runtime=runtime_version(),
@@ -133,10 +138,10 @@ def convert_model(
     model: SourceModel,
     precision: Precision,
     typing: Typing,
-    store: Path,
+    sources: Sources,
     say: Callable[[str], None] = lambda _: None,
 ) -> ConvertedModel:
-    """The graph of a precision, converted into `store` when it is not there yet. Raises `CaseError`."""
+    """The graph of a precision, converted into the store when it is not there yet. Raises `CaseError`."""
     if ready := spec.precision.graphs.get(precision):
         path = (spec.folder / ready).resolve()
         return ConvertedModel(
@@ -149,15 +154,18 @@ def convert_model(
             f"{precision.upper()} is made by ONNX Runtime's tools, and onnxruntime is not installed",
             fix="pip install 'perfgate[cpu]'",
         )
-    key = digest([model.graph.onnx_digest, precision_digest(spec, precision, typing)])
-    home = store / key[:32]
+    key = digest([model.graph.onnx_digest, precision_digest(spec, precision, typing, sources)])
+    home = sources.store / "precision" / key[:32]
     with store_lock(home):
         facts = home / "emission.json"
         if (made := _made_before(facts)) is not None:
             return _report(made, precision, cached=True)
         say(f"{spec.name}: converting the graph to {precision.upper()}")
         with tempfile.TemporaryDirectory(prefix="convert-", dir=home) as room:
-            request = _request(spec, model, precision, typing, home / "model.onnx", Path(room))
+            request = _request(spec, model, precision, typing, sources)
+            request = msgspec.structs.replace(
+                request, target=str((home / "model.onnx").resolve()), room=str(Path(room).resolve())
+            )
             started = time.perf_counter_ns()
             emission = call_child(
                 "perfgate.model.precision.convert_child",
@@ -186,25 +194,22 @@ def _made_before(facts: Path) -> ConvertedModel | None:
 
 
 def _request(
-    spec: ModelSpec, model: SourceModel, precision: Precision, typing: Typing, target: Path, room: Path
+    spec: ModelSpec, model: SourceModel, precision: Precision, typing: Typing, sources: Sources
 ) -> ConvertRequest:
+    """The conversion, without the places that it writes to."""
     quantised = precision.startswith("int8")
     shape = calibration_shape(spec, model.graph)
     samples = spec.calibration.samples if quantised else min(RANGE_SAMPLES, spec.calibration.samples)
+    data = calibration_samples(spec, precision, sources).path
+    against = evaluation_samples(spec, sources).path if quantised else ""
     return ConvertRequest(
         onnx=model.path,
-        target=str(target.resolve()),
         precision=precision,
         typing=typing,
         policy=spec.precision,
         calibration=spec.calibration,
-        data=data_request(
-            spec, model.graph, shape, spec.calibration.data, samples=samples, seed=CALIBRATION_SEED
-        ),
-        against=data_request(
-            spec, model.graph, shape, spec.accuracy.data, samples=RANGE_SAMPLES, seed=EVALUATION_SEED
-        ),
-        room=str(room.resolve()),
+        data=data_request(spec, model.graph, shape, data, samples=samples, seed=CALIBRATION_SEED),
+        against=data_request(spec, model.graph, shape, against, samples=RANGE_SAMPLES, seed=EVALUATION_SEED),
     )
 
 
@@ -224,7 +229,7 @@ def data_request(
     seed: int,
     first_as_is: bool = False,
 ) -> DataRequest:
-    """Batches of a spec's data set at a shape."""
+    """Batches of the data that lie at a path (empty: they are drawn) at a shape."""
     tensors = tuple(
         Tensor(
             name=value.name,
@@ -237,7 +242,7 @@ def data_request(
         tensors=tensors,
         inputs=spec.inputs,
         folder=str(spec.folder.resolve()),
-        path=str((spec.folder / data).resolve()) if data else "",
+        path=data,
         samples=samples,
         seed=seed,
         first_as_is=first_as_is,

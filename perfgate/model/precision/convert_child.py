@@ -30,14 +30,12 @@ STRONG_INT8_FP16_OPSET = 19  # the first whose Q/DQ nodes take FP16 scales
 
 def convert(request: ConvertRequest) -> ConvertedModel:
     room = Path(request.room)
-    for folder in ("calibration", "evaluation"):
-        (room / folder).mkdir(exist_ok=True)
     prepared = room / "prepared.onnx"
     quantised = request.precision.startswith("int8")
     prepare(Path(request.onnx), prepared, quantised=quantised)
     calibrated = quantised or request.policy.islands
     started = time.perf_counter_ns()
-    data = DataSet(request.data, room / "calibration") if calibrated else None
+    data = DataSet(request.data) if calibrated else None
     data_ns = time.perf_counter_ns() - started if quantised else 0
     made = room / "made.onnx"
     if request.precision == "fp16":
@@ -70,7 +68,7 @@ def _fp16(request: ConvertRequest, source: Path, target: Path, data: DataSet | N
 
 def _int8(request: ConvertRequest, prepared: Path, target: Path, data: DataSet) -> Converted:
     started = time.perf_counter_ns()
-    against = DataSet(request.against, Path(request.room) / "evaluation")
+    against = DataSet(request.against)
     said = warnings(len(data) * data.batch_size, spreads(data), spreads(against))
     quantised = target.with_suffix(".int8.onnx")
     quantise(prepared, quantised, policy=request.policy, calibration=request.calibration, data=data, say=_say)

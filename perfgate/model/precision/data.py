@@ -1,14 +1,12 @@
 """Calibration and evaluation data: batches of named arrays, drawn or read, one at a time.
 
-A data set is a `.npz` or a folder of `.npy` files (one array an input, the leading axis counts samples), a
-`.py` with `samples(count, seed)` that yields one dictionary of arrays a sample (no batch axis), or nothing:
-then inputs are drawn as the spec's `[inputs]` says. Arrays that no input takes are extras for the metric.
+A data set is a `.npz` or a folder of `.npy` files (one array an input, the leading axis counts samples), or
+nothing: then inputs are drawn as the spec's `[inputs]` says. Arrays that no input takes are extras for the
+metric. What a script yields was written to such a folder before: see `samples`.
 """
 
 from __future__ import annotations
 
-import sys
-import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,7 +17,6 @@ import msgspec
 from perfgate.errors import CaseError
 from perfgate.model.inputs import make_array
 from perfgate.records import InputData, Name, Record, Tensor, Text
-from perfgate.util.process import run_child, scrubbed_environment
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +24,6 @@ if TYPE_CHECKING:
     Arrays = dict[str, np.ndarray[Any, Any]]
 
 LIMIT_BYTES = 4 << 30
-_SCRIPT_TIMEOUT_S = 600
 # Seeds of the two purposes lie far apart, so that no sample is both calibrated on and judged on.
 CALIBRATION_SEED, EVALUATION_SEED = 1_000_003, 2_000_003
 
@@ -47,12 +43,11 @@ class DataRequest(Record, kw_only=True):
 
 
 class DataSet:
-    """Batches by number; `extras(number)` are the arrays beside the inputs. `home` outlives the set: a
-    script's samples are written there once."""
+    """Batches by number; `extras(number)` are the arrays beside the inputs."""
 
-    def __init__(self, request: DataRequest, home: Path) -> None:
+    def __init__(self, request: DataRequest) -> None:
         self._request = request
-        self._stored = _open(request, home) if request.path else {}
+        self._stored = _open(request) if request.path else {}
         self._names = {tensor.name for tensor in request.tensors}
         self.batch_size = _batch_size(request.tensors)
         self._count = self._counted()
@@ -122,15 +117,10 @@ def _batch_size(tensors: tuple[Tensor, ...]) -> int:
     return tensors[0].shape[0] if tensors and tensors[0].shape else 1
 
 
-def _open(request: DataRequest, home: Path) -> Mapping[str, np.ndarray[Any, Any]]:
+def _open(request: DataRequest) -> Mapping[str, np.ndarray[Any, Any]]:
     """The arrays of a stored set, checked against the inputs. Raises `CaseError` in one line."""
     path = Path(request.path)
-    if path.suffix == ".py":
-        arrays = _folder(request, _run_script(request, path, home))
-    elif path.is_dir():
-        arrays = _folder(request, path)
-    else:
-        arrays = _archive(request, path)
+    arrays = _folder(request, path) if path.is_dir() else _archive(request, path)
     if not arrays:
         raise _bad(request, "is empty: no array", "one array an input, samples along the first axis")
     for tensor in request.tensors:
@@ -186,27 +176,6 @@ def _folder(request: DataRequest, folder: Path) -> dict[str, np.ndarray[Any, Any
         raise _bad(
             request, f"holds a file that is no .npy: {error}", "save arrays with numpy.save"
         ) from error
-
-
-def _run_script(request: DataRequest, script: Path, home: Path) -> Path:
-    """The folder of `.npy` files that the script's samples were written to, made in a scrubbed child."""
-    with tempfile.TemporaryDirectory(prefix="perfgate-data-") as name:
-        child = run_child(
-            [
-                sys.executable, "-m", "perfgate.model.precision.data_child",
-                script, home, str(request.samples), str(request.seed), str(LIMIT_BYTES),
-            ],
-            timeout_s=_SCRIPT_TIMEOUT_S,
-            env=scrubbed_environment(home=Path(name)),
-            cwd=Path(name),
-        )  # fmt: skip
-    if child.failure:
-        raise CaseError(
-            f"the data script {script.name} {child.last_words}",
-            stderr_tail=child.stderr_tail,
-            fix="samples(count, seed) must yield dictionaries of arrays, one a sample",
-        )
-    return home
 
 
 def _bad(request: DataRequest, what: str, fix: str) -> CaseError:

@@ -35,7 +35,6 @@ class LayersRequest(Record, kw_only=True):
     reference: Text
     emitted: Text
     data: DataRequest
-    room: Text
     most: int = 10
 
 
@@ -51,7 +50,7 @@ def worst_layers(request: LayersRequest, *, timeout_s: int) -> tuple[LayerLoss, 
 
 
 def _answer(request: LayersRequest) -> LayersReply:
-    data = DataSet(request.data, Path(request.room))
+    data = DataSet(request.data)
     found = layer_losses(Path(request.reference), Path(request.emitted), data)
     return LayersReply(layers=tuple(found[: request.most]))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
@@ -74,19 +73,17 @@ def _layers(
     asked = pipeline.graphs(spec, case)
     if asked is None:
         return ()
-    with tempfile.TemporaryDirectory(prefix="perfgate-layers-") as room:
-        request = LayersRequest(
-            reference=asked.onnx,
-            emitted=asked.emitted,
-            data=msgspec.structs.replace(asked.data, samples=LAYER_SAMPLES),
-            room=room,
-            most=most,
-        )
-        try:
-            return worst_layers(request, timeout_s=pipeline.settings.launch_timeout_s)
-        except CaseError as error:
-            pipeline.progress.say(f"{case.id}: layers were not compared: {error.what}")
-            return ()
+    request = LayersRequest(
+        reference=asked.onnx,
+        emitted=asked.emitted,
+        data=msgspec.structs.replace(asked.data, samples=LAYER_SAMPLES),
+        most=most,
+    )
+    try:
+        return worst_layers(request, timeout_s=pipeline.settings.launch_timeout_s)
+    except CaseError as error:
+        pipeline.progress.say(f"{case.id}: layers were not compared: {error.what}")
+        return ()
 
 
 def _row(case: Case, result: CaseResult, layers: tuple[LayerLoss, ...]) -> PrecisionRow:

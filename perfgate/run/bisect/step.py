@@ -24,6 +24,7 @@ from perfgate.measure.environment import fingerprint
 from perfgate.measure.launch import EngineTarget, LaunchRequest, launch
 from perfgate.measure.schedule import Job
 from perfgate.model.cases import expand
+from perfgate.model.manifest import other_checkout
 from perfgate.model.read import read_specs
 from perfgate.model.spec import ModelSpec
 from perfgate.records import Case, Commit, Interval, Launch, Name, Record, Sha256, Text, Verdict
@@ -90,7 +91,14 @@ class StepContext:
             self._settings, root=str(place), store=str(self._settings.path("store").resolve())
         )
         spec, case = self._case(settings)
-        preparation = Preparation(settings, self.backend, self._environment, self._baselines, self._say)
+        preparation = Preparation(
+            settings,
+            self.backend,
+            self._environment,
+            self._baselines,
+            self._say,
+            other_checkout(Path(self._settings.root), place),
+        )
         _, request = preparation.one_case(spec, case)
         path, facts = self._engines.get(request, timeout_s=settings.build_timeout_s)
         inside = spec.folder.resolve().relative_to(settings.path("models").resolve())

@@ -1,0 +1,24 @@
+"""What the models of a run are made from: where scripts are run, and what is known of their results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from perfgate.records import Manifest
+
+
+class Sources:
+    """One side's sources. `store` keeps what scripts made, `manifests` are those of the baselines. `replaces`
+    is the other checkout that this one stands for (base's side; empty on head's). With `again` everything is
+    made again, whatever is known of it. `used` collects the manifests that this run went by, by model and
+    key."""
+
+    def __init__(
+        self, store: Path, manifests: Sequence[Manifest] = (), *, replaces: str = "", again: bool = False
+    ) -> None:
+        self.store, self.manifests, self.replaces, self.again = store, tuple(manifests), replaces, again
+        self.used: dict[str, dict[str, Manifest]] = {}
+
+    def use(self, model: str, manifest: Manifest) -> None:
+        self.used.setdefault(model, {})[manifest.key] = manifest
