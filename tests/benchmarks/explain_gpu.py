@@ -33,6 +33,7 @@ from perfgate.errors import PerfgateError
 from perfgate.gate.explain import Side, explain_case
 from perfgate.measure.launch import EngineTarget
 from perfgate.measure.layer_profile import ProfileRequest, profile_sides
+from perfgate.model.graph import read_graph
 from perfgate.records import EngineFacts, Explanation, to_builtins
 from perfgate.util.files import file_digest
 from perfgate.util.process import call_child
@@ -115,7 +116,7 @@ class Bench:
         common.say(f"{name}: built in {time.monotonic() - started:.0f} s, {facts.layers} layers")
         recipe = msgspec.structs.replace(
             planned.request.recipe,
-            onnx_digest=file_digest(Path(planned.request.onnx)),
+            onnx_digest=read_graph(Path(planned.request.onnx)).onnx_digest,
             timing_cache_digest=file_digest(timing) if timing else "",
         )
         return Side(engine=str(engine), onnx=planned.request.onnx, facts=facts, recipe=recipe)
@@ -236,7 +237,8 @@ def plant(options: common.Options, folder: Path) -> int:
         request = msgspec.structs.replace(planned.request, onnx=str(edited))
         # A digest of its own: the engine cache must not take it for base's.
         request = msgspec.structs.replace(
-            request, recipe=msgspec.structs.replace(request.recipe, onnx_digest=file_digest(edited))
+            request,
+            recipe=msgspec.structs.replace(request.recipe, onnx_digest=read_graph(edited).onnx_digest),
         )
         other = msgspec.structs.replace(planned, request=request)
         return bench.side(name, other, timing=bench.timing)

@@ -11,12 +11,14 @@ import pytest
 from precision_models import made, network, spec_of
 
 from perfgate.errors import CaseError, SpecError
+from perfgate.model.graph import read_graph
 from perfgate.model.precision.convert import precision_digest
 from perfgate.model.precision.data import DataRequest, DataSet
 from perfgate.model.precision.data_quality import spreads, warnings
 from perfgate.model.precision.samples import samples_of
 from perfgate.model.sources import Sources
 from perfgate.records import InputData, Tensor
+from perfgate.util.files import file_digest
 
 GOOD = np.random.default_rng(0).standard_normal((6, 3, 8, 8)).astype(np.float32)
 
@@ -190,5 +192,6 @@ def test_a_ready_made_graph_is_taken_as_it_is(tmp_path: Path) -> None:
     spec = spec_of(tmp_path, '[precision.graphs]\nint8 = "own.onnx"\n')
     emission = made(spec, "int8")
     assert emission.path == str(own)
-    assert emission.file_digest == precision_digest(spec, "int8", "strong", Sources(tmp_path / ".store"))
+    assert emission.file_digest == file_digest(own)
+    assert precision_digest(spec, "int8", "strong", Sources(tmp_path / ".store")) == read_graph(own).onnx_digest
     assert emission.notes == ("ready-made graph own.onnx",)

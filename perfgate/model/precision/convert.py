@@ -18,8 +18,9 @@ import msgspec
 
 from perfgate.errors import CaseError, DataError
 from perfgate.model.distributions import ABSENT, installed_version
-from perfgate.model.graph import Graph
+from perfgate.model.graph import Graph, read_graph
 from perfgate.model.inputs import input_digest
+from perfgate.model.observed import digest_cache
 from perfgate.model.onnx_file import SourceModel
 from perfgate.model.precision.data import CALIBRATION_SEED, EVALUATION_SEED, DataRequest
 from perfgate.model.precision.samples import Samples, samples_of
@@ -104,9 +105,9 @@ def evaluation_samples(spec: ModelSpec, sources: Sources) -> Samples:
 
 def precision_digest(spec: ModelSpec, precision: Precision, typing: Typing, sources: Sources) -> str:
     """The digest of everything beside the FP32 graph that decides a precision's graph; empty for FP32. Raises
-    `CaseError` for a data script that fails."""
+    `CaseError` for a data script that fails, `SpecError` for a ready-made graph that does not parse."""
     if ready := spec.precision.graphs.get(precision):
-        return file_digest(spec.folder / ready)
+        return read_graph(spec.folder / ready, digest_cache(sources.store)).onnx_digest
     if precision == "fp32":
         return ""
     quantised = precision.startswith("int8")
