@@ -133,10 +133,12 @@ def clean_blob(path: Path) -> str | None:
 def _git(path: Path, *words: str) -> str | None:
     """What git prints for a file's folder; None where it fails."""
     env = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
-    options = ("--literal-pathspecs", "-c", "core.fsmonitor=false", "-c", "core.trustctime=true")
+    # Whatever the repository's settings are, git looks at the file, and at all of its times.
+    settings = ("core.fsmonitor=false", "core.trustctime=true", "core.checkStat=default")
+    options = [word for setting in settings for word in ("-c", setting)]
     try:
         done = run_child(
-            ["git", *options, "-C", path.parent, *words],
+            ["git", "--literal-pathspecs", *options, "-C", path.parent, *words],
             timeout_s=_GIT_TIMEOUT_S,
             env={**env, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"},
         )

@@ -189,9 +189,7 @@ class Bundle:
             elif made:
                 lines += [f"  - `cd {side} && python generate.py` writes `{side}.onnx` and checks its digest"]
             else:
-                lines += [
-                    f"  - the model is not here: put the file of that graph digest at `{side}/{side}.onnx`"
-                ]
+                lines += [f"  - the model is not here: put its ONNX file at `{side}/{side}.onnx`"]
             if f"{side}/trtexec.sh" in self._files:
                 lines += [f"  - `cd {side} && sh trtexec.sh` builds the engine and measures it"]
         mode = _measured_case(case).mode

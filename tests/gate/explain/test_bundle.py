@@ -205,6 +205,8 @@ def test_what_is_in_it() -> None:
     assert json.loads(text_of(archive, "head/layers.json"))["layers"][0]["name"] == "head-layer"
     assert json.loads(text_of(archive, "base/launches.json"))["launches"][0]["samples_ns"] == [1000, 1001]
     readme = text_of(archive, "README.md")
+    assert f"ONNX graph digest `{'1' * 64}`" in readme
+    assert f"ONNX file SHA-256 `{MADE}`" in readme
     assert "REGRESSION" in readme and "un-fused" in readme and "1" * 64 in readme
 
 
