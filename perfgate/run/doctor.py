@@ -17,6 +17,7 @@ from perfgate.errors import PerfgateError
 from perfgate.records import Record
 from perfgate.settings import Settings
 from perfgate.util.files import STORE_FIX
+from perfgate.util.git import find_git
 
 _DISK_BYTES = 10 << 30
 
@@ -51,7 +52,7 @@ def _host() -> Iterator[Finding]:
         state="ok",
         text=f"{cpu_name()}, {cpu_count()} CPUs, Python {platform.python_version()}",
     )
-    if shutil.which("git") is None:
+    if find_git() is None:
         yield Finding(
             subject="git",
             state="note",

@@ -197,18 +197,21 @@ def run_child(
     cwd: Path | None = None,
     heard: Callable[[str], None] | None = None,
     observer: Observer | None = None,
+    stdout_bytes: int = TAIL_BYTES,
 ) -> Finished:
     """Run a child to its end and return how it ended; never raises for what the child does. Meanwhile `heard`
     is given, many times a second, the lines that are new on its standard error, which may be none. `observer`
-    sees what a child reads that asks for it; it is to be finished by the caller.
+    sees what a child reads that asks for it; it is to be finished by the caller. Of the child's standard
+    output the last `stdout_bytes` are kept.
 
-    The child gets a process group of its own. Timeout, flood, and any exception here (Ctrl-C) kill the
-    whole group and reap it.
+    The child gets a process group of its own. Timeout, flood, and any exception here (Ctrl-C) kill the whole
+    group and reap it.
     """
     started = time.monotonic()
     variables = None if env is None else dict(env)
     if observer:
         variables = {**(os.environ if variables is None else variables), **observer.variables()}
+    limit = max(OUTPUT_LIMIT_BYTES, stdout_bytes)
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = subprocess.Popen(
             [str(part) for part in argv],
@@ -227,7 +230,7 @@ def run_child(
         try:
             while process.poll() is None:
                 timed_out = time.monotonic() - started > timeout_s
-                flooded = max(os.fstat(f.fileno()).st_size for f in (out, err)) > OUTPUT_LIMIT_BYTES
+                flooded = max(os.fstat(f.fileno()).st_size for f in (out, err)) > limit
                 if timed_out or flooded:
                     break
                 if heard is not None:
@@ -238,8 +241,8 @@ def run_child(
             kill_group(process)
         return Finished(
             returncode=process.returncode,
-            stdout_tail=_tail(out),
-            stderr_tail=_tail(err),
+            stdout_tail=_tail(out, stdout_bytes),
+            stderr_tail=_tail(err, TAIL_BYTES),
             timed_out=timed_out,
             flooded=flooded,
             seconds=time.monotonic() - started,
@@ -269,7 +272,7 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _tail(stream: IO[bytes]) -> str:
+def _tail(stream: IO[bytes], most_bytes: int) -> str:
     size = stream.seek(0, os.SEEK_END)
-    stream.seek(max(0, size - TAIL_BYTES))
-    return stream.read(TAIL_BYTES).decode(errors="replace").strip()
+    stream.seek(max(0, size - most_bytes))
+    return stream.read(most_bytes).decode(errors="replace").strip()

@@ -264,7 +264,7 @@ def test_the_digests_of_a_model_that_is_a_file_are_kept_in_the_store(
 ) -> None:
     spec = read_spec(write_spec(tmp_path))
     age(tmp_path / "net.onnx")
-    made = [export_onnx(spec, tmp_path / "store").graph for _ in range(2)]
+    made = [export_onnx(spec, Sources(tmp_path / "store")).graph for _ in range(2)]
     assert made[0] == made[1]
     assert hashed == ["net.onnx"]
     assert len(digested) == 1

@@ -193,5 +193,7 @@ def test_a_ready_made_graph_is_taken_as_it_is(tmp_path: Path) -> None:
     emission = made(spec, "int8")
     assert emission.path == str(own)
     assert emission.file_digest == file_digest(own)
-    assert precision_digest(spec, "int8", "strong", Sources(tmp_path / ".store")) == read_graph(own).onnx_digest
+    assert (
+        precision_digest(spec, "int8", "strong", Sources(tmp_path / ".store")) == read_graph(own).onnx_digest
+    )
     assert emission.notes == ("ready-made graph own.onnx",)

@@ -5,7 +5,6 @@ The user's own checkout is never touched: git keeps the state of a bisection apa
 
 from __future__ import annotations
 
-import re
 import sys
 import tempfile
 from collections.abc import Callable
@@ -19,16 +18,13 @@ from perfgate.run.base_engine import BaseEngine
 from perfgate.run.bisect.step import Finding, StepContext, Task, read_task
 from perfgate.settings import Settings
 from perfgate.util.files import record_json, write_text
-from perfgate.util.git import Base, resolve, top_level, without_commits, worktree
-from perfgate.util.process import Finished, package_environment, run_child
+from perfgate.util.git import NO_HOOKS, Base, resolve, run_git, top_level, without_commits, worktree
+from perfgate.util.process import Finished, package_environment
 
 _TIMEOUT_S = 86_400
 _SHORT_TIMEOUT_S = 60
 # More candidates than this say nothing that their number does not, and git's answer is kept short.
 _MOST = 50
-# git passes these to what it starts; here they would point back at the user's checkout.
-_GITS_OWN = re.compile(r"^GIT_(?:DIR|WORK_TREE|INDEX_FILE|PREFIX|COMMON_DIR|OBJECT_DIRECTORY)$")
-_QUIET = ("-c", "core.hooksPath=/dev/null", "-c", "advice.detachedHead=false")
 
 
 class Bisection(Record):
@@ -65,7 +61,8 @@ def bisect(settings: Settings, good: str, bad: str, case_id: str, say: Callable[
             f"{good} is no ancestor of {bad}", where="GOOD", fix="name an older commit of its line"
         )
     bench = StepContext(settings, case_id, say)
-    with worktree(root, end.sha) as place:
+    # Other commits are checked out in it: submodules of this one would be wrong for them.
+    with worktree(root, end.sha, submodules=False) as place:
         tree = top_level(place)
         assert tree is not None
         base = _at(bench, tree, place, start, say)
@@ -105,7 +102,8 @@ def _run(tree: Path, start: Commit, end: Commit, task: Task) -> Task:
         write_text(path, record_json(task))
         _checked(_git(tree, "bisect", "start", end.sha, start.sha), "bisect start")
         command = (sys.executable, "-m", "perfgate.run.bisect.step", str(path))
-        done = _git(tree, "bisect", "run", *command, timeout_s=_TIMEOUT_S)
+        # What a step measures is measured in the user's language, as both ends were.
+        done = _git(tree, "bisect", "run", *command, timeout_s=_TIMEOUT_S, parsed=False)
         task = read_task(path)
         # git ends with an error of its own where only skipped commits are left, which is no fault here.
         if task.stopped or done.timed_out or done.flooded or (done.failure and not task.steps):
@@ -165,7 +163,6 @@ def _checked(done: Finished, what: str) -> Finished:
     return done
 
 
-def _git(folder: Path, *words: str, timeout_s: float = _SHORT_TIMEOUT_S) -> Finished:
-    environ = {name: value for name, value in package_environment().items() if not _GITS_OWN.match(name)}
-    environ["GIT_TERMINAL_PROMPT"] = "0"
-    return run_child(["git", "-C", folder, *_QUIET, *words], timeout_s=timeout_s, env=environ)
+def _git(folder: Path, *words: str, timeout_s: float = _SHORT_TIMEOUT_S, parsed: bool = True) -> Finished:
+    environ = package_environment()
+    return run_git(folder, *NO_HOOKS, *words, timeout_s=timeout_s, environ=environ, parsed=parsed)
