@@ -107,6 +107,9 @@ class Settings:
         "Compare the change with this revision; `baseline`: each case with its own.",
         shown="the change's base",
     )
+    target: str = _setting(
+        "", "Branch or commit that the change goes to.", shown="GITHUB_BASE_REF, else origin's default"
+    )
     policy_from: str = _setting("", "Judge by this revision's policy; `base`: by base's.", shown="none")
     confirm_budget: int | str = _setting(
         32, "Launches a side, or seconds as 90s, that a suspect may take.",

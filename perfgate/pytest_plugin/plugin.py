@@ -21,6 +21,7 @@ _SETTINGS = (
     "launches",
     "policy_from",
     "base",
+    "target",
     "confirm_budget",
     "duration_ms",
     "remeasure",

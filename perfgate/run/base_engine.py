@@ -77,11 +77,11 @@ class BaseEngines:
     def base(self) -> Base:
         """The base commit, or why there is none. Raises `UsageError` for one that was asked for in vain."""
         if self._base is None:
-            asked = self._shop.settings.base
+            asked, target = self._shop.settings.base, self._shop.settings.target
             self._base = (
                 Base(why="each case has its baseline's commit")
                 if asked == OF_BASELINE
-                else find_base(self._root, asked)
+                else find_base(self._root, asked, target=target)
             )
         return self._base
 

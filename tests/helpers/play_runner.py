@@ -250,6 +250,7 @@ class Runner:
             "GITHUB_REPOSITORY": REPOSITORY,
             "GITHUB_REPOSITORY_OWNER": REPOSITORY.split("/")[0],
             "GITHUB_SHA": contexts["github"]["sha"],
+            **_pull_request(contexts["github"]),
             "GITHUB_STEP_SUMMARY": str(self._summary),
             "GITHUB_WORKSPACE": str(workspace),
             "RUNNER_TEMP": str(home),
@@ -309,6 +310,14 @@ class Runner:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(data)
         return bool(names) or "pattern" in with_
+
+
+def _pull_request(github: dict[str, Any]) -> dict[str, str]:
+    """What GitHub tells a job of a pull request's branch and merge; other events have neither."""
+    if github["event_name"] != "pull_request":
+        return {}
+    pull = github["event"]["pull_request"]
+    return {"GITHUB_BASE_REF": pull["base"]["ref"], "GITHUB_REF": f"refs/pull/{pull['number']}/merge"}
 
 
 def _files(folder: Path) -> dict[str, bytes]:

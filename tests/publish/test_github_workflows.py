@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -146,6 +148,30 @@ def test_every_job_has_its_bounds(path: Path) -> None:
                 name, sha = uses.split("@")
                 assert ACTIONS[name] == sha
             assert "actions/cache" not in uses, "a branch's cache is written by every job in its scope"
+
+
+@pytest.mark.parametrize(
+    ("branch", "target"), [("", BASE), ("main", "")], ids=["merge group or dispatch", "pull request"]
+)
+def test_the_gate_has_its_target_from_the_event_and_never_from_the_change(
+    tmp_path: Path, branch: str, target: str
+) -> None:
+    """A pull request's event names a commit that may be older than the one that GitHub merged into."""
+    stub = tmp_path / "perfgate"
+    stub.write_text('#!/bin/bash\nprintf "%s\\n" "$@" >>calls\n')
+    stub.chmod(0o755)
+    event = {"COMMAND": "gate", "BASE": BASE, "GITHUB_BASE_REF": branch, "LEG": "", "IMAGE": ""}
+    subprocess.run(
+        ["bash", str(ROOT / ".github/actions/perfgate/steps.sh")],
+        cwd=tmp_path,
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "GITHUB_STEP_SUMMARY": "summary", **event},
+        check=True,
+        timeout=60,
+    )
+    words = (tmp_path / "calls").read_text().split("\n")
+    assert words[words.index("--base") + 1] == ""
+    assert words[words.index("--target") + 1] == target
+    assert words[words.index("--policy-from") + 1] == "base"
 
 
 def test_the_flags_of_the_actions_script_exist() -> None:

@@ -41,18 +41,16 @@ plan)
     perfgate github plan
     ;;
 gate)
-    # GitHub's merge of a pull request says itself what it starts from: its first parent. Any other commit starts
-    # where its branch left the base.
-    base=()
-    if [ -n "$BASE" ] && ! git rev-parse --quiet --verify 'HEAD^2' >/dev/null; then
-        base=(--base "$(git merge-base "$BASE" HEAD)")
-    fi
+    # A pull request's event has its branch in GITHUB_BASE_REF; the base commit in it may be older than the one that
+    # GitHub merged into. Both settings are given, also empty: a change cannot choose its own base.
+    target=$BASE
+    if [ -n "${GITHUB_BASE_REF:-}" ]; then target=''; fi
     # The judge comes from the base commit: a change cannot loosen what it is judged by.
     verify
     if [ -d .perfgate/engines ]; then
         echo "engines that main built last night: $(find .perfgate/engines -name engine | wc -l)"
     fi
-    measure "$out" --require-baseline --policy-from base "${base[@]}" ${LEG:+--leg "$LEG"}
+    measure "$out" --require-baseline --policy-from base --base '' --target "$target" ${LEG:+--leg "$LEG"}
     ;;
 publish)
     perfgate github publish

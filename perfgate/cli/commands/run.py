@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 @click.option(
     "--release", "--anchor", metavar="TAG", help="Compare with this release: its baselines and engines."
 )
-@settings_options("policy_from", "base", "confirm_budget")
+@settings_options("policy_from", "base", "target", "confirm_budget")
 @click.option("--leg", help="This runner's name in a matrix; stated in the results for `perfgate merge`.")
 @click.option("--shard", metavar="I/N", help="Measure share I of N of the cases, stated in the results.")
 @settings_options("language", "models", "baselines", "out", "backend", "device")

@@ -116,7 +116,7 @@ def _commit(root: Path, settings: Settings) -> Commit:
         return resolve(root, settings.policy_from)
     # `--base baseline` names a commit a case, and none of the change.
     asked = "" if settings.base == OF_BASELINE else settings.base
-    base = find_base(root, asked)
+    base = find_base(root, asked, target=settings.target)
     if not base.commit.sha:
         raise UsageError(
             base.why, where="policy_from", fix=base.fix or "name the revision: --policy-from REV"
