@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import re
 import shlex
 import time
@@ -16,13 +15,12 @@ from msgspec import Meta
 from perfgate.errors import DataError, SpecError
 from perfgate.records import Record, Sha256, Text
 from perfgate.util.files import file_digest, read_record, record_json, write_text
-from perfgate.util.process import run_child
+from perfgate.util.git.program import git_output
 
 KEPT_FROM_BYTES = 16 << 20
 # A file may be written again within one tick of its time stamp, and look the same.
 SETTLED_S = 2
 _KEPT_LIMIT_BYTES = 64 << 10
-_GIT_TIMEOUT_S = 60
 _POINTER_LIMIT_BYTES = 1024
 _POINTER = re.compile(
     rb"version https://git-lfs\.github\.com/spec/v1\noid sha256:([0-9a-f]{64})\nsize \d+\n?"
@@ -132,16 +130,7 @@ def clean_blob(path: Path) -> str | None:
 
 def _git(path: Path, *words: str) -> str | None:
     """What git prints for a file's folder; None where it fails."""
-    env = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     # Whatever the repository's settings are, git looks at the file, and at all of its times.
     settings = ("core.fsmonitor=false", "core.trustctime=true", "core.checkStat=default")
     options = [word for setting in settings for word in ("-c", setting)]
-    try:
-        done = run_child(
-            ["git", "--literal-pathspecs", *options, "-C", path.parent, *words],
-            timeout_s=_GIT_TIMEOUT_S,
-            env={**env, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"},
-        )
-    except OSError:
-        return None
-    return done.stdout_tail if done.failure is None else None
+    return git_output(path.parent, "--literal-pathspecs", *options, *words)

@@ -18,9 +18,13 @@ from perfgate.model.content import (
 )
 from perfgate.model.external_data import external_files, read_range
 from perfgate.model.graph_digest import FORMAT, graph_digest
+from perfgate.model.inputs import make_array
 from perfgate.model.spec import ModelSpec
 from perfgate.model.validate.messages import raise_all
-from perfgate.records import Name, Record, Sha256, digest
+from perfgate.records import InputData, Name, Record, Sha256, Tensor, digest
+
+# Draws that tell whether an input's data is one value everywhere.
+_TRIED = 1_000
 
 
 class GraphInput(Record):
@@ -134,7 +138,7 @@ def _input(value: Any) -> GraphInput:
 
 def check_against_graph(spec: ModelSpec, graph: Graph) -> None:
     """Hold the spec against the graph; what does not fit raises `SpecError` with what to write."""
-    raise_all([*_of_dimensions(spec, graph), *_of_inputs(spec, graph)])
+    raise_all([*_of_dimensions(spec, graph), *_of_inputs(spec, graph), *_constant_inputs(spec, graph)])
 
 
 def _of_dimensions(spec: ModelSpec, graph: Graph) -> Iterator[SpecError]:
@@ -189,3 +193,22 @@ def _of_inputs(spec: ModelSpec, graph: Graph) -> Iterator[SpecError]:
             f'    [inputs.{value.name}]\n    generate = "integers"\n    low = 0\n    high = 30522',
             where=f"{spec.path}: inputs.{value.name}",
         )
+
+
+def _constant_inputs(spec: ModelSpec, graph: Graph) -> Iterator[SpecError]:
+    """Inputs whose data would be one value everywhere without being asked for: a model that is fed zeros
+    answers rightly, calibrates and is fast, and tells nothing."""
+    for value in graph.inputs:
+        data = spec.inputs.get(value.name, InputData())
+        if data.generate not in ("normal", "uniform", "integers"):
+            continue
+        try:
+            drawn = make_array(Tensor(name=value.name, dtype=value.dtype, shape=(_TRIED,)), data, spec.folder)
+        except (TypeError, ValueError):
+            continue  # a type or bounds that are refused elsewhere
+        if drawn.size and (drawn == drawn[0]).all():
+            yield SpecError(
+                f"the data of input {value.name!r} is {drawn[0]} everywhere (high is exclusive)",
+                where=f"{spec.path}: inputs.{value.name}",
+                fix=f'give low and high, or ask for it: generate = "constant", value = {drawn[0]}',
+            )

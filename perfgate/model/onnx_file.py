@@ -71,11 +71,15 @@ def missing_requirement(spec: ModelSpec) -> str | None:
 def export_onnx(
     spec: ModelSpec, sources: Sources, say: Callable[[str], None] = lambda _: None
 ) -> SourceModel:
-    """The model's ONNX file, generated into the store when it is not there yet.
+    """The model's ONNX file, generated into the store when it is not there yet; once for these sources.
 
     `say` is told why it had to be generated although a manifest was known. Raises `SpecError` for a file that
     does not parse and `CaseError` for a script that fails.
     """
+    return sources.once(("model", spec.path), lambda: _export(spec, sources, say))
+
+
+def _export(spec: ModelSpec, sources: Sources, say: Callable[[str], None]) -> SourceModel:
     cache = digest_cache(sources.store)
     if spec.source.onnx:
         path = spec.folder / spec.source.onnx

@@ -33,14 +33,23 @@ def find_specs(paths: list[Path]) -> list[Path]:
 
 
 def read_specs(paths: list[Path]) -> list[ModelSpec]:
-    """Read all specs under `paths`; two models of one name raise `SpecError`."""
+    """Read all specs under `paths`. Raises `SpecError` for one that cannot be read, and for two of one
+    name."""
+    specs, broken = sort_specs(paths)
+    raise_all(broken.values())
+    return specs
+
+
+def sort_specs(paths: list[Path]) -> tuple[list[ModelSpec], dict[str, PerfgateError]]:
+    """The specs under `paths` that can be read, and by the name of their file what is wrong with the others.
+    Raises `SpecError` where none can be read, though there are some."""
     specs: dict[str, ModelSpec] = {}
-    mistakes: list[PerfgateError] = []
+    broken: dict[str, PerfgateError] = {}
     for path in find_specs(paths):
         try:
             spec = read_spec(path)
         except (SpecError, DataError) as error:
-            mistakes.append(error)
+            broken[path.stem] = error
             continue
         if spec.name in specs:
             twice = SpecError(
@@ -48,10 +57,12 @@ def read_specs(paths: list[Path]) -> list[ModelSpec]:
                 where=f"{path}: name",
                 fix="give each model a name of its own; baselines are filed by it",
             )
-            mistakes.append(twice)
+            broken[path.stem] = twice
+            continue
         specs[spec.name] = spec
-    raise_all(mistakes)
-    return list(specs.values())
+    if not specs:
+        raise_all(broken.values())
+    return list(specs.values()), broken
 
 
 def read_spec(path: Path) -> ModelSpec:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 from perfgate.records import Manifest
+
+T = TypeVar("T")
 
 
 class Sources:
@@ -19,6 +22,14 @@ class Sources:
     ) -> None:
         self.store, self.manifests, self.replaces, self.again = store, tuple(manifests), replaces, again
         self.used: dict[str, dict[str, Manifest]] = {}
+        self._made: dict[tuple[Any, ...], Any] = {}
+
+    def once(self, key: tuple[Any, ...], make: Callable[[], T]) -> T:
+        """What `make` returns, made once in the life of these sources."""
+        if key not in self._made:
+            self._made[key] = make()
+        found: T = self._made[key]
+        return found
 
     def use(self, model: str, manifest: Manifest) -> None:
         self.used.setdefault(model, {})[manifest.key] = manifest

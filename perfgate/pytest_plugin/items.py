@@ -26,7 +26,7 @@ class Gate(Protocol):
     @property
     def pipeline(self) -> Pipeline: ...
 
-    def read_spec(self, path: Path) -> ModelSpec: ...
+    def read_spec(self, path: Path) -> ModelSpec | None: ...
 
     def result_of(self, case_id: str) -> CaseResult: ...
 
@@ -44,7 +44,7 @@ class SpecFile(pytest.File):
 
     def collect(self) -> Iterable[pytest.Item]:
         spec = self.gate.read_spec(self.path)
-        for case in self.gate.pipeline.cases(spec):
+        for case in self.gate.pipeline.cases(spec) if spec else ():
             yield CaseItem.make(self, self.gate, case.id.split("/", 1)[1], spec=spec, case=case)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:

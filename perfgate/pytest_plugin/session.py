@@ -18,7 +18,7 @@ import msgspec
 import pytest
 from filelock import FileLock
 
-from perfgate.errors import PerfgateError, SpecError, UsageError
+from perfgate.errors import DataError, PerfgateError, SpecError, UsageError
 from perfgate.gate.policy.active import ActivePolicy
 from perfgate.gate.verdict.summary import summarise
 from perfgate.model.read import read_spec
@@ -109,23 +109,28 @@ class GateSession:
             path.parent == self.settings.path("models").resolve() or _SCHEMA_MARK in path.read_bytes()[:4096]
         )
 
-    def read_spec(self, path: Path) -> ModelSpec:
-        spec = read_spec(path)
-        other = self._specs.setdefault(spec.name, spec)
-        if other.path != spec.path:
-            raise SpecError(
-                f"two models are named {spec.name!r}: the other is {other.path}",
-                where=f"{path}: name",
-                fix="give each model a name of its own; baselines are filed by it",
-            )
+    def read_spec(self, path: Path) -> ModelSpec | None:
+        """None for a spec that cannot be read: it becomes an item that fails, and the others are measured."""
+        try:
+            spec = read_spec(path)
+            other = self._specs.setdefault(spec.name, spec)
+            if other.path != spec.path:
+                raise SpecError(
+                    f"two models are named {spec.name!r}: the other is {other.path}",
+                    where=f"{path}: name",
+                    fix="give each model a name of its own; baselines are filed by it",
+                )
+        except (SpecError, DataError) as error:
+            self.pipeline.broken[path.stem] = error
+            return None
         return spec
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> None:
         """Baseline cases that no spec in scope makes any more become items that fail as MISSING."""
-        if self._collect_codes or not (
-            self._specs or (self._whole and self.settings.path("baselines").is_dir())
-        ):
+        broken = "pipeline" in vars(self) and self.pipeline.broken
+        stored = self._whole and self.settings.path("baselines").is_dir()
+        if self._collect_codes or not (self._specs or broken or stored):
             return
         try:
             cases = [case for spec in self._specs.values() for case in self.pipeline.cases(spec)]

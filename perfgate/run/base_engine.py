@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -20,7 +20,17 @@ from perfgate.measure.schedule import Job
 from perfgate.model.manifest import other_checkout
 from perfgate.model.read import read_spec
 from perfgate.model.spec import ModelSpec
-from perfgate.records import Case, CaseResult, Commit, EngineFacts, Environment, Mode, Protocol, Record
+from perfgate.records import (
+    Case,
+    CaseResult,
+    Commit,
+    EngineFacts,
+    Environment,
+    Manifest,
+    Mode,
+    Protocol,
+    Record,
+)
 from perfgate.run.prepare import Preparation
 from perfgate.settings import Settings
 from perfgate.util.git import NO_REPOSITORY, Base, find_base, resolve, worktree
@@ -61,6 +71,7 @@ class BaseEngines:
         self._base: Base | None = None
         self._found: dict[tuple[str, Mode], BaseEngine | str] = {}
         self._places: dict[str, Path] = {}
+        self._preparations: dict[Path, Preparation] = {}
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> BaseEngines:
@@ -70,6 +81,7 @@ class BaseEngines:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._places.clear()
+        self._preparations.clear()
         self._found.clear()
         self._stack.close()
 
@@ -152,24 +164,37 @@ class BaseEngines:
         case = next((one for one in self._cases(spec) if one.id == result.case.id), None)
         if case is None:
             return f"base {base.sha[:12]} does not make this case"
-        settings = dataclasses.replace(
-            self._shop.settings,
-            root=str(place),
-            store=str(self._shop.settings.path("store").resolve()),
-        )
-        replaces = other_checkout(self._root, place)
-        preparation = Preparation(
-            settings, self._backend, self._shop.environment, self._shop.baselines, self._say, replaces
-        )
+        preparation = self._preparation(place)
         described, request = preparation.one_case(spec, case)
+        stored = self._shop.baselines.cases.get(result.case.id)
+        if why := _unversioned(preparation.sources.used.get(spec.name, {}), described, stored):
+            return why
         built = self.build(request)
         job = self._job(case, mode, built, str(spec.folder.resolve()))
-        stored = self._shop.baselines.cases.get(result.case.id)
         return BaseEngine(
             job=msgspec.structs.replace(job, request=request, onnx_digest=request.recipe.onnx_digest),
             commit=base,
             notes=_notes(result, described, stored, built[1]),
         )
+
+    def _preparation(self, place: Path) -> Preparation:
+        """What makes the models of a place, made once: a model then is."""
+        if place not in self._preparations:
+            settings = dataclasses.replace(
+                self._shop.settings,
+                root=str(place),
+                remeasure=False,
+                store=str(self._shop.settings.path("store").resolve()),
+            )
+            self._preparations[place] = Preparation(
+                settings,
+                self._backend,
+                self._shop.environment,
+                self._shop.baselines,
+                self._say,
+                other_checkout(self._root, place),
+            )
+        return self._preparations[place]
 
     def build(self, request: BuildRequest) -> tuple[Path, EngineFacts]:
         """An engine on base's side, from the cache or built. Raises `CaseError`."""
@@ -192,6 +217,18 @@ class BaseEngines:
             device=self._shop.settings.device,
         )
         return Job(case_id=case.id, target=target, protocol=self._shop.protocol, engine=engine[1])
+
+
+def _unversioned(manifests: Mapping[str, Manifest], base: CaseResult, stored: Stored | None) -> str:
+    """Why what was made for base is not what base was: it was made from more than the commit holds, and is
+    another today. Empty where it may be taken."""
+    graph = base.recipe.onnx_digest if base.recipe else ""
+    if stored is None or stored.case.onnx_digest in ("", graph):
+        return ""
+    for manifest in manifests.values():
+        if reason := next((one for one in manifest.open if one.code in ("outside", "network")), None):
+            return f"base's {manifest.script} makes another model today, from {reason.value}, which no commit holds"
+    return ""
 
 
 def _notes(head: CaseResult, base: CaseResult, stored: Stored | None, facts: EngineFacts) -> tuple[str, ...]:

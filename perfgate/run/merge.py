@@ -15,8 +15,9 @@ import msgspec
 
 from perfgate.errors import DataError
 from perfgate.gate.verdict.summary import summarise
-from perfgate.records import CaseResult, Leg, Manifest, Measured, RunResult, Scope, Verdict
+from perfgate.records import CaseResult, Leg, Measured, RunResult, Scope, Verdict
 from perfgate.run.outputs import read_results
+from perfgate.run.shards import join_manifests
 from perfgate.util.files import TIMING_LIMIT_BYTES, file_digest, read_bytes, write_bytes
 
 
@@ -83,20 +84,11 @@ def _leg(name: str, parts: list[RunResult], *, foreign: bool) -> Leg:
     whole = msgspec.structs.replace(
         first,
         cases=tuple(cases),
-        manifests=_manifests(parts),
+        manifests=join_manifests(parts),
         summary=summary,
         scope=Scope(leg=name, plan=scopes[0].plan),
     )
     return Leg(name=name, result=whole, faults=tuple(faults))
-
-
-def _manifests(parts: Sequence[RunResult]) -> dict[str, tuple[Manifest, ...]]:
-    """What the scripts of each model read; two shards may have made the same model."""
-    found: dict[str, dict[str, Manifest]] = {}
-    for part in parts:
-        for model, manifests in part.manifests.items():
-            found.setdefault(model, {}).update({one.key: one for one in manifests})
-    return {model: tuple(known.values()) for model, known in found.items()}
 
 
 def _scope(part: RunResult, name: str) -> Scope:

@@ -18,7 +18,7 @@ from perfgate.engine import get_backend
 from perfgate.engine.cache import EngineCache
 from perfgate.engine.interface import Backend, BuildRequest
 from perfgate.engine.prebuilt import prebuilt_engine
-from perfgate.errors import CaseError, InfrastructureError
+from perfgate.errors import CaseError, InfrastructureError, PerfgateError
 from perfgate.gate.baselines import Baselines, Stored, load_baselines
 from perfgate.gate.policy.active import ActivePolicy
 from perfgate.image.pins import LOCK, pin_faults
@@ -28,7 +28,7 @@ from perfgate.measure.launch import EngineTarget
 from perfgate.measure.lock import DeviceLock
 from perfgate.measure.schedule import Job, measure
 from perfgate.model.cases import expand, missing_case
-from perfgate.model.read import read_specs
+from perfgate.model.read import sort_specs
 from perfgate.model.spec import ModelSpec
 from perfgate.records import (
     RESULTS_SCHEMA,
@@ -79,6 +79,7 @@ class Pipeline:
         for pin in pin_faults(Path(settings.root), found):
             progress.say(f"not what {LOCK} pins: {pin.field} is {pin.head}, pinned is {pin.base}")
         self.interrupted = False
+        self.broken: dict[str, PerfgateError] = {}
         self.environment: Environment = fingerprint(
             self.backend, settings.device, locked_mhz=settings.lock_clocks_mhz
         )
@@ -103,8 +104,10 @@ class Pipeline:
         self._bases = BaseEngines(shop, self.backend, self._engines, self.cases, progress.say)
 
     def plan(self, paths: Sequence[Path]) -> list[tuple[ModelSpec, Case]]:
-        """All cases of the specs under `paths`. Runs no script and builds nothing. Raises `SpecError`."""
-        return [(spec, case) for spec in read_specs(list(paths)) for case in self.cases(spec)]
+        """All cases of the specs under `paths`; `broken` tells what is wrong with those that cannot be read.
+        Runs no script and builds nothing. Raises `SpecError` where none can be read."""
+        specs, self.broken = sort_specs(list(paths))
+        return [(spec, case) for spec in specs for case in self.cases(spec)]
 
     def cases(self, spec: ModelSpec) -> list[Case]:
         """The cases of a spec; results name the spec by its path in the project, not on this machine."""
@@ -120,23 +123,31 @@ class Pipeline:
         )
 
     def missing(self, cases: Iterable[Case], *, models: Iterable[str] | None = None) -> list[CaseResult]:
-        """Baseline cases that no spec makes any more; `models` narrows the scope to some models."""
+        """Baseline cases that no spec makes any more, and those of specs that cannot be read; `models`
+        narrows the scope to some models. A spec that cannot be read and has no baseline is a case of its
+        own."""
         known = {case.id for case in cases}
-        scope = None if models is None else set(models)
-        return [
-            CaseResult(
-                case=missing_case(case_id, self.backend.name),
-                outcome=Failed(
-                    stage="missing",
-                    reason=f"{self._file_of(stored)} has this case, but no model spec makes it any more",
-                ),
-            )
+        scope = None if models is None else {*models, *self.broken}
+        lost = {
+            case_id: stored
             for case_id, stored in self.baselines.cases.items()
             if case_id not in known
             and stored.case.onnx_digest
             and (scope is None or case_id.split("/")[0] in scope)
             and (not self.settings.mode or case_id.endswith(f"/{self.settings.mode}"))
+        }
+        unread = self.broken.keys() - {case_id.split("/")[0] for case_id in lost}
+        return [
+            CaseResult(case=missing_case(case_id, self.backend.name), outcome=self._lost(case_id))
+            for case_id in (*lost, *sorted(unread))
         ]
+
+    def _lost(self, case_id: str) -> Failed:
+        """Why a case has no spec that makes it."""
+        if error := self.broken.get(case_id.split("/")[0]):
+            return Failed(stage="model", reason=f"its spec cannot be read: {error}")
+        file = self._file_of(self.baselines.cases[case_id])
+        return Failed(stage="missing", reason=f"{file} has this case, but no model spec makes it any more")
 
     def _file_of(self, stored: Stored) -> str:
         """A baseline's file as the project knows it, also where it is read from base's policy."""

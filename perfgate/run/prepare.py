@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from perfgate.engine.interface import Backend, BuildRequest, Script
-from perfgate.errors import CaseError, DataError
+from perfgate.errors import CaseError, DataError, SpecError
 from perfgate.gate.baselines import Baselines, Stored, timing_path
 from perfgate.measure.accuracy.check import CheckRequest
 from perfgate.measure.digests import case_digest, usage_digest
@@ -39,6 +39,7 @@ from perfgate.model.precision.data import EVALUATION_SEED
 from perfgate.model.scripts import script_call
 from perfgate.model.sources import Sources
 from perfgate.model.spec import ModelSpec
+from perfgate.model.validate.messages import raise_all
 from perfgate.records import (
     Case,
     CaseResult,
@@ -125,6 +126,7 @@ class Preparation:
         self._device = backend.device()
         self._precisions: dict[tuple[str, str], str] = {}
         self._modules: dict[str, str] = {}
+        self._misfits: dict[str, SpecError] = {}
         self._told: dict[tuple[str, str], Stored | None] = {}
 
     def all_cases(
@@ -134,8 +136,10 @@ class Preparation:
         `prebuilt` is the digest of an engine that is gated in place of one built here: it is then the cases'
         identity.
 
-        Raises `SpecError` for a spec that does not fit its graph; a failing model script is its cases' own.
+        A spec that does not fit its graph, and a script that fails, are their cases' own. Raises `SpecError`
+        where no spec fits.
         """
+        self._misfits = {}
         by_spec: dict[str, tuple[ModelSpec, list[Case]]] = {}
         for spec, case in selected:
             by_spec.setdefault(spec.path, (spec, []))[1].append(case)
@@ -148,9 +152,18 @@ class Preparation:
                     try:
                         pending = self._pending(spec, result, model)
                         result = pending.result
-                    except CaseError as error:
-                        result = msgspec.structs.replace(result, outcome=Failed.by("model", error))
+                    except (CaseError, SpecError) as error:
+                        result = msgspec.structs.replace(result, outcome=self._fault(spec, error))
                 yield result, pending
+        if set(self._misfits) == by_spec.keys():
+            raise_all(self._misfits.values())
+
+    def _fault(self, spec: ModelSpec, error: CaseError | SpecError) -> Failed:
+        """The outcome of the cases of a model that cannot be made, or does not fit its spec."""
+        if isinstance(error, CaseError):
+            return Failed.by("model", error)
+        self._misfits[spec.path] = error
+        return Failed(stage="model", reason=str(error))
 
     def _model(
         self, spec: ModelSpec, cases: list[Case], prebuilt: str | None
@@ -174,9 +187,9 @@ class Preparation:
                     model = self._materialise(spec)
                     manifest = model.manifest
                 if failure is None and model is not None:
-                    described = self._described(spec, case, model.graph.onnx_digest, manifest)
-            except CaseError as error:
-                failure = Failed.by("model", error)
+                    described = self._of_model(spec, case, model)
+            except (CaseError, SpecError) as error:
+                failure = self._fault(spec, error)
             if model is None or failure is not None:
                 yield CaseResult(case=case, outcome=failure or NOT_MEASURED), None
             elif not prebuilt and self._is_unchanged(described):
@@ -211,6 +224,10 @@ class Preparation:
                 # A script that fails is its cases' own fault, and none of them is asked for.
                 with contextlib.suppress(CaseError):
                     self._materialise(spec)
+
+    def _of_model(self, spec: ModelSpec, case: Case, model: SourceModel) -> CaseResult:
+        described = self._described(spec, case, model.graph.onnx_digest, model.manifest)
+        return msgspec.structs.replace(described, file_digest=model.graph.file_digest)
 
     def _described(
         self, spec: ModelSpec, case: Case, onnx_digest: str, manifest: Manifest | None
@@ -259,7 +276,7 @@ class Preparation:
         if reason := missing_requirement(spec) or self._backend.refuses(case):
             raise CaseError(f"{case.id}: {reason}")
         model = self._materialise(spec)
-        result = self._described(spec, case, model.graph.onnx_digest, model.manifest)
+        result = self._of_model(spec, case, model)
         item = self._pending(spec, result, model)
         return item.result, item.request
 

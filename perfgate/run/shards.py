@@ -15,7 +15,7 @@ import msgspec
 
 from perfgate.engine.gpu import visible_count
 from perfgate.errors import UsageError
-from perfgate.records import Record, RunResult, Scope
+from perfgate.records import Manifest, Record, RunResult, Scope
 from perfgate.settings import Settings
 
 T = TypeVar("T")
@@ -49,7 +49,17 @@ def join(parts: Sequence[RunResult], order: Sequence[str]) -> RunResult:
     place = {case_id: number for number, case_id in enumerate(order)}
     cases = [case for part in parts for case in part.cases]
     cases.sort(key=lambda case: place.get(case.case.id, len(place)))
-    return msgspec.structs.replace(parts[0], cases=tuple(cases), summary=None)
+    manifests = join_manifests(parts)
+    return msgspec.structs.replace(parts[0], cases=tuple(cases), manifests=manifests, summary=None)
+
+
+def join_manifests(parts: Sequence[RunResult]) -> dict[str, tuple[Manifest, ...]]:
+    """What the scripts of each model read; two parts may have made the same model."""
+    found: dict[str, dict[str, Manifest]] = {}
+    for part in parts:
+        for model, manifests in part.manifests.items():
+            found.setdefault(model, {}).update({one.key: one for one in manifests})
+    return {model: tuple(known.values()) for model, known in found.items()}
 
 
 def read_scope(leg: str | None, shard: str | None, plan: Sequence[str], *, device: str) -> Scope | None:

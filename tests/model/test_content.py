@@ -21,6 +21,7 @@ from perfgate.model.graph import read_graph
 from perfgate.model.graph_digest import graph_digest
 from perfgate.model.onnx_file import export_onnx
 from perfgate.model.read import read_spec
+from perfgate.model.sources import Sources
 from perfgate.util.files import file_digest
 
 OID = "ab" * 32

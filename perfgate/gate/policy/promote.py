@@ -120,7 +120,9 @@ def _refuse(result: RunResult, terms: PromotionTerms) -> None:
         verdict = case.judgement.verdict if case.judgement else Verdict.ERROR
         if verdict in REFUSED:
             raise RefusedError(
-                f"{case.case.id} is {verdict.value}", where=result.run_id, fix="mend it, run again"
+                f"{case.case.id} is {verdict.value}",
+                where=result.run_id,
+                fix="mend it, run again; or promote the other cases: -k with part of their ids",
             )
         if case.accuracy and case.accuracy.failures:
             raise RefusedError(

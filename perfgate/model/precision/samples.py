@@ -30,6 +30,12 @@ def samples_of(spec: ModelSpec, name: str, count: int, seed: int, sources: Sourc
     """
     if not name:
         return Samples()
+    return sources.once(
+        ("samples", spec.path, name, count, seed), lambda: _samples(spec, name, count, seed, sources)
+    )
+
+
+def _samples(spec: ModelSpec, name: str, count: int, seed: int, sources: Sources) -> Samples:
     path, cache = spec.folder / name, digest_cache(sources.store)
     if path.suffix != ".py":
         identity = _contents(path, cache) if path.is_dir() else {path.name: content_digest(path, cache)}
