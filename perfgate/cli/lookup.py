@@ -50,7 +50,6 @@ def versions_here() -> dict[str, str]:
     from perfgate.image.pins import found_versions
 
     try:
-        found = get_backend("tensorrt", "auto").versions()
+        return found_versions(get_backend("tensorrt", "auto").versions())
     except PerfgateError:
-        found = {}
-    return found_versions(found)
+        return found_versions({})

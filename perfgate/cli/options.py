@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import rich_click as click
 from click.exceptions import Exit
 
-from perfgate.settings import Option, load_settings, options, variable
-
-if TYPE_CHECKING:
-    from perfgate.records import RunResult
-    from perfgate.settings import Settings
-
+from perfgate.records import RunResult
+from perfgate.settings import Option, Settings, load_settings, options, variable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -38,21 +34,12 @@ def _option(option: Option) -> Callable[[F], F]:
     return click.option(f"--{option.flag}", option.name, help=f"{option.description}{default}", **kind)
 
 
-def keyword_option(command: F) -> F:
-    """`-k`, which selects cases."""
-    return click.option("-k", "keyword", default="", help="Only cases whose id contains this text.")(command)
-
-
-def output_option(command: F) -> F:
-    """`-o`, a file in place of the screen."""
-    return click.option(
-        "-o", "--output", type=click.Path(path_type=Path), help="Write to a file instead of the screen."
-    )(command)
-
-
-def language_option(command: F) -> F:
-    """`--lang`, the language of what is shown."""
-    return settings_options("language")(command)
+# `-k`, which selects cases.
+keyword_option = click.option("-k", "keyword", default="", help="Only cases whose id contains this text.")
+# `-o`, a file in place of the screen.
+output_option = click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Write to a file instead of the screen."
+)
 
 
 def database_option(command: F) -> F:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
+from perfgate.report.format import line
+
 if TYPE_CHECKING:
     from perfgate.gate.statistics.power import Power
     from perfgate.history import RunRow
@@ -15,18 +17,6 @@ if TYPE_CHECKING:
 def commit_of(row: RunRow) -> str:
     """A run's commit, short, marked where its tree was dirty."""
     return f"{row.commit[:10]}{'+' if row.dirty else ''}"
-
-
-def count(number: int, noun: str) -> str:
-    """A number with its noun."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def line(text: str) -> str:
-    """Text of others on one line, without control characters."""
-    from perfgate.report import format as fmt
-
-    return fmt.line(text)
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:

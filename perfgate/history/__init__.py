@@ -10,7 +10,6 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta
 
-from perfgate.history.points import Point as Point
 from perfgate.records import Count, Name, Record, RunResult, Sha256, Text
 
 HISTORY_SCHEMA: Final = "perfgate-trt/history/v1"

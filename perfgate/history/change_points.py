@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import numpy as np
 
-from perfgate.records import Record
-
-if TYPE_CHECKING:
-    from perfgate.history.points import Point
+from perfgate.records import Interval, Record
+from perfgate.records.trend import EnvironmentChange, LevelChange, Point
 
 MIN_NIGHTS = 5  # a level is at least this many nights: fewer are luck, more would delay every alarm
 IGNORE = 0.005  # the gate's own default: a move at or below it is no news
@@ -38,29 +36,6 @@ NOISE_FLOOR = 1e-4
 _STEP_LIMIT = 600.0
 
 
-class EnvironmentEvent(Record):
-    """The environment's key changed between two nights. `index` is the first night in the new one."""
-
-    index: int
-    created: str
-    before: str
-    after: str
-
-
-class ChangePoint(Record):
-    """The level moved. `index` is the first night at the new level, `ratio` new over old geometric mean with
-    its 95 % interval, `commits` the last one before and the first one after."""
-
-    index: int
-    created: str
-    ratio: float
-    low: float
-    high: float
-    cause: Literal["commit", "environment"]
-    commits: tuple[str, str]
-    direction: Literal["up", "down"]
-
-
 class _Level(Record):
     """Nights at one level in one environment: positions [start, stop) among the usable nights."""
 
@@ -77,12 +52,10 @@ class _Step(Record):
     p: float
 
 
-def environment_events(points: Sequence[Point]) -> tuple[EnvironmentEvent, ...]:
+def environment_changes(points: Sequence[Point]) -> tuple[EnvironmentChange, ...]:
     """Every night whose environment key differs from the night before."""
     return tuple(
-        EnvironmentEvent(
-            index=index, created=point.created, before=points[index - 1].environment, after=point.environment
-        )
+        EnvironmentChange(index=index, before=points[index - 1].environment, after=point.environment)
         for index, point in enumerate(points)
         if index and point.environment != points[index - 1].environment
     )
@@ -90,7 +63,7 @@ def environment_events(points: Sequence[Point]) -> tuple[EnvironmentEvent, ...]:
 
 def change_points(
     points: Sequence[Point], *, ignore: float = IGNORE, penalty: float = PENALTY
-) -> tuple[ChangePoint, ...]:
+) -> tuple[LevelChange, ...]:
     """All confirmed changes of level in a series, oldest first as given. Deterministic.
 
     Within each stretch of one environment, PELT (Killick, Fearnhead & Eckley, JASA 107, 2012) minimises the
@@ -244,18 +217,14 @@ def _step(logs: Any, before: _Level, after: _Level, sigma: float) -> _Step:
     return _Step(difference=difference, half=half, p=p)
 
 
-def _change(points: Sequence[Point], last: int, first: int, step: _Step, same: bool) -> ChangePoint:
+def _change(points: Sequence[Point], last: int, first: int, step: _Step, same: bool) -> LevelChange:
     low, ratio, high = (
         round(math.exp(min(max(step.difference + move, -_STEP_LIMIT), _STEP_LIMIT)), 6)
         for move in (-step.half, 0.0, step.half)
     )
-    return ChangePoint(
+    return LevelChange(
         index=first,
-        created=points[first].created,
-        ratio=ratio,
-        low=low,
-        high=high,
+        ratio=Interval(estimate=ratio, low=low, high=high, confidence=CONFIDENCE),
         cause="commit" if same else "environment",
         commits=(points[last].commit, points[first].commit),
-        direction="up" if step.difference > 0 else "down",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ from typing import Any
 import msgspec
 
 from perfgate.errors import DataError
-from perfgate.history import HISTORY_SCHEMA, CaseRow, HistoryRun, LaunchRow, Point, Promotion
+from perfgate.history import HISTORY_SCHEMA, CaseRow, HistoryRun, LaunchRow, Promotion
 from perfgate.records import Baseline, CaseResult, Environment, Launch, Measured, RunResult, digest
 from perfgate.records.columns import columns
+from perfgate.records.trend import Point
 from perfgate.util.files import (
     BASELINE_LIMIT_BYTES,
     RESULTS_LIMIT_BYTES,
@@ -22,6 +23,7 @@ from perfgate.util.files import (
     refuse_repeated_keys,
     write_chunks,
 )
+from perfgate.util.times import instant
 
 _MARK = f'{{"schema":"{HISTORY_SCHEMA}"'.encode()
 
@@ -142,15 +144,14 @@ def unpack(payload: bytes, where: str) -> RunResult:
 
 def case_values(entry: HistoryRun, run_key: int) -> list[dict[str, Any]]:
     """The rows of `cases` of a run."""
-    return [_case_value(one, run_key) for one in entry.result.cases]
+    return [{"run": run_key, **_case_value(one)} for one in entry.result.cases]
 
 
-def _case_value(one: CaseResult, run_key: int) -> dict[str, Any]:
+def _case_value(one: CaseResult) -> dict[str, Any]:
     judgement = one.judgement
     ratio = judgement.ratio if judgement else None
     engine = one.outcome.engine if isinstance(one.outcome, Measured) else None
     return {
-        "run": run_key,
         "case_id": one.case.id,
         "model": one.case.model,
         "verdict": judgement.verdict.value if judgement else "",
@@ -231,18 +232,7 @@ def key_digest(environment: Environment) -> str:
 
 def geometric_mean(values: Sequence[float]) -> float:
     """Zero where a value is: no memory seen, or nothing loaded."""
-    if min(values) <= 0:
-        return 0.0
-    return statistics.geometric_mean(values)
-
-
-def instant(text: str) -> datetime:
-    """ISO 8601 as an aware time in UTC; without a zone it is UTC. Raises `ValueError`."""
-    moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    try:
-        return moment.replace(tzinfo=moment.tzinfo or timezone.utc).astimezone(timezone.utc)
-    except OverflowError as error:
-        raise ValueError(str(error)) from error
+    return statistics.geometric_mean(values) if min(values) > 0 else 0.0
 
 
 def iso(moment: datetime) -> str:
@@ -264,21 +254,17 @@ def write_export(path: Path, entries: Iterable[HistoryRun]) -> int:
 
     Returns how many. Raises `OutputError`, or `InfrastructureError` when the disk is full.
     """
-    return write_chunks(path, map(export_line, entries))
-
-
-def export_line(entry: HistoryRun) -> bytes:
-    """Canonical: fields in their order, the schema first, dictionaries sorted, defaults omitted."""
-    return msgspec.json.encode(entry, order="deterministic") + b"\n"
+    # Canonical: fields in their order, the schema first, dictionaries sorted, defaults omitted.
+    lines = (msgspec.json.encode(entry, order="deterministic") + b"\n" for entry in entries)
+    return write_chunks(path, lines)
 
 
 def read_export(path: Path) -> Iterator[HistoryRun]:
     """The runs of an export, one at a time. Raises `DataError` that names the file and line."""
     try:
         with path.open("rb") as source:
-            number = 0
-            while line := source.readline(2 * RESULTS_LIMIT_BYTES + 1):
-                number += 1
+            lines = iter(lambda: source.readline(2 * RESULTS_LIMIT_BYTES + 1), b"")
+            for number, line in enumerate(lines, start=1):
                 yield _read_line(line, f"{path}: line {number}")
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", where=path) from error
@@ -300,12 +286,13 @@ def _read_line(line: bytes, where: str) -> HistoryRun:
 
 def promotions(folder: Path) -> frozenset[Promotion]:
     """Which runs the baselines under `folder` come from. Raises `DataError` for a damaged baseline."""
-    found = set()
-    for path in sorted(folder.glob("*/*/*.json")):
-        baseline = read_record(path, Baseline, limit_bytes=BASELINE_LIMIT_BYTES)
-        for case in baseline.cases.values():
-            found.add(Promotion(created=case.promoted, commit=case.commit))
-    return frozenset(found)
+    files = sorted(folder.glob("*/*/*.json"))
+    baselines = (read_record(path, Baseline, limit_bytes=BASELINE_LIMIT_BYTES) for path in files)
+    return frozenset(
+        Promotion(created=case.promoted, commit=case.commit)
+        for baseline in baselines
+        for case in baseline.cases.values()
+    )
 
 
 def named(created: datetime, commit: str, promoted: Iterable[Promotion]) -> bool:
@@ -319,10 +306,9 @@ def named(created: datetime, commit: str, promoted: Iterable[Promotion]) -> bool
     return False
 
 
-def mark_promoted(points: Iterable[Point], promoted: Iterable[Promotion]) -> list[Point]:
+def mark_promoted(points: Iterable[Point], promoted: Collection[Promotion]) -> list[Point]:
     """The points, with `promoted` set on those whose run a baseline names."""
-    known = list(promoted)
     return [
-        msgspec.structs.replace(one, promoted=named(instant(one.created), one.commit, known))
+        msgspec.structs.replace(one, promoted=named(instant(one.created), one.commit, promoted))
         for one in points
     ]

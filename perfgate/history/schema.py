@@ -36,16 +36,13 @@ class UtcTime(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        return None if value is None else value.astimezone(timezone.utc).replace(tzinfo=_zone(dialect))
+        zone = None if dialect.name == "sqlite" else timezone.utc
+        return None if value is None else value.astimezone(timezone.utc).replace(tzinfo=zone)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         if value is None:
             return None
         return value.replace(tzinfo=timezone.utc) if value.tzinfo is None else value.astimezone(timezone.utc)
-
-
-def _zone(dialect: Dialect) -> timezone | None:
-    return None if dialect.name == "sqlite" else timezone.utc
 
 
 # In SQLite only an INTEGER primary key numbers itself.

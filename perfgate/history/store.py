@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any
@@ -17,7 +18,6 @@ from perfgate.history import (
     CaseRow,
     HistoryRun,
     LaunchRow,
-    Point,
     Promotion,
     Pruned,
     RunRow,
@@ -27,7 +27,6 @@ from perfgate.history.rows import (
     case_values,
     check,
     history_run,
-    instant,
     iso,
     key_digest,
     launch_values,
@@ -40,6 +39,8 @@ from perfgate.history.rows import (
 )
 from perfgate.history.schema import cases, connect, environments, launches, runs, translated
 from perfgate.records import Environment, RunResult, digest
+from perfgate.records.trend import Point
+from perfgate.util.times import instant
 
 _LAUNCH_FIELDS = LaunchRow.__struct_fields__
 
@@ -123,11 +124,8 @@ class History:
             .outerjoin(launches, (launches.c.case_key == cases.c.id) & (launches.c.invalid == ""))
             .where(runs.c.run_id == run_id)
         )
-        grouped: dict[int, list[Any]] = {}
-        for row in self._all(query):
-            grouped.setdefault(row.id, []).append(row)
         # Sorted here: databases sort text by rules of their own.
-        return sorted((case_row(rows) for rows in grouped.values()), key=lambda one: one.case_id)
+        return sorted(map(case_row, self._grouped(query)), key=lambda one: one.case_id)
 
     def series(
         self,
@@ -145,18 +143,15 @@ class History:
         where it names no zone. Raises `UsageError` for a metric or a time that does not exist.
         """
         query = _series_query(case_id, metric)
-        if device is not None:
-            query = query.where(environments.c.device == device)
-        if toolchain is not None:
-            query = query.where(environments.c.toolchain == toolchain)
-        if branch is not None:
-            query = query.where(runs.c.branch == branch)
+        asked = (
+            (environments.c.device, device),
+            (environments.c.toolchain, toolchain),
+            (runs.c.branch, branch),
+        )
+        query = query.where(*(column == value for column, value in asked if value is not None))
         if since is not None:
             query = query.where(runs.c.created >= _parse_instant(since))
-        grouped: dict[int, list[Any]] = {}
-        for row in self._all(query):
-            grouped.setdefault(row.id, []).append(row)
-        return [point(rows) for rows in grouped.values()]
+        return [point(rows) for rows in self._grouped(query)]
 
     def case_ids(self, *, device: str | None = None) -> list[str]:
         """All cases ever seen, sorted; only those that ran on `device`, where it is given."""
@@ -180,15 +175,11 @@ class History:
         row = rows[0]
         return Environment(device=row.device, toolchain=row.toolchain, key=row.key, noted=row.noted)
 
-    def load(self, run_id: str) -> RunResult:
-        """The stored result; without samples, every launch holds its median alone.
-
-        Raises `UsageError` where there is no such run.
-        """
-        return self.entry(run_id).result
-
     def entry(self, run_id: str) -> HistoryRun:
-        """A run as it is exported. Raises `UsageError` where there is none."""
+        """A run as it is exported; without samples, every launch of its result holds its median alone.
+
+        Raises `UsageError` where there is none.
+        """
         with translated(self.where), self._engine.connect() as connection:
             run = connection.execute(
                 sa.select(runs.c.id, runs.c.content, runs.c.sampled, runs.c.branch, runs.c.payload).where(
@@ -203,10 +194,10 @@ class History:
                 .where(cases.c.run == run.id)
                 .order_by(cases.c.id, launches.c.idx)
             )
-            found: dict[str, list[LaunchRow]] = {}
+            found: dict[str, list[LaunchRow]] = defaultdict(list)
             for case_id, *numbers in connection.execute(query):
                 row = LaunchRow(**dict(zip(_LAUNCH_FIELDS, numbers, strict=True)))
-                found.setdefault(case_id, []).append(row)
+                found[case_id].append(row)
         return HistoryRun(
             schema=HISTORY_SCHEMA,
             content=run.content,
@@ -222,12 +213,7 @@ class History:
         for _, run_id in sorted((row.created, row.run_id) for row in rows):
             yield self.entry(run_id)
 
-    def prune(self, older_than_days: int, *, now: str, keep: Collection[str] = ()) -> int:
-        """Remove the runs created more than `older_than_days` before `now`, except the run ids and commits
-        in `keep`; returns how many."""
-        return len(self.prune_runs(older_than_days, now=now, keep=keep, keep_samples=True).removed)
-
-    def prune_runs(
+    def prune(
         self,
         older_than_days: int,
         *,
@@ -236,8 +222,9 @@ class History:
         promoted: Collection[Promotion] = (),
         keep_samples: bool = False,
     ) -> Pruned:
-        """As `prune`; runs that a promotion names stay too. Of those that stay, the samples go, unless
-        `keep_samples`. All of it happens, or nothing."""
+        """Remove the runs created more than `older_than_days` before `now`, except the run ids and commits in
+        `keep`, and runs that a promotion names. Of those that stay, the samples go, unless `keep_samples`.
+        All of it happens, or nothing."""
         limit = _limit(now, older_than_days)
         removed: list[str] = []
         kept: list[str] = []
@@ -259,6 +246,13 @@ class History:
 
     def _run_rows(self, query: sa.Select[Any]) -> list[RunRow]:
         return [RunRow(**{**row._mapping, "created": iso(row.created)}) for row in self._all(query)]
+
+    def _grouped(self, query: sa.Select[Any]) -> Iterable[list[Any]]:
+        """The rows of each run or case together."""
+        grouped: dict[int, list[Any]] = defaultdict(list)
+        for row in self._all(query):
+            grouped[row.id].append(row)
+        return grouped.values()
 
     def _all(self, query: sa.Select[Any]) -> Sequence[Any]:
         with translated(self.where), self._engine.connect() as connection:

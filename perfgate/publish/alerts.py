@@ -11,12 +11,14 @@ from __future__ import annotations
 import enum
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta, timezone
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from perfgate.errors import DataError
-from perfgate.records import Baseline, CaseResult, Name, Record, RunResult, Sha256, Text, Verdict, digest
+from perfgate.records import CaseResult, Name, Record, RunResult, Sha256, Text, Verdict, digest
+from perfgate.util.times import instant
+from perfgate.util.wording import counted
 
 ALERT_SCHEMA: Final = "perfgate-trt/alert/v1"
 STATE_SCHEMA: Final = "perfgate-trt/alert-state/v1"
@@ -46,18 +48,11 @@ class Kind(str, enum.Enum):
     EXPIRING_WAIVER = "expiring-waiver"
 
 
-class Waiver(Record):
-    """A case that may be slow until a day (ISO 8601)."""
+class Dated(Record):
+    """A case and its day (ISO 8601): the one till which it may be slow, or on which it was promoted."""
 
     case: Name
-    expires: Name
-
-
-class Promotion(Record):
-    """When a case's baseline was promoted (ISO 8601)."""
-
-    case: Name
-    promoted: Name
+    day: Name
 
 
 class Limits(Record):
@@ -123,23 +118,14 @@ def check_state(state: AlertState, where: str) -> AlertState:
     return state
 
 
-def promotions(baselines: Iterable[Baseline]) -> tuple[Promotion, ...]:
-    """When each case of some baselines was promoted."""
-    return tuple(
-        Promotion(case=name, promoted=case.promoted)
-        for baseline in baselines
-        for name, case in baseline.cases.items()
-    )
-
-
 def events(
     run: RunResult | None,
     memory: Memory,
     now: datetime,
     limits: Limits,
     *,
-    promoted: Sequence[Promotion] = (),
-    waivers: Sequence[Waiver] = (),
+    promoted: Sequence[Dated] = (),
+    waivers: Sequence[Dated] = (),
 ) -> list[Event]:
     """What has to be told now, given what was told before. `run` is None where there are no results."""
     if run is None:
@@ -149,10 +135,7 @@ def events(
     candidates = [
         _regression(run, memory),
         _recovery(run, memory),
-        _failure(run),
-        _late(run, now, limits),
-        _stale(run, promoted, now, limits),
-        _waivers(run, waivers, now, limits),
+        *_lasting(run, now, limits, promoted, waivers).values(),
     ]
     return [event for event in candidates if event is not None and _is_news(event, memory)]
 
@@ -181,23 +164,28 @@ def forget(
     now: datetime,
     limits: Limits,
     *,
-    promoted: Sequence[Promotion] = (),
-    waivers: Sequence[Waiver] = (),
+    promoted: Sequence[Dated] = (),
+    waivers: Sequence[Dated] = (),
 ) -> dict[Kind, Sent]:
     """The memory without what is over, so that it is told anew when it comes again."""
-    current = {
+    kept = dict(memory)
+    for kind, event in _lasting(run, now, limits, promoted, waivers).items():
+        items = event.items if event else {}
+        left = {key: fact for key, fact in _sent_before(memory, kind).items() if key in items}
+        kept[kind] = _remember(left)
+    return {kind: told for kind, told in kept.items() if told.items}
+
+
+def _lasting(
+    run: RunResult, now: datetime, limits: Limits, promoted: Sequence[Dated], waivers: Sequence[Dated]
+) -> dict[Kind, Event | None]:
+    """The events that are over as soon as a run no longer has them."""
+    return {
         Kind.FAILURE: _failure(run),
         Kind.MISSED_NIGHT: _late(run, now, limits),
         Kind.STALE_BASELINE: _stale(run, promoted, now, limits),
         Kind.EXPIRING_WAIVER: _waivers(run, waivers, now, limits),
     }
-    kept = dict(memory)
-    for kind, event in current.items():
-        items = {} if event is None else event.items
-        kept[kind] = _remember(
-            {key: fact for key, fact in _sent_before(memory, kind).items() if key in items}
-        )
-    return {kind: told for kind, told in kept.items() if told.items}
 
 
 def clean(text: str, limit: int = _MAX_TEXT) -> str:
@@ -210,11 +198,9 @@ def clean(text: str, limit: int = _MAX_TEXT) -> str:
 def moment(text: str) -> datetime | None:
     """A time as records write it, or None when it is none. Without a zone it is UTC."""
     try:
-        # Python 3.10 does not read the Z.
-        found = datetime.fromisoformat(re.sub(r"Z$", "+00:00", text))
+        return instant(text)
     except ValueError:
         return None
-    return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
 
 
 def _sent_before(memory: Memory, kind: Kind) -> dict[str, str]:
@@ -259,10 +245,6 @@ def _event(
     return Event(alert=alert, items=items)
 
 
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
-
-
 def _verdicts(run: RunResult, *verdicts: Verdict) -> list[CaseResult]:
     return [result for result in run.cases if result.judgement and result.judgement.verdict in verdicts]
 
@@ -286,9 +268,9 @@ def _regression(run: RunResult, memory: Memory) -> Event | None:
         items[result.case.id] = _fact(told.get(result.case.id), ratio, result.case.tolerance.catch)
     opened = set(told) - {result.case.id for result in run.cases if result.judgement}
     if opened:
-        lines.append(f"{_counted(len(opened), 'earlier regression')} not judged in this run")
+        lines.append(f"{counted(len(opened), 'earlier regression')} not judged in this run")
     return _event(
-        Kind.REGRESSION, "alarm", f"{_counted(len(slow), 'case')} slower than allowed", lines, items, run
+        Kind.REGRESSION, "alarm", f"{counted(len(slow), 'case')} slower than allowed", lines, items, run
     )
 
 
@@ -308,16 +290,16 @@ def _fact(before: str | None, ratio: float, catch: float) -> str:
 
 def _recovery(run: RunResult, memory: Memory) -> Event | None:
     opened = _sent_before(memory, Kind.REGRESSION)
-    lines, items = [], {}
-    for result in run.cases:
-        verdict = result.judgement.verdict if result.judgement else Verdict.NOT_RUN
-        # WAIVED is slow all the same, and NEW was compared with nothing.
-        if result.case.id in opened and verdict in _FAST_AGAIN:
-            items[result.case.id] = verdict.value
-            lines.append(f"{clean(result.case.id)}: {verdict.value}")
-    if not lines:
+    # WAIVED is slow all the same, and NEW was compared with nothing.
+    items = {
+        result.case.id: result.judgement.verdict.value
+        for result in _verdicts(run, *_FAST_AGAIN)
+        if result.case.id in opened and result.judgement
+    }
+    if not items:
         return None
-    return _event(Kind.RECOVERY, "good", f"{_counted(len(lines), 'case')} recovered", lines, items, run)
+    lines = [f"{clean(case)}: {verdict}" for case, verdict in items.items()]
+    return _event(Kind.RECOVERY, "good", f"{counted(len(lines), 'case')} recovered", lines, items, run)
 
 
 def _failure(run: RunResult) -> Event | None:
@@ -325,20 +307,17 @@ def _failure(run: RunResult) -> Event | None:
         _verdicts(run, *_UNJUDGED),
         key=lambda result: _UNJUDGED.index(result.judgement.verdict) if result.judgement else 0,
     )
-    lines, items = [], {}
-    for result in found:
-        assert result.judgement is not None
-        items[result.case.id] = result.judgement.verdict.value
-        reason = clean(result.judgement.reason, 160)
-        lines.append(f"{clean(result.case.id)}: {result.judgement.verdict.value}; {reason}")
     if not any(result.judgement and result.judgement.verdict is not Verdict.NOT_RUN for result in run.cases):
         # A run that judged nothing is the quietest way to lose a night.
         lines, items = ["no case was judged"], {"(run)": "empty"}
         return _event(Kind.FAILURE, "warning", "the run judged nothing", lines, items, run)
-    if not lines:
+    if not found:
         return None
+    judged = {result.case.id: result.judgement for result in found if result.judgement}
+    items = {case: one.verdict.value for case, one in judged.items()}
+    lines = [f"{clean(case)}: {one.verdict.value}; {clean(one.reason, 160)}" for case, one in judged.items()]
     return _event(
-        Kind.FAILURE, "warning", f"{_counted(len(lines), 'case')} without a verdict", lines, items, run
+        Kind.FAILURE, "warning", f"{counted(len(lines), 'case')} without a verdict", lines, items, run
     )
 
 
@@ -360,11 +339,10 @@ def _late(run: RunResult, now: datetime, limits: Limits) -> Event | None:
     return _missed(f"{line}at most {limits.max_age_hours:g} h are expected", run.run_id, run)
 
 
-def _stale(run: RunResult, promoted: Sequence[Promotion], now: datetime, limits: Limits) -> Event | None:
-    ages = [(moment(one.promoted), one) for one in promoted]
+def _stale(run: RunResult, promoted: Sequence[Dated], now: datetime, limits: Limits) -> Event | None:
     old = [
         ((now - when).days if when else -1, one)
-        for when, one in ages
+        for when, one in ((moment(one.day), one) for one in promoted)
         if when is None or now - when > timedelta(days=limits.max_baseline_days)
     ]
     old.sort(key=lambda pair: (pair[0] >= 0, -pair[0], pair[1].case))
@@ -374,24 +352,22 @@ def _stale(run: RunResult, promoted: Sequence[Promotion], now: datetime, limits:
         f"{clean(one.case)}: promoted {f'{days} days ago' if days >= 0 else 'at an unreadable time'}"
         for days, one in old
     ]
-    items = {one.case: one.promoted for _, one in old}
-    title = f"{_counted(len(old), 'baseline')} older than {limits.max_baseline_days:g} days"
+    items = {one.case: one.day for _, one in old}
+    title = f"{counted(len(old), 'baseline')} older than {limits.max_baseline_days:g} days"
     return _event(Kind.STALE_BASELINE, "warning", title, lines, items, run)
 
 
-def _waivers(run: RunResult, waivers: Sequence[Waiver], now: datetime, limits: Limits) -> Event | None:
-    soon = []
-    for one in waivers:
-        ends = moment(one.expires)
-        if ends is None or ends - now <= timedelta(days=limits.waiver_days):
-            soon.append((ends or now, one, ends is None or ends <= now))
+def _waivers(run: RunResult, waivers: Sequence[Dated], now: datetime, limits: Limits) -> Event | None:
+    # A day that nobody can read is as good as over.
+    ends = [(moment(one.day) or now, one) for one in waivers]
+    soon = [(when, one) for when, one in ends if when - now <= timedelta(days=limits.waiver_days)]
     if not soon:
         return None
     soon.sort(key=lambda entry: (entry[0], entry[1].case))
     lines = [
-        f"{clean(one.case)}: the waiver {'expired' if over else 'expires'} {clean(one.expires, 40)}"
-        for _, one, over in soon
+        f"{clean(one.case)}: the waiver {'expired' if when <= now else 'expires'} {clean(one.day, 40)}"
+        for when, one in soon
     ]
-    items = {one.case: f"{one.expires} {'over' if over else 'soon'}" for _, one, over in soon}
-    title = f"{_counted(len(soon), 'waiver')} {'expires' if len(soon) == 1 else 'expire'}"
+    items = {one.case: f"{one.day} {'over' if when <= now else 'soon'}" for when, one in soon}
+    title = f"{counted(len(soon), 'waiver')} {'expires' if len(soon) == 1 else 'expire'}"
     return _event(Kind.EXPIRING_WAIVER, "warning", title, lines, items, run)

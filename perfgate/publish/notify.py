@@ -11,10 +11,9 @@ from perfgate.errors import InfrastructureError
 from perfgate.publish.alerts import (
     STATE_SCHEMA,
     AlertState,
+    Dated,
     Event,
     Limits,
-    Promotion,
-    Waiver,
     check_state,
     events,
     forget,
@@ -33,8 +32,8 @@ class Notifier:
         run: RunResult | None,
         now: datetime,
         limits: Limits,
-        promoted: tuple[Promotion, ...],
-        waivers: tuple[Waiver, ...],
+        promoted: tuple[Dated, ...],
+        waivers: tuple[Dated, ...],
         say: Callable[[str], None],
     ) -> None:
         self._run, self._now, self._limits = run, now, limits

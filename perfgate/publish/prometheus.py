@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.client import HTTPException
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry, generate_latest, push_to_gateway, start_http_server
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -24,6 +23,7 @@ from perfgate.errors import InfrastructureError, PerfgateError, UsageError
 from perfgate.publish.alerts import moment
 from perfgate.records import CaseResult, Launch, Measured, RunResult, Unchanged, Verdict
 from perfgate.util.files import write_bytes
+from perfgate.util.http import split_url
 
 LABELS: Final = ("model", "case", "precision", "shape", "backend", "device", "toolchain")
 RUN_LABELS: Final = ("device", "toolchain")
@@ -82,33 +82,49 @@ def push(run: RunResult, url: str, *, job: str = "perfgate", timeout_s: float = 
 
 def check_gateway(url: str) -> str:
     """The host of a Pushgateway's URL. Raises `UsageError`, which never shows the URL."""
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port, parts = None, None, urlsplit("")
-    if parts.scheme not in ("http", "https") or not host or parts.username or parts.query or parts.fragment:
+    parts = split_url(url)
+    if (
+        parts is None
+        or parts.scheme not in ("http", "https")
+        or parts.username
+        or parts.query
+        or parts.fragment
+    ):
         raise UsageError(
             "is not the URL of a Pushgateway",
             where="--pushgateway",
             fix="http(s)://HOST:9091, without a user, a password or a query",
         )
-    return host if port is None else f"{host}:{port}"
+    return f"{parts.hostname}{'' if parts.port is None else f':{parts.port}'}"
 
 
-class Exporter:
-    """Serves the metrics of a results file over HTTP and reads it again when it changes."""
+class _Fixed(Collector):
+    def __init__(self, run: RunResult) -> None:
+        self._run = run
+
+    def collect(self) -> Iterator[Metric]:
+        return families(self._run)
+
+
+class Exporter(Collector):
+    """Serves the metrics of a results file over HTTP, and reads it again when it changes.
+
+    They are those of the last run that could be read; `perfgate_results_readable` is 0 while the file cannot.
+    """
 
     def __init__(self, path: Path, read: Callable[[Path], RunResult], *, warn: Callable[[str], None]) -> None:
-        self._source = _FromFile(path, read, warn)
-        self._registry = CollectorRegistry()
-        self._registry.register(self._source)
-        self.port = 0
+        self._path, self._read, self._warn = path, read, warn
+        self._lock = threading.Lock()
+        self._seen: tuple[int, int, int] | None = (-1, -1, -1)
+        self._metrics: list[Metric] = []
+        self._readable = False
 
     def serve(self, port: int, address: str, stop: threading.Event, ready: Callable[[int], None]) -> None:
         """Serve until `stop` is set; `ready` gets the port. Raises `InfrastructureError`."""
+        served = CollectorRegistry()
+        served.register(self)
         try:
-            server, thread = start_http_server(port, addr=address, registry=self._registry)
+            server, thread = start_http_server(port, addr=address, registry=served)
         except (OSError, OverflowError) as error:
             raise InfrastructureError(
                 f"cannot listen: {error}", where=f"{address}:{port}", fix="choose another --port or --address"
@@ -122,25 +138,6 @@ class Exporter:
             server.shutdown()
             server.server_close()
             thread.join()
-
-
-class _Fixed(Collector):
-    def __init__(self, run: RunResult) -> None:
-        self._run = run
-
-    def collect(self) -> Iterator[Metric]:
-        return families(self._run)
-
-
-class _FromFile(Collector):
-    """The last run that could be read. `perfgate_results_readable` is 0 while the file cannot."""
-
-    def __init__(self, path: Path, read: Callable[[Path], RunResult], warn: Callable[[str], None]) -> None:
-        self._path, self._read, self._warn = path, read, warn
-        self._lock = threading.Lock()
-        self._seen: tuple[int, int, int] | None = (-1, -1, -1)
-        self._metrics: list[Metric] = []
-        self._readable = False
 
     def collect(self) -> Iterator[Metric]:
         with self._lock:

@@ -9,6 +9,7 @@ that took a message and then timed out may get it again.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
@@ -25,7 +26,7 @@ from msgspec.structs import replace
 from perfgate.errors import InfrastructureError, UsageError
 from perfgate.publish.alerts import Alert
 from perfgate.records import to_builtins
-from perfgate.util.http import is_loopback, retry_after, silence
+from perfgate.util.http import is_loopback, is_private, request_fault, retry_after, silence, split_url
 
 PREFIX: Final = "PERFGATE_WEBHOOK_"
 ATTEMPTS: Final = 4
@@ -113,18 +114,12 @@ def _destination(variable: str, value: str, secret: str) -> Destination:
 
 
 def _url_fault(url: str) -> str | None:
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        return "cannot be read"
-    if not host or not url.isascii() or not url.isprintable() or "\\" in url:
+    parts = split_url(url)
+    if parts is None or not url.isascii() or not url.isprintable() or "\\" in url:
         return "cannot be read"
     if parts.username is not None or parts.password is not None or parts.fragment:
         return "has a user, a password or a fragment"
-    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
-        return "is not https"
-    return None
+    return None if is_private(parts) else "is not https"
 
 
 # Messages. Text from a result may come from a stranger: no format may take it for markup, a link or a
@@ -203,10 +198,6 @@ def _wecom(alert: Alert) -> dict[str, Any]:
     return {"msgtype": "markdown", "markdown": {"content": _markdown(alert)[1]}}
 
 
-def _json(alert: Alert) -> dict[str, Any]:
-    return dict(to_builtins(alert))
-
-
 # The services' own limits: a Slack section 3,000 characters, a Teams message 28 KB, a Feishu body 20 KB, a
 # DingTalk body 20,000 bytes, a WeCom text 4,096 bytes; with a little to spare for what surrounds the text.
 SERVICES: Final = {
@@ -216,7 +207,7 @@ SERVICES: Final = {
     "lark": Service(_feishu, 19_000, signed=True, code=("code", "StatusCode")),
     "dingtalk": Service(_dingtalk, 19_000, signed=True, code=("errcode",)),
     "wecom": Service(_wecom, 4_000, code=("errcode",)),
-    "json": Service(_json, 256_000, signed=True),
+    "json": Service(to_builtins, 256_000, signed=True),
 }
 
 
@@ -318,14 +309,9 @@ def _post(session: requests.Session, destination: Destination, made: Request, ti
                 if len(body) >= _ANSWER_LIMIT_BYTES or time.monotonic() > deadline:
                     break
             return _judge(destination.kind, response.status_code, response.headers, bytes(body))
-    except requests.exceptions.SSLError:
-        return _Answer("its certificate could not be verified")
-    except requests.Timeout:
-        return _Answer(f"no answer within {timeout_s:g} s", again=True)
-    except requests.ConnectionError:
-        return _Answer("no connection", again=True)
     except (requests.RequestException, OSError, ValueError) as error:
-        return _Answer(f"the request failed ({type(error).__name__})", again=True)
+        again = not isinstance(error, requests.exceptions.SSLError)
+        return _Answer(request_fault(error, timeout_s), again=again)
 
 
 def _judge(kind: str, status: int, headers: Mapping[str, str], body: bytes) -> _Answer:
@@ -342,10 +328,9 @@ def _judge(kind: str, status: int, headers: Mapping[str, str], body: bytes) -> _
     keys = SERVICES[kind].code
     if not keys:
         return _Answer(None)
-    try:
+    answer: Any = None
+    with contextlib.suppress(ValueError, RecursionError):
         answer = json.loads(body)
-    except (ValueError, RecursionError):
-        answer = None
     codes = [answer[key] for key in keys if key in answer] if isinstance(answer, dict) else []
     if not codes or not isinstance(codes[0], int):
         return _Answer(f"HTTP {status}, but the body has no {keys[0]}")

@@ -6,13 +6,11 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from perfgate.errors import UsageError
+from perfgate.records import RunResult
 from perfgate.util.files import record_json
-
-if TYPE_CHECKING:
-    from perfgate.records import RunResult
 
 FORMATS = ("terminal", "markdown", "html", "json", "pytest-benchmark")
 _TRANSLATED = ("terminal", "markdown", "html")

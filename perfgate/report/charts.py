@@ -11,17 +11,14 @@ import math
 import re
 import statistics
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from perfgate.records import CaseResult
 from perfgate.report import format as fmt
 from perfgate.report.i18n import N_, gettext
 from perfgate.report.run.view import column, middle
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from perfgate.records import CaseResult
 
 CHARTS = 20  # the worst cases; the strip plot and the numbers of any other say enough
 _BINS = 48
@@ -98,7 +95,8 @@ def distribution(case: CaseResult, samples: Sequence[int], base: Sequence[int] =
     # The same bins on both sides, or their heights would say nothing.
     bins = min(_BINS, max(8, math.isqrt(min(map(len, both)))))
     steps = [_steps(one, range_, bins) for one in both]
-    box, body = draw(_plan(steps[0], steps[1] if len(both) > 1 else [], marks, _unit(most)))
+    unit = next(one for one in reversed(fmt.TIME_UNITS) if most >= one[1] or one[1] == 1.0)
+    box, body = draw(_plan(steps[0], steps[1] if len(both) > 1 else [], marks, unit))
     beyond = sum(x > most for one in both for x in one)
     return Drawing(box, body, f"{values}; {described}.", beyond, based=len(both) > 1)
 
@@ -148,10 +146,6 @@ def _marks(case: CaseResult, ordered: Sequence[int], most: int, other: Sequence[
     if base is not None and ordered[0] / 3 < base < most * 3:
         marks.append({"label": gettext("baseline"), "ns": base, "side": "base"})
     return marks
-
-
-def _unit(most: float) -> tuple[str, float]:
-    return next((unit, scale) for unit, scale in reversed(fmt.TIME_UNITS) if most >= scale or scale == 1.0)
 
 
 def _plan(

@@ -8,7 +8,7 @@ import re
 from perfgate.records import Commit, Interval, Protocol
 from perfgate.report.i18n import gettext as _
 from perfgate.util.wording import NOTHING as NOTHING
-from perfgate.util.wording import decimals
+from perfgate.util.wording import decimals, in_words
 
 TIME_UNITS = (("ns", 1.0), ("µs", 1e3), ("ms", 1e6), ("s", 1e9))
 _SIZE_UNITS = (("B", 1.0), ("KiB", 1024.0), ("MiB", 1024.0**2))
@@ -56,22 +56,19 @@ def _significant(value: float, unit: str) -> str:
     return f"{text} {unit}"
 
 
-def _scaled(value: float, units: tuple[tuple[str, float], ...], limit: float) -> str:
-    if not math.isfinite(value):
+def _scaled(value: float | None, units: tuple[tuple[str, float], ...], limit: float) -> str:
+    if value is None or not math.isfinite(value):
         return NOTHING
-    for unit, scale in units[:-1]:
-        if abs(value) / scale < limit:
-            return _significant(value / scale, unit)
-    unit, scale = units[-1]
+    unit, scale = next((one for one in units if abs(value) / one[1] < limit), units[-1])
     return _significant(value / scale, unit)
 
 
-def duration(nanoseconds: float) -> str:
-    """A duration with four significant digits in ns, µs, ms or s."""
+def duration(nanoseconds: float | None) -> str:
+    """A duration with four significant digits in ns, µs, ms or s; a dash for none."""
     return _scaled(nanoseconds, TIME_UNITS, 999.95)  # what rounds to 1000 is one of the next unit
 
 
-def size(count: float) -> str:
+def size(count: float | None) -> str:
     """A size with four significant digits in MiB (KiB or B where it is smaller than one)."""
     return _scaled(count, _SIZE_UNITS, 1024.0)
 
@@ -81,9 +78,9 @@ def rate(per_second: float) -> str:
     return _significant(per_second, "/s") if math.isfinite(per_second) else NOTHING
 
 
-def quantity(value: float, metric: str) -> str:
-    """A value in the unit that its metric's name tells."""
-    if not math.isfinite(value):
+def quantity(value: float | None, metric: str) -> str:
+    """A value in the unit that its metric's name tells; a dash for none."""
+    if value is None or not math.isfinite(value):
         return NOTHING
     if metric.endswith("_ns"):
         return duration(value)
@@ -110,16 +107,7 @@ def more(ratio: float) -> str:
 
 
 def _in_words(ratio: float, times: str, up: str, down: str) -> str:
-    """A ratio by the sentence that fits it: twofold and beyond, up, down, or no change."""
-    if not math.isfinite(ratio):
-        return NOTHING
-    if ratio >= 2:
-        return times % {"times": f"{ratio:.2f}"}
-    difference = (ratio - 1) * 100
-    text = f"{abs(difference):.{decimals(difference)}f}"
-    if float(text) == 0:
-        return _("no change")
-    return (up if difference > 0 else down) % {"share": percentage(text)}
+    return in_words(ratio, times, up, down, same=_("no change"), percentage=percentage)
 
 
 def percent(ratio: float) -> str:

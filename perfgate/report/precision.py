@@ -1,9 +1,16 @@
-"""The precisions of a model as a table: one set of cells, rendered for a terminal and as Markdown."""
+"""The precisions of a model as a table: one set of cells, printed to a terminal and as Markdown."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
 from perfgate.records import Accuracy, PrecisionRow, PrecisionTable
-from perfgate.report.format import duration, size
+from perfgate.report.format import NOTHING, duration, line, size
+from perfgate.report.run.markdown import _text
 
 HEADER = ("precision", "latency", "speed", "engine", "memory", "SQNR", "max error", "task", "answers")
 
@@ -23,25 +30,25 @@ def cells(table: PrecisionTable) -> list[tuple[str, ...]]:
 
 def _cells(row: PrecisionRow, base: float | None) -> tuple[str, ...]:
     accuracy = row.accuracy or Accuracy(reference="")
-    speed = f"{base / row.latency_ns:.2f} ×" if base and row.latency_ns else "—"
+    speed = f"{base / row.latency_ns:.2f} ×" if base and row.latency_ns else NOTHING
     errors = [one.max_abs_error for one in accuracy.outputs if one.max_abs_error is not None]
     task = accuracy.task
     return (
         row.precision,
-        duration(row.latency_ns) if row.latency_ns else "—",
+        duration(row.latency_ns) if row.latency_ns else NOTHING,
         speed,
-        size(row.engine_bytes) if row.engine_bytes else "—",
-        size(row.memory_bytes) if row.memory_bytes else "—",
+        size(row.engine_bytes) if row.engine_bytes else NOTHING,
+        size(row.memory_bytes) if row.memory_bytes else NOTHING,
         _sqnr(accuracy),
-        f"{max(errors):.3g}" if errors else "—",
-        f"{task.head:.4g}" if task else "—",
+        f"{max(errors):.3g}" if errors else NOTHING,
+        f"{task.head:.4g}" if task else NOTHING,
         _answers(row),
     )
 
 
 def _sqnr(accuracy: Accuracy) -> str:
     if not accuracy.outputs:
-        return "—"
+        return NOTHING
     known = [one.sqnr_db for one in accuracy.outputs if one.sqnr_db is not None]
     return f"{min(known):.1f} dB" if known else "equal"
 
@@ -54,15 +61,12 @@ def _answers(row: PrecisionRow) -> str:
     return "wrong" if row.accuracy.failures else "right"
 
 
-def remarks(table: PrecisionTable) -> list[str]:
+def remarks(table: PrecisionTable) -> Iterator[str]:
     """What must be said beside the table: failures, reasons, and notes of conversion, by precision."""
-    said = []
     for row in table.rows:
-        if row.latency_ns is None:
-            said.append(f"{row.precision}: {row.reason}")
-        if row.accuracy is not None:
-            said += [f"{row.precision}: {one}" for one in (*row.accuracy.failures, *row.accuracy.notes)]
-    return said
+        reasons = [row.reason] if row.latency_ns is None else []
+        checked = (*row.accuracy.failures, *row.accuracy.notes) if row.accuracy else ()
+        yield from (f"{row.precision}: {one}" for one in (*reasons, *checked))
 
 
 def worst(table: PrecisionTable) -> list[tuple[str, list[str]]]:
@@ -72,3 +76,39 @@ def worst(table: PrecisionTable) -> list[tuple[str, list[str]]]:
         for row in table.rows
         if row.layers
     ]
+
+
+def print_table(table: PrecisionTable, console: Console) -> None:
+    """The table on a terminal."""
+    grid = Table(box=None, pad_edge=False)
+    for place, name in enumerate(HEADER):
+        grid.add_column(name, justify="right" if 0 < place < len(HEADER) - 1 else "left")
+    for row in cells(table):
+        grid.add_row(*(Text(cell) for cell in row))
+    console.print(Text(title(table)))
+    console.print(grid)
+    for remark in remarks(table):
+        console.print(Text(f"– {remark}"))
+    for precision, layers in worst(table):
+        console.print(Text(f"\n{precision}: the layers that lose most"))
+        for layer in layers:
+            console.print(Text(f"  {layer}"))
+
+
+def render(table: PrecisionTable) -> str:
+    """Markdown, with whatever comes from a model escaped."""
+    lines = [f"### {_escaped(title(table))}", ""]
+    lines += [_line(HEADER), f"|{'---|' * len(HEADER)}", *map(_line, cells(table)), ""]
+    lines += [f"- {_escaped(remark)}" for remark in remarks(table)]
+    for precision, layers in worst(table):
+        lines += ["", f"{precision}: the layers that lose most", ""]
+        lines += [f"1. {_escaped(layer)}" for layer in layers]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _line(row: tuple[str, ...]) -> str:
+    return f"| {' | '.join(map(_escaped, row))} |"
+
+
+def _escaped(text: str) -> str:
+    return _text(line(text, 2_000))

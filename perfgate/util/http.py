@@ -9,8 +9,25 @@ import re
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from urllib.parse import SplitResult, urlsplit
+
+import requests
 
 _TALKATIVE = ("urllib3.connectionpool", "urllib3.connection", "urllib3.util.retry", "requests")
+
+
+def split_url(url: str) -> SplitResult | None:
+    """The parts of a URL that has a host; None for one that cannot be read."""
+    with contextlib.suppress(ValueError):
+        parts = urlsplit(url)
+        # A port that is none raises when it is asked for.
+        return parts if parts.port != -1 and parts.hostname else None
+    return None
+
+
+def is_private(parts: SplitResult) -> bool:
+    """Whether nobody reads along: https, or a host that is this machine."""
+    return parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
 
 
 def is_loopback(host: str) -> bool:
@@ -19,6 +36,18 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def request_fault(error: Exception, timeout_s: float) -> str:
+    """Why a request had no answer, in words that never show its address."""
+    words = {
+        requests.exceptions.SSLError: "its certificate could not be verified",
+        requests.Timeout: f"no answer within {timeout_s:g} s",
+        requests.exceptions.ChunkedEncodingError: "the answer was cut off",
+        requests.ConnectionError: "no connection",
+    }
+    known = next((text for kind, text in words.items() if isinstance(error, kind)), None)
+    return known or f"the request failed ({type(error).__name__})"
 
 
 def retry_after(value: str) -> float | None:

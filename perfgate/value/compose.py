@@ -9,7 +9,7 @@ import msgspec
 
 from perfgate.errors import UsageError
 from perfgate.records import RunResult
-from perfgate.value.assumptions import CaseTerms, Given, GivenStack
+from perfgate.value.assumptions import CaseTerms, GivenStack
 from perfgate.value.business import (
     BUSINESS_SCHEMA,
     BusinessCase,
@@ -53,11 +53,10 @@ def given_case(terms: CaseTerms, made: str) -> BusinessCase:
     given = terms.inputs.given
     assert given is not None
     title = terms.inputs.title or f"{given.original.label}, {given.tensorrt.label}"
-    sides = [_given(given.original, given, terms), _given(given.tensorrt, given, terms)]
-    before = terms.inputs.deploy.before
-    if before is not None and given.original.deploy_hours is None:
-        sides[0] = msgspec.structs.replace(sides[0], deploy_hours=before, deploy_given=True)
-    return _finish(title, given.device, terms, (sides[0], sides[1]), made=made)
+    original, tensorrt = _given(given.original, terms), _given(given.tensorrt, terms)
+    if original.deploy_hours is None:
+        original = _deployed_before(original, terms)
+    return _finish(title, given.device, terms, (original, tensorrt), made=made)
 
 
 def measured_case(
@@ -76,25 +75,31 @@ def measured_case(
         )
     pair = found[0]
     limit_ms = terms.inputs.limit.p99_ms or pair.tensorrt.limit_ms or pair.original.limit_ms
-    sides = tuple(_measured(one, terms, limit_ms) for one in (pair.original, pair.tensorrt))
-    before = terms.inputs.deploy.before
-    if before is not None:
-        sides = (msgspec.structs.replace(sides[0], deploy_hours=before, deploy_given=True), sides[1])
+    original = _deployed_before(_measured(pair.original, terms, limit_ms), terms)
+    sides = (original, _measured(pair.tensorrt, terms, limit_ms))
     title = terms.inputs.title or pair.tensorrt.model
     case = _finish(
         title, pair.tensorrt.environment.key.get("gpu", pair.tensorrt.environment.device), terms,
-        (sides[0], sides[1]), made=made,
+        sides, made=made,
     )  # fmt: skip
     return msgspec.structs.replace(
         case,
         model=pair.tensorrt.model,
         stages=_stages(pair, terms),
-        promises=_promises(results, pair, (sides[0], sides[1]), terms),
+        promises=_promises(results, pair, sides, terms),
         stacks=compare_stacks(results),
     )
 
 
-def _given(stack: GivenStack, given: Given, terms: CaseTerms) -> Figures:
+def _deployed_before(original: Figures, terms: CaseTerms) -> Figures:
+    """The original with the time that people needed before, where somebody said it."""
+    before = terms.inputs.deploy.before
+    if before is None:
+        return original
+    return msgspec.structs.replace(original, deploy_hours=before, deploy_given=True)
+
+
+def _given(stack: GivenStack, terms: CaseTerms) -> Figures:
     limit_ms = terms.inputs.limit.p99_ms
     capacity = None
     if limit_ms is not None:
@@ -268,7 +273,7 @@ def _outcome(ratio: float | None, less_is_better: bool | None) -> Outcome:
 
 
 def _stages(pair: Pair, terms: CaseTerms) -> tuple[StageTime, ...]:
-    timed = [{stage.name: stage.seconds for stage in one.stages()} for one in (pair.original, pair.tensorrt)]
+    timed = [one.stages() for one in (pair.original, pair.tensorrt)]
     names = [name for name in STAGES if name in timed[0] or name in timed[1]]
     seen = [
         StageTime(
@@ -287,14 +292,18 @@ def _promises(
     results: Sequence[RunResult], pair: Pair, sides: tuple[Figures, Figures], terms: CaseTerms
 ) -> tuple[Promise, ...]:
     """The verdict of every service that has a limit; those of the case are simulated already."""
-    known = {id(pair.original): sides[0].capacity, id(pair.tensorrt): sides[1].capacity}
+    known = {
+        one.identity: (one, side.capacity)
+        for one, side in zip((pair.original, pair.tensorrt), sides, strict=True)
+    }
     found: list[Promise] = []
     simulated = 0
-    for served in (one for stack in _again(results, pair) for one in stack):
+    for one in (one for stack in services(results) for one in stack):
+        # The case's two are those that were simulated, at the batch sizes that they have in common.
+        served, capacity = known.get(one.identity, (one, None))
         limit_ms = served.limit_ms or terms.inputs.limit.p99_ms
         if limit_ms is None:
             continue
-        capacity = known.get(id(served))
         if capacity is not None and capacity.limit_ms == limit_ms:
             rate = Sustained(capacity.per_s, capacity.low, capacity.high, 1, capacity.seeds)
         elif simulated < PROMISES:
@@ -315,16 +324,3 @@ def _promises(
             )
         )
     return tuple(found)
-
-
-def _again(results: Sequence[RunResult], pair: Pair) -> list[list[Served]]:
-    """All services, with the case's two as the very objects that were simulated."""
-
-    def same(one: Served, other: Served) -> bool:
-        names = ("stack", "model", "precision", "other")
-        return all(getattr(one, name) == getattr(other, name) for name in names)
-
-    return [
-        [next((known for known in (pair.original, pair.tensorrt) if same(known, one)), one) for one in stack]
-        for stack in services(results)
-    ]

@@ -203,14 +203,11 @@ def p99_by_rate(
     service: Service, batcher: Batcher, cap: int, *, rates: Sequence[float] = (), seeds: int = SEEDS
 ) -> list[tuple[float, float]]:
     """(requests a second, P99 in seconds) at `rates`, or at shares of the offline bound: seeds' medians."""
-    wanted = rates or [share * cap / service.median_s(_nearest(service, cap)) for share in _CURVE]
+    nearest = max((size for size in service.sizes if size <= cap), default=service.sizes[0])
+    wanted = rates or [share * cap / service.median_s(nearest) for share in _CURVE]
     trace = arrivals(seeds, _REQUESTS[1] + cap + 1)
     table = replay(service, seeds, cap)
     lanes = _lanes(np.tile(np.asarray(wanted), (seeds, 1)), cap, batcher, _HORIZONS[-1])
     _, kept = simulate(trace, table, lanes, batcher, keep=True)
     tails = np.nanpercentile(kept, 99, axis=1).reshape(seeds, len(wanted))
     return [(float(rate), float(p99)) for rate, p99 in zip(wanted, np.median(tails, axis=0), strict=True)]
-
-
-def _nearest(service: Service, cap: int) -> int:
-    return max((size for size in service.sizes if size <= cap), default=service.sizes[0])

@@ -35,15 +35,6 @@ _BATCH = ("b", "batch")
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One stage on the way to a running service, in seconds as perfgate timed them; None where its product
-    came from a cache that did not keep them."""
-
-    name: str
-    seconds: float | None
-
-
-@dataclass(frozen=True)
 class Served:
     """A service: what was measured of it, smallest batch first. Seconds, bytes, items a second."""
 
@@ -55,6 +46,11 @@ class Served:
     environment: Environment
     entries: tuple[Entry, ...]
     probe_s: float = 0.0
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What tells it from every other service."""
+        return self.stack, self.model, self.precision, self.other
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -108,9 +104,9 @@ class Served:
         times = zip(self.sizes, map(_samples, self.entries), strict=True)
         return Service(dict(times), padded=self.mode.drive == "graph")
 
-    def stages(self) -> tuple[Stage, ...]:
-        """What perfgate timed, each stage the median over what was timed of it; one that was made earlier, by
-        a perfgate that kept no time, is there without seconds."""
+    def stages(self) -> dict[str, float | None]:
+        """The stages on the way to a running service in seconds, each the median over what perfgate timed of
+        it; None for one whose product came from a cache that did not keep them."""
         seconds: dict[str, list[float]] = defaultdict(list)
         unknown: set[str] = set()
         if self.probe_s:
@@ -131,15 +127,15 @@ class Served:
                 if not launch.invalid:
                     seconds["load"].append(launch.load_ns / 1e9)
                     seconds["first inference"].append(launch.first_inference_ns / 1e9)
-        return tuple(
-            Stage(name, statistics.median(seconds[name]) if name in seconds else None)
+        return {
+            name: statistics.median(seconds[name]) if name in seconds else None
             for name in STAGES
             if name in seconds or name in unknown
-        )
+        }
 
     def deploy_s(self) -> float | None:
         """All stages together, the cold build where one was timed; None where none was."""
-        known = {stage.name: stage.seconds for stage in self.stages() if stage.seconds is not None}
+        known = {name: seconds for name, seconds in self.stages().items() if seconds is not None}
         if "build" in known:
             known.pop("build with timing cache", None)
         return sum(known.values()) if known else None
@@ -147,14 +143,10 @@ class Served:
 
 @dataclass(frozen=True)
 class Pair:
-    """The same model on both stacks; `precisions_differ` where the original has not the same precision."""
+    """The same model on both stacks."""
 
     original: Served
     tensorrt: Served
-
-    @property
-    def precisions_differ(self) -> bool:
-        return self.original.precision != self.tensorrt.precision
 
 
 def items_per_s(entry: Entry) -> float:

@@ -7,7 +7,7 @@ call itself, each stack in its own mode, which is named. Pure: no files, no cloc
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from perfgate.records import (
     Case,
@@ -63,7 +63,7 @@ def compare_stacks(results: Sequence[RunResult]) -> StackTable:
     names = labels(results)
     rows: list[Row] = []
     refused: list[NotCompared] = []
-    for key in _keys(results):
+    for key in dict.fromkeys(_key(case.case) for run in results for case in run.cases):
         row, reasons = _compare(key, names, results)
         rows += [row] if row else []
         refused += reasons
@@ -221,7 +221,8 @@ def other_device(original: Environment, environment: Environment, label: str) ->
 
 def _line(original: Entry, entry: Entry) -> Line:
     columns, base = entry.columns, original.columns["latency_ns"]
-    latency = _range(columns["latency_ns"])
+    values = columns["latency_ns"]
+    latency = Range(value=statistics.median(values), low=min(values), high=max(values))
     qps = statistics.median(columns["throughput_qps"])
     memory = [value for value in columns.get("peak_memory_bytes", ()) if value]
     same = entry is original
@@ -229,7 +230,7 @@ def _line(original: Entry, entry: Entry) -> Line:
         stack=entry.stack,
         case_id=entry.result.case.id,
         mode=entry.mode,
-        launches=len(columns["latency_ns"]),
+        launches=len(values),
         samples=int(min(columns["samples"])),
         latency_ns=latency,
         p99_ns=statistics.median(columns["p99_ns"]),
@@ -244,15 +245,6 @@ def _line(original: Entry, entry: Entry) -> Line:
         stored=entry.stored,
         tf32=entry.tf32,
     )
-
-
-def _range(values: Sequence[float]) -> Range:
-    return Range(value=statistics.median(values), low=min(values), high=max(values))
-
-
-def _keys(results: Sequence[RunResult]) -> Iterator[Key]:
-    """Every model, precision and shape once, in the order in which the files have them."""
-    yield from dict.fromkeys(_key(case.case) for run in results for case in run.cases)
 
 
 def _key(case: Case) -> Key:

@@ -35,7 +35,7 @@ import numpy as np
 
 from perfgate.gate.baselines import read_baseline
 from perfgate.history.change_points import PENALTY, change_points
-from perfgate.history.points import Point
+from perfgate.records.trend import Point
 
 NIGHTS = 365
 LAUNCHES = 5
@@ -95,7 +95,7 @@ def ours(penalty: float) -> Online:
     def run(logs: Any, nights: Sequence[int]) -> list[list[int]]:
         known = points(logs)
         found = (change_points(known[: night + 1], penalty=penalty) for night in nights)
-        return [[one.index for one in changes if one.direction == "up"] for changes in found]
+        return [[one.index for one in changes if one.ratio.estimate > 1] for changes in found]
 
     return run
 
@@ -328,7 +328,7 @@ def run(options: common.Options) -> int:
     whole = []
     for pool, sigma, step, seed in plans:
         logs, night = series(pool, sigma, step, seed)
-        found = [one.index for one in change_points(points(logs)) if one.direction == "up"]
+        found = [one.index for one in change_points(points(logs)) if one.ratio.estimate > 1]
         whole.append((sigma, step, night, found))
     rows.append(row(f"perfgate, penalty {PENALTY:g}, whole series", whole_series_rows(whole)))
     rows.append(_otava_row(options.otava, plans))

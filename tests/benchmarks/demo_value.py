@@ -49,13 +49,13 @@ def stored_case(data: Path = DATA) -> BusinessCase:
 def business_files(case: BusinessCase) -> dict[str, str]:
     """The case in every form, by file name."""
     pages = {
-        f"value{'' if language == 'en' else f'.{language}'}.html": value_html.render(case, language)
+        f"value{'' if language == 'en' else f'.{language}'}.html": value_html.render_case(case, language)
         for language in LANGUAGES
     }
     return {
         **pages,
         "value.md": value_markdown.render_case(case),
-        "value.csv": value_csv.render(case),
+        "value.csv": value_csv.render_case(case),
         "value.json": record_json(case),
     }
 

@@ -120,7 +120,7 @@ def test_a_damaged_file(damage: str, tmp_path: Path) -> None:
             connection.commit()
     with pytest.raises(DataError, match="damaged") as caught, open_history(str(path)) as history:
         history.runs()
-        history.load("run-0001")
+        history.entry("run-0001")
     assert caught.value.fix and str(path) in str(caught.value)
 
 

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from history_runs import ENVIRONMENT, case, launch, run, snapshot
 
 from perfgate.errors import DataError, InfrastructureError, UsageError
-from perfgate.history import METRICS, Point, Promotion
+from perfgate.history import METRICS, Promotion
 from perfgate.history import store as store_module
 from perfgate.history.rows import (
     history_run,
@@ -28,6 +28,7 @@ from perfgate.history.rows import (
 )
 from perfgate.history.store import open_history
 from perfgate.records import Environment, RunResult, digest
+from perfgate.records.trend import Point
 from perfgate.util.files import record_json
 
 if TYPE_CHECKING:
@@ -44,8 +45,8 @@ def test_a_run_comes_back(database: str) -> None:
         assert history.runs() == []
         assert history.add(first)
         assert history.add(second, samples=True)
-        assert history.load(first.run_id) == thin(first)
-        assert history.load(second.run_id) == second
+        assert history.entry(first.run_id).result == thin(first)
+        assert history.entry(second.run_id).result == second
         rows = history.runs()
         assert [row.run_id for row in rows] == ["run-0002", "run-0001"]
         assert history.runs(limit=1) == rows[:1]
@@ -230,7 +231,7 @@ def test_pruning_keeps_what_is_promoted(database: str) -> None:
         for number in range(1, 6):
             history.add(run(number), samples=True)
         history.add(run(6, created="2026-02-28T00:00:00Z"))
-        done = history.prune_runs(
+        done = history.prune(
             30,
             now=NOW,
             keep={"run-0001", f"{2:040x}"},
@@ -242,11 +243,11 @@ def test_pruning_keeps_what_is_promoted(database: str) -> None:
         )
         assert done.removed == ("run-0004", "run-0005")
         assert done.kept == done.thinned == ("run-0001", "run-0002", "run-0003")
-        assert history.load("run-0001") == thin(run(1))
+        assert history.entry("run-0001").result == thin(run(1))
         assert history.entry("run-0001") == history_run(run(1), samples=False)
         assert len(history.series("net/fp16/b8")) == 4
         assert not history.add(run(1))
-        assert history.prune(30, now=NOW, keep={"run-0001"}) == 2
+        assert len(history.prune(30, now=NOW, keep={"run-0001"}).removed) == 2
         assert [row.run_id for row in history.runs()] == ["run-0006", "run-0001"]
         assert len(snapshot(database)["launches"]) == 6
         with pytest.raises(UsageError, match="below zero"):
@@ -258,9 +259,9 @@ def test_pruning_keeps_what_is_promoted(database: str) -> None:
 def test_pruning_can_keep_the_samples(database: str) -> None:
     with open_history(database) as history:
         history.add(run(1), samples=True)
-        done = history.prune_runs(1, now=NOW, keep={"run-0001"}, keep_samples=True)
+        done = history.prune(1, now=NOW, keep={"run-0001"}, keep_samples=True)
         assert (done.removed, done.kept, done.thinned) == ((), ("run-0001",), ())
-        assert history.load("run-0001") == run(1)
+        assert history.entry("run-0001").result == run(1)
 
 
 def test_points_are_marked_as_promoted() -> None:
@@ -312,7 +313,7 @@ def test_the_largest_and_strangest_are_held(database: str) -> None:
     result = run(1, case("é" * 300, huge), environment=odd, run_id="'; DROP TABLE runs; --")
     with open_history(database) as history:
         assert history.add(result, samples=True)
-        assert history.load(result.run_id) == result
+        assert history.entry(result.run_id).result == result
         assert history.environment(digest(odd)) == odd
         assert history.entry(result.run_id) == history_run(result, samples=True)
 
@@ -320,7 +321,7 @@ def test_the_largest_and_strangest_are_held(database: str) -> None:
 def test_questions_without_an_answer(database: str) -> None:
     with open_history(database) as history:
         with pytest.raises(UsageError, match="no run 'x'"):
-            history.load("x")
+            history.entry("x")
         with pytest.raises(UsageError, match="no metric is named 'id'"):
             history.series("net", "id")
         with pytest.raises(UsageError, match="is not a time"):

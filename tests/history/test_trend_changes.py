@@ -9,13 +9,12 @@ from hypothesis import strategies as st
 from perfgate.history.change_points import (
     MIN_NIGHTS,
     NOISE_FLOOR,
-    ChangePoint,
     change_points,
-    environment_events,
+    environment_changes,
     noise,
 )
-from perfgate.history.points import Point
 from perfgate.history.trend import case_trends
+from perfgate.records.trend import LevelChange, Point
 
 
 def nights(
@@ -51,18 +50,25 @@ def stepped(count: int, at: int, ratio: float, seed: int = 0, sigma: float = 0.0
     ]
 
 
+def direction(change: LevelChange) -> str:
+    return "up" if change.ratio.estimate > 1 else "down"
+
+
 @pytest.mark.parametrize("ratio", [1.02, 1.03, 1.05, 1.5, 0.97])
 def test_a_known_step_is_found_with_its_size_and_commits(ratio: float) -> None:
     (found,) = change_points(nights(stepped(120, 70, ratio, sigma=0.002)))
     assert abs(found.index - 70) <= 1
-    assert found.low < ratio < found.high and abs(found.ratio / ratio - 1) < 0.003
-    assert found.cause == "commit" and found.direction == ("up" if ratio > 1 else "down")
+    assert found.ratio.low < ratio < found.ratio.high and abs(found.ratio.estimate / ratio - 1) < 0.003
+    assert found.cause == "commit" and direction(found) == ("up" if ratio > 1 else "down")
     assert found.commits == (f"{found.index - 1:040x}", f"{found.index:040x}")
 
 
 def test_two_steps_and_back() -> None:
     values = [v * (1.04 if 40 <= i < 80 else 1) for i, v in enumerate(noisy(130, 3))]
-    assert [(one.index, one.direction) for one in change_points(nights(values))] == [(40, "up"), (80, "down")]
+    assert [(one.index, direction(one)) for one in change_points(nights(values))] == [
+        (40, "up"),
+        (80, "down"),
+    ]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -101,8 +107,8 @@ def test_a_single_slow_night_is_no_new_level() -> None:
 def test_a_step_with_a_new_environment_is_not_blamed_on_a_commit() -> None:
     points = nights(stepped(80, 40, 1.03), lambda night: "old" if night < 40 else "new")
     (found,) = change_points(points)
-    assert (found.index, found.cause, found.direction) == (40, "environment", "up")
-    (event,) = environment_events(points)
+    assert (found.index, found.cause, direction(found)) == (40, "environment", "up")
+    (event,) = environment_changes(points)
     assert (event.index, event.before, event.after) == (40, "old", "new")
 
 
@@ -114,7 +120,7 @@ def test_a_commit_is_told_apart_from_an_upgrade_weeks_later() -> None:
 
 def test_an_upgrade_without_a_step_is_an_event_only() -> None:
     points = nights(noisy(80, 2), lambda night: "old" if night < 40 else "new")
-    assert change_points(points) == () and len(environment_events(points)) == 1
+    assert change_points(points) == () and len(environment_changes(points)) == 1
 
 
 def test_a_short_visit_elsewhere_does_not_hide_a_step() -> None:
@@ -131,7 +137,7 @@ def test_short_and_constant_series_have_no_change(values: list[float]) -> None:
 
 def test_a_step_between_constants_is_found() -> None:
     (found,) = change_points(nights([1000.0] * 10 + [1100.0] * 10))
-    assert found.index == 10 and found.ratio == pytest.approx(1.1)
+    assert found.index == 10 and found.ratio.estimate == pytest.approx(1.1)
 
 
 def test_what_is_no_number_is_passed_over() -> None:
@@ -164,8 +170,8 @@ def test_devices_are_never_mixed() -> None:
     assert all(trend.changes == () and len(trend.points) == 40 for trend in trends)
 
 
-def shape(found: tuple[ChangePoint, ...]) -> list[tuple[int, str]]:
-    return [(one.index, one.direction) for one in found]
+def shape(found: tuple[LevelChange, ...]) -> list[tuple[int, str]]:
+    return [(one.index, direction(one)) for one in found]
 
 
 @settings(max_examples=40, deadline=None)
@@ -180,7 +186,9 @@ def test_the_unit_does_not_matter(seed: int, count: int, ratio: float, scale: fl
     scaled = change_points(nights([value * scale for value in values]))
     plain = change_points(nights(values))
     assert shape(scaled) == shape(plain)
-    assert [one.ratio for one in scaled] == pytest.approx([one.ratio for one in plain], abs=2e-6)
+    assert [one.ratio.estimate for one in scaled] == pytest.approx(
+        [one.ratio.estimate for one in plain], abs=2e-6
+    )
 
 
 @settings(max_examples=80, deadline=None)
@@ -194,7 +202,11 @@ def test_it_never_raises_and_its_indexes_are_sorted(series: list[tuple[float, st
     found = change_points(points)
     indexes = [one.index for one in found]
     assert indexes == sorted(set(indexes)) and all(0 < index < len(points) for index in indexes)
-    assert all(math.isfinite(number) for one in found for number in (one.low, one.ratio, one.high))
+    assert all(
+        math.isfinite(number)
+        for one in found
+        for number in (one.ratio.low, one.ratio.estimate, one.ratio.high)
+    )
     assert found == change_points(points)
     if len(points) < 2 * MIN_NIGHTS:
         assert found == ()

@@ -22,7 +22,7 @@ from perfgate.publish.github.app_token import app_token, signed_token
 from perfgate.publish.github.owners import owners_of, read_owners
 from perfgate.publish.github.propose import Proposal, propose
 from perfgate.records import Commit, RunResult, Scope, Verdict
-from perfgate.report.run.legs import moves_text
+from perfgate.report.run.moves import moves_text
 from perfgate.util.files import record_json
 
 LEG = "gpu-h200"

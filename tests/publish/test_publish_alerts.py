@@ -12,13 +12,12 @@ from perfgate.publish.alerts import (
     MAX_LINES,
     STATE_SCHEMA,
     AlertState,
+    Dated,
     Event,
     Kind,
     Limits,
     Memory,
-    Promotion,
     Sent,
-    Waiver,
     check_state,
     clean,
     events,
@@ -32,11 +31,11 @@ LIMITS = Limits()
 
 
 def night(
-    memory: Memory, it: RunResult | None, now: datetime = NOW, **more: tuple[Promotion | Waiver, ...]
+    memory: Memory, it: RunResult | None, now: datetime = NOW, **more: tuple[Dated, ...]
 ) -> tuple[list[Event], Memory]:
     """What is told of a night, all of it delivered, and what is known after it."""
-    due = events(it, memory, now, LIMITS, **more)  # type: ignore[arg-type]
-    after: Memory = memory if it is None else forget(it, memory, now, LIMITS, **more)  # type: ignore[arg-type]
+    due = events(it, memory, now, LIMITS, **more)
+    after: Memory = memory if it is None else forget(it, memory, now, LIMITS, **more)
     for event in due:
         after = settle(after, event)
     return due, after
@@ -158,9 +157,9 @@ def test_results_that_are_not_there_are_told_once_a_day() -> None:
 
 def test_stale_baselines_oldest_first() -> None:
     promoted = (
-        Promotion(case="new", promoted="2026-11-01T00:00:00Z"),
-        Promotion(case="old", promoted="2026-06-01T00:00:00Z"),
-        Promotion(case="older", promoted="2026-01-01T00:00:00Z"),
+        Dated(case="new", day="2026-11-01T00:00:00Z"),
+        Dated(case="old", day="2026-06-01T00:00:00Z"),
+        Dated(case="older", day="2026-01-01T00:00:00Z"),
     )
     due, memory = night({}, run(result("a")), promoted=promoted)
     assert kinds(due) == [Kind.STALE_BASELINE]
@@ -169,7 +168,7 @@ def test_stale_baselines_oldest_first() -> None:
 
 
 def test_a_waiver_is_told_before_it_ends_and_when_it_has() -> None:
-    waivers = (Waiver(case="a", expires="2026-11-25"), Waiver(case="b", expires="2027-11-25"))
+    waivers = (Dated(case="a", day="2026-11-25"), Dated(case="b", day="2027-11-25"))
     due, memory = night({}, run(result("a")), waivers=waivers)
     assert due[0].alert.lines == ("a: the waiver expires 2026-11-25",)
     later = run(result("a"), created="2026-11-26T02:00:00Z")

@@ -18,7 +18,7 @@ from perfgate.errors import DataError, InfrastructureError, UsageError
 from perfgate.publish.prometheus import (
     BUCKETS_S,
     LABELS,
-    _FromFile,
+    Exporter,
     check_gateway,
     families,
     push,
@@ -149,7 +149,7 @@ def test_the_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
         found = list(source.collect())
         return found[0].samples[0].value, len(found)
 
-    source = _FromFile(path, read, warned.append)
+    source = Exporter(path, read, warn=warned.append)
     path.write_text("good")
     assert readable()[0] == readable()[0] == 1
     assert len(reads) == 1

@@ -133,8 +133,8 @@ def test_nothing_given_says_what_to_give() -> None:
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("name", list(CASES))
 def test_the_page_is_self_contained(name: str, language: str) -> None:
-    page = value_html.render(CASES[name], language)
-    assert page == value_html.render(CASES[name], language)
+    page = value_html.render_case(CASES[name], language)
+    assert page == value_html.render_case(CASES[name], language)
     assert f'<html lang="{language}">' in page
     style = page.split("<style>")[1].split("</style>")[0]
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
@@ -144,7 +144,7 @@ def test_the_page_is_self_contained(name: str, language: str) -> None:
 
 
 def test_the_page_in_chinese_has_no_english_sentence() -> None:
-    page = value_html.render(MEASURED, "zh-CN")
+    page = value_html.render_case(MEASURED, "zh-CN")
     text = re.sub(r"<style>.*?</style>|<[^>]+>", " ", page, flags=re.S)
     for word in ("Average", "shorter", "better", "requests", "Capacity", "given", "Saving", "build"):
         assert word not in text
@@ -181,23 +181,23 @@ def hostile() -> BusinessCase:
 
 def test_hostile_text_stays_text() -> None:
     case = hostile()
-    page = value_html.render(case)
+    page = value_html.render_case(case)
     assert "<script" not in page and "&lt;script&gt;" in page and "{{7*7}}" in page
     markdown = value_markdown.render_case(case)
     assert "<script" not in markdown and "@team" not in markdown
     rows = [line for line in markdown.splitlines() if line.startswith("| Average")]
     assert rows and rows[0].count("|") == 6
-    for text in (page, markdown, value_terminal.render_case(case), value_csv.render(case)):
+    for text in (page, markdown, value_terminal.render_case(case), value_csv.render_case(case)):
         assert "\x1b" not in text and "\u202e" not in text
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_stages_are_said_in_every_form(language: str) -> None:
     said = {"en": ("conversion", "4 s", "not known", "1 min, given"), "zh-CN": ("转换", "4 秒", "未知")}
-    for render in (value_html.render, value_markdown.render_case, value_terminal.render_case):
+    for render in (value_html.render_case, value_markdown.render_case, value_terminal.render_case):
         text = render(MEASURED, language)
         assert not [word for word in said[language] if word not in text], render
-    rows = {row[0]: row for row in csv.reader(io.StringIO(value_csv.render(MEASURED)))}
+    rows = {row[0]: row for row in csv.reader(io.StringIO(value_csv.render_case(MEASURED)))}
     assert rows["stage_s conversion"] == ["stage_s conversion", "", "4", "", "", "", "timed"]
     assert rows["stage_s reference"] == ["stage_s reference", "", "", "", "", "", "unknown"]
 
@@ -206,7 +206,7 @@ def test_csv_has_numbers_and_no_formula() -> None:
     case = msgspec.structs.replace(
         MEASURED, original=msgspec.structs.replace(MEASURED.original, label="=cmd()")
     )
-    rows = list(csv.reader(io.StringIO(value_csv.render(case))))
+    rows = list(csv.reader(io.StringIO(value_csv.render_case(case))))
     assert len({len(row) for row in rows}) == 1
     by_metric = {row[0]: row for row in rows}
     assert by_metric["stack"][1] == "'=cmd()"
@@ -230,7 +230,7 @@ def test_markdown_begins_with_the_paragraph() -> None:
 
 @pytest.mark.skipif(not charts.available(), reason="needs vl-convert-python")
 def test_charts_have_a_name_a_description_and_their_numbers() -> None:
-    page = value_html.render(MEASURED)
+    page = value_html.render_case(MEASURED)
     assert page.count('role="img"') == page.count("<svg") == 2
     for number in (1, 2):
         assert f'aria-labelledby="v-t{number} v-d{number}"' in page
@@ -266,7 +266,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Pat
     for language in LANGUAGES:
         for name, case in {**CASES, "hostile": hostile()}.items():
             found[name, language] = folder / f"{name}-{language}.html"
-            found[name, language].write_text(value_html.render(case, language), encoding="utf-8")
+            found[name, language].write_text(value_html.render_case(case, language), encoding="utf-8")
     return found
 
 
@@ -326,11 +326,15 @@ def test_stacks_that_differ_in_tf32_say_so_beside_the_ratio_in_every_form() -> N
         assert "original, TF32 in convolutions only" in text
         assert re.search(r"× as fast .*, TF32 on", text)
         assert "that is part of the ratio" in text
-    assert warning in value_html.render(TF32)
-    assert ["tf32", "convolutions only", "on"] in [row[:3] for row in rows_of(value_csv.render(TF32))]
+    assert warning in value_html.render_case(TF32)
+    assert ["tf32", "convolutions only", "on"] in [row[:3] for row in rows_of(value_csv.render_case(TF32))]
 
 
 def test_results_that_do_not_know_of_tf32_say_nothing_of_it() -> None:
     assert MEASURED.stacks is not None
-    texts = (value_html.render(MEASURED), value_csv.render(MEASURED), value_markdown.render(MEASURED.stacks))
+    texts = (
+        value_html.render_case(MEASURED),
+        value_csv.render_case(MEASURED),
+        value_markdown.render(MEASURED.stacks),
+    )
     assert not any("tf32" in text.lower() for text in texts)

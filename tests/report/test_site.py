@@ -12,9 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from perfgate.records import Interval
+from perfgate.records.trend import EnvironmentChange, LevelChange, Point, Trend
 from perfgate.report.trend.chart import COLUMNS, chart
 from perfgate.report.trend.site import render_site
-from perfgate.report.trend.view import CaseTrend, Change, Event, Night, blame, sparkline, terminal, tone
+from perfgate.report.trend.view import blame, sparkline, terminal, tone
 
 EVIL = "<script>alert(1)</script>\"'&amp;{{ 7*7 }}=cmd \x1b[31m\x07 ../../\u202e"
 VOID = {"meta", "br", "link", "img", "hr"}
@@ -53,18 +55,19 @@ class Page(HTMLParser):
         return [value for _, attrs in self.tags if (value := attrs.get(attribute)) is not None]
 
 
-def trend(case: str = "resnet50/fp16/b8", device: str = "nvidia-h200", count: int = 60) -> CaseTrend:
+def trend(case: str = "resnet50/fp16/b8", device: str = "nvidia-h200", count: int = 60) -> Trend:
     start = datetime(2026, 1, 1, 2, tzinfo=timezone.utc)
     nights = []
     for night in range(count):
         value = 5e5 * (1.03 if night >= count // 2 else 1) * (1 + 0.001 * math.sin(night))
         nights.append(
-            Night(
-                run=f"r{night}",
+            Point(
+                run_id=f"r{night}",
                 created=f"{start + timedelta(days=night):%Y-%m-%dT%H:%M:%SZ}",
                 commit=hashlib.sha1(str(night).encode()).hexdigest(),
                 verdict="PASS",
                 environment="e",
+                device=device,
                 toolchain="tensorrt-10",
                 value=value,
                 values=tuple(value * (1 + 0.002 * launch) for launch in range(-2, 3)),
@@ -73,18 +76,47 @@ def trend(case: str = "resnet50/fp16/b8", device: str = "nvidia-h200", count: in
         )
     middle = count // 2
     commits = (nights[middle - 1].commit, nights[middle].commit) if count > 1 else ("", "")
-    changes = (Change(middle, nights[middle].created, 1.03, 1.028, 1.032, False, commits),)
-    events = (Event(min(10, count - 1), nights[0].created, "driver 580 to 590"),)
-    return CaseTrend(case, device, "latency_ns", tuple(nights), changes if count > 1 else (), events)
+    changes = (changed(middle, 1.03, 0.002, commits),)
+    what = "driver 580 to 590"
+    return Trend(
+        case=case,
+        device=device,
+        metric="latency_ns",
+        points=tuple(nights),
+        changes=changes if count > 1 else (),
+        events=(EnvironmentChange(index=min(10, count - 1), before="a", after="b", what=what),),
+    )
 
 
-def evil() -> CaseTrend:
-    night = Night(EVIL, EVIL, EVIL, EVIL, EVIL, EVIL, 5e5, (5e5, 6e5), True)
-    change = Change(1, EVIL, 1.03, 1.02, 1.04, False, (EVIL, EVIL + "2"))
-    return CaseTrend(EVIL, EVIL, EVIL, (night, night), (change,), (Event(1, EVIL, EVIL),))
+def changed(index: int, ratio: float, half: float, commits: tuple[str, str]) -> LevelChange:
+    interval = Interval(estimate=ratio, low=ratio - half, high=ratio + half, confidence=0.95)
+    return LevelChange(index=index, ratio=interval, cause="commit", commits=commits)
 
 
-def built(trends: Sequence[CaseTrend], title: str = "Speed") -> dict[str, str]:
+def evil() -> Trend:
+    point = Point(
+        run_id=EVIL,
+        created=EVIL,
+        commit=EVIL,
+        environment=EVIL,
+        device=EVIL,
+        toolchain=EVIL,
+        verdict=EVIL,
+        value=5e5,
+        values=(5e5, 6e5),
+        promoted=True,
+    )
+    return Trend(
+        case=EVIL,
+        device=EVIL,
+        metric=EVIL,
+        points=(point, point),
+        changes=(changed(1, 1.03, 0.01, (EVIL, EVIL + "2")),),
+        events=(EnvironmentChange(index=1, before=EVIL, after=EVIL, what=EVIL),),
+    )
+
+
+def built(trends: Sequence[Trend], title: str = "Speed") -> dict[str, str]:
     files = list(render_site(trends, title=title))
     assert len({name.lower() for name, _ in files}) == len(files)
     return dict(files)
@@ -200,9 +232,9 @@ def test_two_hundred_cases_of_a_year_are_built_in_seconds_and_pages_stay_small()
 
 
 def test_words_for_what_moved() -> None:
-    change = Change(1, "", 1.05, 1.04, 1.06, False, ("a" * 40, "b" * 40))
+    change = changed(1, 1.05, 0.01, ("a" * 40, "b" * 40))
     assert (tone(change, "latency_ns"), tone(change, "throughput_qps")) == ("red", "green")
-    same = Change(1, "", 1.05, 1.04, 1.06, False, ("a" * 40, "a" * 40))
+    same = changed(1, 1.05, 0.01, ("a" * 40, "a" * 40))
     assert blame(same) == "aaaaaaaaaaaa on both sides: not a commit, look at the machine"
     text = terminal([trend()])
     assert "3.0 % slower (95 % interval +2.8 % to +3.2 %)" in text

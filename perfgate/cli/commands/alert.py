@@ -13,9 +13,8 @@ from click.exceptions import Exit
 from perfgate.errors import InfrastructureError, UsageError
 
 if TYPE_CHECKING:
-    from perfgate.publish.alerts import AlertState, Promotion, Waiver
+    from perfgate.publish.alerts import AlertState, Dated
     from perfgate.publish.notify import Notifier
-    from perfgate.records import RunResult
 
 _MAX_AGE_HOURS = 24.0 * 366
 
@@ -51,6 +50,7 @@ def alert(results: Path, state: Path | None, baselines: Path | None, dry_run: bo
     from perfgate.publish.alerts import Limits
     from perfgate.publish.notify import Notifier, read_state
     from perfgate.publish.webhooks import destinations
+    from perfgate.run.outputs import read_results
 
     found = destinations(os.environ)
     if not found and not dry_run:
@@ -60,12 +60,13 @@ def alert(results: Path, state: Path | None, baselines: Path | None, dry_run: bo
             fix='PERFGATE_WEBHOOK_TEAM="slack https://…" in the environment; --dry-run prints the messages',
         )
     known = read_state(state)
+    promoted, waivers = _dated(baselines)
     notifier = Notifier(
-        run=_read_run(results),
+        run=read_results(results) if results.exists() else None,
         now=datetime.now(timezone.utc),
         limits=Limits(**limits),
-        promoted=_promotions(baselines),
-        waivers=_waivers_of(baselines),
+        promoted=promoted,
+        waivers=waivers,
         say=click.echo,
     )
     if dry_run:
@@ -89,29 +90,22 @@ def _show(notifier: Notifier, known: AlertState, names: list[str]) -> None:
                 click.echo(f"  … and {event.alert.rest} more")
 
 
-def _read_run(path: Path) -> RunResult | None:
-    from perfgate.run.outputs import read_results
-
-    return read_results(path) if path.exists() else None
-
-
-def _waivers_of(folder: Path | None) -> tuple[Waiver, ...]:
+def _dated(folder: Path | None) -> tuple[tuple[Dated, ...], tuple[Dated, ...]]:
+    """When each case of some baselines was promoted, and till when it is waived."""
     from perfgate.gate.policy.waivers import read_waivers
-    from perfgate.publish.alerts import Waiver
-
-    found = () if folder is None else read_waivers(folder)
-    # Till the end of its day.
-    return tuple(Waiver(case=one.case, expires=f"{one.expires}T23:59:59Z") for one in found)
-
-
-def _promotions(folder: Path | None) -> tuple[Promotion, ...]:
-    from perfgate.publish.alerts import promotions
+    from perfgate.publish.alerts import Dated
     from perfgate.records import Baseline
     from perfgate.util.files import BASELINE_LIMIT_BYTES, read_record
 
     if folder is None:
-        return ()
+        return (), ()
     if not folder.is_dir():
         raise UsageError(f"no such folder: {folder}", where="--baselines")
     files = sorted(folder.glob("*/*/*.json"))
-    return promotions(read_record(path, Baseline, limit_bytes=BASELINE_LIMIT_BYTES) for path in files)
+    baselines = [read_record(path, Baseline, limit_bytes=BASELINE_LIMIT_BYTES) for path in files]
+    promoted = (
+        Dated(case=name, day=one.promoted) for stored in baselines for name, one in stored.cases.items()
+    )
+    # Till the end of its day.
+    waived = (Dated(case=one.case, day=f"{one.expires}T23:59:59Z") for one in read_waivers(folder))
+    return tuple(promoted), tuple(waived)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -146,27 +147,13 @@ def _prices(path: Path | None) -> Prices:
 
 
 def _render(case: BusinessCase, kind: str, language: str) -> str:
-    from perfgate.report.value import (
-        csv as value_csv,
-    )
-    from perfgate.report.value import (
-        html as value_html,
-    )
-    from perfgate.report.value import (
-        markdown as value_markdown,
-    )
-    from perfgate.report.value import (
-        terminal as value_terminal,
-    )
     from perfgate.util.files import record_json
 
-    if kind == "html":
-        return value_html.render(case, language)
-    if kind == "markdown":
-        return value_markdown.render_case(case, language)
-    if kind == "terminal":
-        return value_terminal.render_case(case, language)
-    return value_csv.render(case) if kind == "csv" else record_json(case)
+    if kind == "json":
+        return record_json(case)
+    module: Any = importlib.import_module(f"perfgate.report.value.{kind}")
+    text: str = module.render_case(case, language)
+    return text
 
 
 def _print(case: BusinessCase, runs: list[RunResult], language: str) -> None:

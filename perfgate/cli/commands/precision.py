@@ -30,8 +30,10 @@ def precision(model: str, kind: str, output: Path | None, **flags: Any) -> None:
 
     Example: perfgate precision resnet50 --shape b8
     """
+    from rich.console import Console
+
     from perfgate.model.read import read_specs
-    from perfgate.report.precision_text import render
+    from perfgate.report.precision import print_table, render
     from perfgate.run.analysis.precisions import compare_precisions, named_spec
     from perfgate.run.pipeline import Pipeline
     from perfgate.util.files import record_json, write_text
@@ -46,14 +48,6 @@ def precision(model: str, kind: str, output: Path | None, **flags: Any) -> None:
     if output is not None:
         write_text(output, text)
     elif kind == "terminal":
-        _show(table)
+        print_table(table, Console())
     else:
         click.echo(text, nl=False)
-
-
-def _show(table: Any) -> None:
-    from rich.console import Console
-
-    from perfgate.report.precision_text import print_table
-
-    print_table(table, Console())

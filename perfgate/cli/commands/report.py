@@ -5,7 +5,7 @@ from pathlib import Path
 import rich_click as click
 
 from perfgate.cli.lookup import open_history
-from perfgate.cli.options import language_option, load, output_option, show
+from perfgate.cli.options import load, output_option, settings_options, show
 from perfgate.errors import UsageError
 from perfgate.report import FORMATS
 
@@ -14,7 +14,7 @@ from perfgate.report import FORMATS
 @click.argument("results", type=click.Path(path_type=Path))
 @click.option("--format", "kind", type=click.Choice(FORMATS), default="terminal", show_default=True)
 @output_option
-@language_option
+@settings_options("language")
 @click.option("--history", "database", help="Show how each case moved, from this history. HTML only.")
 def report(results: Path, kind: str, output: Path | None, language: str | None, database: str | None) -> None:
     """Render a results file; computes nothing and needs no GPU.
@@ -33,8 +33,8 @@ def report(results: Path, kind: str, output: Path | None, language: str | None, 
         show(result, spoken)
         return
     if database:
+        from perfgate.history.trend import run_trends
         from perfgate.report.run import html
-        from perfgate.run.analysis.trends import run_trends
 
         settings = load({})
         with open_history(database, must_exist=True) as history:

@@ -20,14 +20,14 @@ def site(folder: Path, title: str, database: str | None, **selection: Any) -> No
 
     Example: perfgate site --out site
     """
+    from perfgate.history.trend import read_trends
     from perfgate.report.trend.site import render_site
-    from perfgate.run.analysis.trends import trend_views
     from perfgate.util.files import check_writable, write_text
 
     check_writable(folder)
     settings = load({})
     with open_history(database, must_exist=True) as history:
-        found = list(trend_views(history, (), settings.path("baselines"), selection))
+        found = list(read_trends(history, settings.path("baselines"), **selection))
     count = 0
     for name, text in render_site(found, title=title):
         write_text(folder / name, text)

@@ -20,12 +20,12 @@ def trend(cases: tuple[str, ...], database: str | None, **selection: Any) -> Non
 
     Example: perfgate trend resnet50/fp16/b8 --since 2026-01-31
     """
+    from perfgate.history.trend import read_trends
     from perfgate.report.trend.view import ASCII_BLOCKS, BLOCKS, terminal
-    from perfgate.run.analysis.trends import trend_views
 
     settings = load({})
     with open_history(database, must_exist=True) as history:
-        found = list(trend_views(history, cases, settings.path("baselines"), selection))
+        found = list(read_trends(history, settings.path("baselines"), cases, **selection))
     click.echo(terminal(found, ascii_only=not _shows(BLOCKS + ASCII_BLOCKS)))
 
 

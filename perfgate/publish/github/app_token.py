@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import re
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
 from perfgate.errors import UsageError
@@ -63,14 +61,12 @@ def signed_token(app_id: str, key: str, now_s: float) -> str:
 
 def _sign(data: bytes, key: str) -> bytes:
     """RSA with SHA-256. The key is a file that only we can read, for as long as openssl runs."""
-    with tempfile.TemporaryDirectory(prefix="perfgate-") as folder:
-        path = Path(folder) / "key.pem"
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as sink:
-            sink.write(key.strip() + "\n")
+    with tempfile.NamedTemporaryFile("w", prefix="perfgate-", suffix=".pem") as file:
+        file.write(key.strip() + "\n")
+        file.flush()
         try:
             done = subprocess.run(
-                ["openssl", "dgst", "-sha256", "-sign", str(path)],  # noqa: S607
+                ["openssl", "dgst", "-sha256", "-sign", file.name],  # noqa: S607
                 input=data,
                 capture_output=True,
                 timeout=_TIMEOUT_S,

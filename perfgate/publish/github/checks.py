@@ -10,8 +10,8 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final, Literal
 
-from perfgate.publish.github.client import ApiError, GitHubClient, UnsureError
-from perfgate.records import Record, RunResult, Verdict
+from perfgate.publish.github.client import ApiError, GitHubClient
+from perfgate.records import Case, Judgement, Record, RunResult, Verdict
 
 PERMISSIONS: Final = "checks: write  # annotations"
 NAME: Final = "perfgate"
@@ -41,20 +41,26 @@ class Annotation(Record):
 
 def annotate(result: RunResult) -> list[Annotation]:
     """One a case that is not well, worst first: by verdict, then by how much slower it became."""
-    rated = []
-    for case in result.cases:
-        judgement = case.judgement
-        if judgement is None or judgement.verdict not in _WORST_FIRST:
-            continue
-        ratio = judgement.ratio.estimate if judgement.ratio else 0.0
-        made = Annotation(
-            path=_path(case.case.source),
+    bad = [
+        (case.case, case.judgement)
+        for case in result.cases
+        if case.judgement and case.judgement.verdict in _WORST_FIRST
+    ]
+    return [
+        Annotation(
+            path=_path(case.source),
             level="failure" if judgement.verdict.exit_code == 1 else "warning",
-            title=f"{judgement.verdict.value} {case.case.id}"[:250],
+            title=f"{judgement.verdict.value} {case.id}"[:250],
             text=judgement.reason[:_TEXT_LIMIT] or judgement.verdict.value,
         )
-        rated.append((_WORST_FIRST.index(judgement.verdict), -ratio, case.case.id, made))
-    return [made for *_, made in sorted(rated, key=lambda row: row[:3])]
+        for case, judgement in sorted(bad, key=_severity)
+    ]
+
+
+def _severity(pair: tuple[Case, Judgement]) -> tuple[int, float, str]:
+    case, judgement = pair
+    ratio = judgement.ratio.estimate if judgement.ratio else 0.0
+    return _WORST_FIRST.index(judgement.verdict), -ratio, case.id
 
 
 def _path(source: str) -> str:
@@ -65,17 +71,14 @@ def _path(source: str) -> str:
 
 def commands(found: Sequence[Annotation]) -> list[str]:
     """Workflow commands, at most as many as GitHub shows of a step; the last one counts what it hides."""
-    kept = list(found)
-    more = []
-    if len(kept) > SHOWN_IN_A_STEP:
-        kept = kept[: SHOWN_IN_A_STEP - 1]
-        hidden = len(found) - len(kept)
-        more = [f"::error title=perfgate::{_data(f'… and {hidden} more; the job summary has them all')}"]
+    kept = found if len(found) <= SHOWN_IN_A_STEP else found[: SHOWN_IN_A_STEP - 1]
+    hidden = len(found) - len(kept)
+    more = [f"::error title=perfgate::{_data(f'… and {hidden} more; the job summary has them all')}"]
     return [
         f"::{'error' if one.level == 'failure' else 'warning'} file={_property(one.path)},line=1,"
         f"title={_property(one.title)}::{_data(one.text)}"
         for one in kept
-    ] + more
+    ] + (more if hidden else [])
 
 
 def _data(text: str) -> str:
@@ -104,29 +107,24 @@ def check_run(
         "conclusion": conclusion,
         "output": {**output, "annotations": [_shown(one) for one in shown[:PER_REQUEST]]},
     }
-    number = _made(client, sha, body)
+
+    def known() -> Any:
+        """The check run of that name, where an earlier attempt made it after all."""
+        path = f"commits/{sha}/check-runs"
+        listed = client.pages(path, key="check_runs", permissions=PERMISSIONS, check_name=NAME)
+        return next(iter(listed), None)
+
+    made = client.create("check-runs", body, permissions=PERMISSIONS, made=known)
+    if not isinstance(made, dict) or not isinstance(made.get("id"), int):
+        raise ApiError("did not answer with a check run", where="check-runs")
     for start in range(PER_REQUEST, len(shown), PER_REQUEST):
         batch = [_shown(one) for one in shown[start : start + PER_REQUEST]]
         client.write(
             "PATCH",
-            f"check-runs/{number}",
+            f"check-runs/{made['id']}",
             {"output": {**output, "annotations": batch}},
             permissions=PERMISSIONS,
         )
-    return number
-
-
-def _made(client: GitHubClient, sha: str, body: dict[str, Any]) -> int:
-    """POST; where its fate is unknown, the check run of that name is looked for first."""
-    try:
-        made = client.write("POST", "check-runs", body, permissions=PERMISSIONS)
-    except UnsureError:
-        listed = client.pages(
-            f"commits/{sha}/check-runs", key="check_runs", permissions=PERMISSIONS, check_name=NAME
-        )
-        made = next(iter(listed), None) or client.write("POST", "check-runs", body, permissions=PERMISSIONS)
-    if not isinstance(made, dict) or not isinstance(made.get("id"), int):
-        raise ApiError("did not answer with a check run", where="check-runs")
     return int(made["id"])
 
 

@@ -22,7 +22,7 @@ import requests
 
 from perfgate._version import __version__
 from perfgate.errors import InfrastructureError, UsageError
-from perfgate.util.http import is_loopback, retry_after, silence
+from perfgate.util.http import is_loopback, is_private, request_fault, retry_after, silence, split_url
 
 API_VERSION: Final = "2026-03-10"
 ATTEMPTS: Final = 5
@@ -31,6 +31,7 @@ MAX_WAIT_S: Final = 300.0
 _SECONDARY_WAIT_S = 60.0
 _JSON_LIMIT_BYTES = 32 << 20
 _MAX_PAGES = 500
+_NO_JSON: Final = object()
 _LIMITED = re.compile(r"rate limit|abuse detection", re.IGNORECASE)
 # Repeating one of these has the effect of doing it once.
 _IDEMPOTENT = ("GET", "PATCH", "PUT", "DELETE")
@@ -110,6 +111,20 @@ class GitHubClient:
         """POST, PATCH, PUT or DELETE. Raises `UnsureError` for a POST that may have been carried out."""
         url = self.repo(path)
         return _parsed(self.send(method, url, body=body, permissions=permissions), url)
+
+    def create(
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        *,
+        permissions: str,
+        made: Callable[[], Any] = lambda: None,
+    ) -> Any:
+        """POST; where its fate is unknown, what `made` finds of it, and if that is nothing a second POST."""
+        try:
+            return self.write("POST", path, body, permissions=permissions)
+        except UnsureError:
+            return made() or self.write("POST", path, body, permissions=permissions)
 
     def pages(
         self, path: str, *, permissions: str = "", key: str | None = None, **query: str | int
@@ -202,17 +217,9 @@ class GitHubClient:
                     if time.monotonic() > deadline:
                         return None, f"the answer took longer than {self._timeout_s:g} s"
                 made = Response(response.status_code, response.headers, bytes(data))
-        except requests.exceptions.SSLError:
-            return None, "its certificate could not be verified"
-        except requests.Timeout:
-            return None, f"no answer within {self._timeout_s:g} s"
-        except requests.exceptions.ChunkedEncodingError:
-            return None, "the answer was cut off"
-        except requests.ConnectionError:
-            return None, "no connection"
         except (requests.RequestException, OSError, ValueError) as error:
-            return None, f"the request failed ({type(error).__name__})"
-        if 200 <= made.status < 300 and made.body and not _is_json(made.body):
+            return None, request_fault(error, self._timeout_s)
+        if 200 <= made.status < 300 and made.body and _json(made.body) is _NO_JSON:
             return None, "the answer was cut off: its body is not JSON"
         return made, ""
 
@@ -261,30 +268,27 @@ def _permissions_block(permissions: str) -> str:
 
 
 def _message(response: Response) -> str:
-    try:
-        parsed = json.loads(response.body)
-    except (ValueError, RecursionError):
-        return "no message"
+    parsed = _json(response.body)
     text = parsed.get("message", "") if isinstance(parsed, dict) else ""
     return "".join(c for c in str(text)[:300] if c.isprintable()) or "no message"
 
 
-def _is_json(body: bytes) -> bool:
+def _json(body: bytes) -> Any:
+    """The body's JSON, or `_NO_JSON`."""
     try:
-        json.loads(body)
+        return json.loads(body)
     except (ValueError, RecursionError):
-        return False
-    return True
+        return _NO_JSON
 
 
 def _parsed(response: Response, url: str) -> Any:
     """The answer's JSON; None where it has no body, as a 204 has none."""
     if not response.body:
         return None
-    try:
-        return json.loads(response.body)
-    except (ValueError, RecursionError):
-        raise ApiError("did not answer with JSON", where=_shown(url), status=response.status) from None
+    parsed = _json(response.body)
+    if parsed is _NO_JSON:
+        raise ApiError("did not answer with JSON", where=_shown(url), status=response.status)
+    return parsed
 
 
 def _shown(url: str) -> str:
@@ -295,13 +299,9 @@ def _shown(url: str) -> str:
 def _checked_url(url: str) -> str:
     """The API's address without a slash at its end. Raises `UsageError`."""
     fault = UsageError("is not an https URL of an API", where="GITHUB_API_URL", fix="https://api.github.com")
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        raise fault from None
-    if not host or parts.username is not None or parts.query or parts.fragment or not url.isascii():
+    parts = split_url(url)
+    if parts is None or parts.username is not None or parts.query or parts.fragment or not url.isascii():
         raise fault
-    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
+    if not is_private(parts):
         raise fault
     return url.rstrip("/")

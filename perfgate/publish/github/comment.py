@@ -6,7 +6,7 @@ import re
 from typing import Any, Final
 
 from perfgate.errors import UsageError
-from perfgate.publish.github.client import ApiError, GitHubClient, UnsureError
+from perfgate.publish.github.client import ApiError, GitHubClient
 from perfgate.records import Record
 
 PERMISSIONS: Final = "pull-requests: write  # the comment"
@@ -61,14 +61,14 @@ def upsert(
 
 def _create(client: GitHubClient, number: int, body: str, known: set[int], ours: tuple[str, str]) -> Posted:
     """POST; where its fate is unknown, look for the comment, and only if it is not there POST once more."""
-    path = f"issues/{number}/comments"
-    try:
-        return _posted(client.write("POST", path, {"body": body}, permissions=PERMISSIONS), created=True)
-    except UnsureError:
+
+    def newest() -> Any:
         fresh = [one for one in find(client, number, key=ours[0], author=ours[1]) if one["id"] not in known]
-        if fresh:
-            return _posted(fresh[-1], created=True)
-    return _posted(client.write("POST", path, {"body": body}, permissions=PERMISSIONS), created=True)
+        return fresh[-1] if fresh else None
+
+    path = f"issues/{number}/comments"
+    made = client.create(path, {"body": body}, permissions=PERMISSIONS, made=newest)
+    return _posted(made, created=True)
 
 
 def _settle(client: GitHubClient, number: int, body: str, made: Posted, ours: tuple[str, str]) -> Posted:

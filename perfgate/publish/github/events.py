@@ -30,7 +30,6 @@ FullName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,100}/[A-Za-z0-9._-]{1
 
 class _Repository(msgspec.Struct):
     full_name: FullName
-    default_branch: str = "main"
 
 
 class _Side(msgspec.Struct):
@@ -61,14 +60,12 @@ class _WorkflowRun(msgspec.Struct):
     conclusion: str | None = None
     display_title: str = ""
     html_url: str = ""
-    run_attempt: int = 1
 
 
 class _Payload(msgspec.Struct):
     """Every event's own part, of which one is there; `inputs` are a dispatch's."""
 
     repository: _Repository | None = None  # a schedule has none
-    action: str = ""
     pull_request: _PullRequest | None = None
     merge_group: _MergeGroup | None = None
     workflow_run: _WorkflowRun | None = None

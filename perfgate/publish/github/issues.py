@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from perfgate.publish.github.client import GitHubClient, UnsureError
+from perfgate.publish.github.client import GitHubClient
 from perfgate.publish.github.comment import ACTIONS_BOT
 from perfgate.records import Leg, Record, Verdict
 
@@ -92,10 +92,7 @@ def _open(client: GitHubClient, author: str) -> dict[str, dict[str, Any]]:
 
 
 def _create(client: GitHubClient, key: str, body: dict[str, Any], author: str) -> int:
-    try:
-        made = client.write("POST", "issues", body, permissions=PERMISSIONS)
-    except UnsureError:
-        made = _open(client, author).get(key) or client.write("POST", "issues", body, permissions=PERMISSIONS)
+    made = client.create("issues", body, permissions=PERMISSIONS, made=lambda: _open(client, author).get(key))
     return int(made["number"])
 
 

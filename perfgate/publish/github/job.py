@@ -30,11 +30,10 @@ def add_summary(path: Path, text: str) -> None:
 
 def set_outputs(path: Path, values: Mapping[str, str]) -> None:
     """Write step outputs, each with a delimiter that no value can hold."""
-    for name in values:
-        if not re.fullmatch(r"[a-z][a-z0-9_-]{0,60}", name):
-            raise UsageError(f"is not an output's name: {name!r}", where="GITHUB_OUTPUT")
     lines = []
     for name, value in values.items():
+        if not re.fullmatch(r"[a-z][a-z0-9_-]{0,60}", name):
+            raise UsageError(f"is not an output's name: {name!r}", where="GITHUB_OUTPUT")
         fence = f"perfgate_{secrets.token_hex(16)}"
         lines.append(f"{name}<<{fence}\n{value}\n{fence}\n")
     _append(path, "".join(lines).encode())

@@ -17,21 +17,15 @@ def read_owners(root: Path) -> list[tuple[str, list[str]]]:
     path = next((root / place for place in _PLACES if (root / place).is_file()), None)
     if path is None:
         return []
-    rules = []
-    for line in read_bytes(path, limit_bytes=TEXT_LIMIT_BYTES).decode(errors="replace").splitlines():
-        words = line.split("#")[0].split()
-        if words:
-            rules.append((words[0], [word for word in words[1:] if _OWNER.fullmatch(word)]))
-    return rules
+    text = read_bytes(path, limit_bytes=TEXT_LIMIT_BYTES).decode(errors="replace")
+    rules = (line.split("#")[0].split() for line in text.splitlines())
+    return [(words[0], [word for word in words[1:] if _OWNER.fullmatch(word)]) for words in rules if words]
 
 
 def owners_of(path: str, rules: Sequence[tuple[str, list[str]]]) -> list[str]:
     """The owners of a file of the repository; none where no pattern matches or the last one has none."""
-    found: list[str] = []
-    for pattern, owners in rules:
-        if re.fullmatch(_expression(pattern), path):
-            found = owners
-    return found
+    matching = (owners for pattern, owners in reversed(rules) if re.fullmatch(_expression(pattern), path))
+    return next(matching, [])
 
 
 def _expression(pattern: str) -> str:

@@ -42,8 +42,11 @@ def propose(client: GitHubClient, proposal: Proposal) -> int:
     tip = client.get(f"git/ref/heads/{proposal.base}", permissions=PERMISSIONS)["object"]["sha"]
     parent = client.get(f"git/commits/{tip}", permissions=PERMISSIONS)
     entries = [_entry(client, path, data) for path, data in sorted(proposal.files.items())]
-    tree = _post(client, "git/trees", {"base_tree": parent["tree"]["sha"], "tree": entries})
-    commit = _post(client, "git/commits", {"message": proposal.title, "tree": tree["sha"], "parents": [tip]})
+    # Git objects are named by what they hold: making one twice leaves one, or an orphan that git drops.
+    layout = {"base_tree": parent["tree"]["sha"], "tree": entries}
+    tree = client.create("git/trees", layout, permissions=PERMISSIONS)
+    body = {"message": proposal.title, "tree": tree["sha"], "parents": [tip]}
+    commit = client.create("git/commits", body, permissions=PERMISSIONS)
     _point(client, proposal.branch, commit["sha"])
     return _open_pull(client, proposal)
 
@@ -52,16 +55,8 @@ def _entry(client: GitHubClient, path: str, data: bytes | None) -> dict[str, Any
     entry: dict[str, Any] = {"path": path, "mode": "100644", "type": "blob", "sha": None}
     if data is not None:
         body = {"content": base64.b64encode(data).decode(), "encoding": "base64"}
-        entry["sha"] = _post(client, "git/blobs", body)["sha"]
+        entry["sha"] = client.create("git/blobs", body, permissions=PERMISSIONS)["sha"]
     return entry
-
-
-def _post(client: GitHubClient, path: str, body: dict[str, Any]) -> Any:
-    """Git objects are named by what they hold: making one twice leaves one, or an orphan that git drops."""
-    try:
-        return client.write("POST", path, body, permissions=PERMISSIONS)
-    except UnsureError:
-        return client.write("POST", path, body, permissions=PERMISSIONS)
 
 
 def _point(client: GitHubClient, branch: str, sha: str) -> None:
@@ -78,21 +73,15 @@ def _point(client: GitHubClient, branch: str, sha: str) -> None:
 
 def _open_pull(client: GitHubClient, proposal: Proposal) -> int:
     text = {"title": proposal.title, "body": proposal.body}
-    if number := _find(client, proposal):
-        client.write("PATCH", f"pulls/{number}", text, permissions=PERMISSIONS)
-        return number
+    if known := _find(client, proposal):
+        client.write("PATCH", f"pulls/{known['number']}", text, permissions=PERMISSIONS)
+        return int(known["number"])
     body = {**text, "head": proposal.branch, "base": proposal.base}
-    try:
-        made = client.write("POST", "pulls", body, permissions=PERMISSIONS)
-    except UnsureError:
-        if number := _find(client, proposal):
-            return number
-        made = client.write("POST", "pulls", body, permissions=PERMISSIONS)
+    made = client.create("pulls", body, permissions=PERMISSIONS, made=lambda: _find(client, proposal))
     return int(made["number"])
 
 
-def _find(client: GitHubClient, proposal: Proposal) -> int | None:
+def _find(client: GitHubClient, proposal: Proposal) -> dict[str, Any] | None:
     owner = client.repository.split("/")[0]
     query = {"state": "open", "head": f"{owner}:{proposal.branch}", "base": proposal.base}
-    found = next(iter(client.pages("pulls", permissions=PERMISSIONS, **query)), None)
-    return int(found["number"]) if found else None
+    return next(iter(client.pages("pulls", permissions=PERMISSIONS, **query)), None)

@@ -6,7 +6,7 @@ import re
 from typing import Final, Literal
 
 from perfgate.errors import UsageError
-from perfgate.publish.github.client import GitHubClient, UnsureError
+from perfgate.publish.github.client import GitHubClient
 
 CONTEXT: Final = "perfgate/gate"
 PERMISSIONS: Final = "statuses: write  # the commit status perfgate/gate"
@@ -27,10 +27,7 @@ def set_status(
     body = {"state": state, "context": context, "description": shown}
     if url.startswith("https://"):
         body["target_url"] = url
-    try:
-        client.write("POST", f"statuses/{sha}", body, permissions=PERMISSIONS)
-    except UnsureError:
-        client.write("POST", f"statuses/{sha}", body, permissions=PERMISSIONS)
+    client.create(f"statuses/{sha}", body, permissions=PERMISSIONS)
 
 
 def current_state(client: GitHubClient, sha: str, *, context: str = CONTEXT) -> str:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import shlex
 import statistics
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from perfgate.records import Failed, Measured, Unchanged
+from perfgate.records import (
+    CaseResult,
+    EngineFacts,
+    Failed,
+    Launch,
+    Measured,
+    RunResult,
+    Tolerance,
+    Unchanged,
+)
+from perfgate.records.trend import Trend
 from perfgate.report import format as fmt
 from perfgate.report.i18n import N_, gettext
 from perfgate.report.phrases import translate
@@ -16,12 +27,6 @@ from perfgate.report.run import evidence
 from perfgate.report.run.strip_plot import Strip, strip
 from perfgate.report.run.view import absent, column, middle
 from perfgate.report.trend.section import Past, past
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from perfgate.records import CaseResult, EngineFacts, Launch, RunResult, Tolerance
-    from perfgate.report.trend.view import CaseTrend
 
 LAUNCHES = 40
 DIFFERENCES = 60
@@ -61,7 +66,7 @@ class Detail:
 
 
 def case_detail(
-    run: RunResult, result: CaseResult, *, trend: CaseTrend | None = None, brief: bool = False
+    run: RunResult, result: CaseResult, *, trend: Trend | None = None, brief: bool = False
 ) -> Detail:
     """Everything that there is to say of one case; `brief` leaves the launches to the plot and the JSON."""
     launches = result.outcome.launches if isinstance(result.outcome, Measured) else ()
@@ -120,12 +125,10 @@ def _launch_rows(
         ]
     else:
         head = [(fmt.duration(value), "", "") for value in judged]
-    rows = []
-    for index in range(max(len(base), len(head))):
-        left = fmt.duration(base[index]) if index < len(base) else ""
-        right = head[index] if index < len(head) else ("", "", "")
-        rows.append((str(index + 1), left, *right))
-    return tuple(rows)
+    return tuple(
+        (str(number), "" if left is None else fmt.duration(left), *(right or ("", "", "")))
+        for number, (left, right) in enumerate(itertools.zip_longest(base, head), start=1)
+    )
 
 
 def _numbers(result: CaseResult, launches: Sequence[Launch], brief: bool) -> tuple[tuple[str, str, str], ...]:

@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from perfgate.records import (
+    Accuracy,
+    Agreement,
+    Confirmation,
+    Explanation,
+    GraphChange,
+    Launch,
+    LayerChange,
+    MetricJudgement,
+    OutputAccuracy,
+    Telemetry,
+)
 from perfgate.report import format as fmt
 from perfgate.report.i18n import N_, gettext, ngettext
 from perfgate.report.phrases import translate
 from perfgate.report.run.view import Tag, absent, verdict_tag
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from perfgate.records import (
-        Accuracy,
-        Agreement,
-        Confirmation,
-        Explanation,
-        GraphChange,
-        Launch,
-        LayerChange,
-        MetricJudgement,
-        OutputAccuracy,
-        Telemetry,
-    )
 
 LISTED = 40  # of anything; the JSON holds all of it
 _LABELS = {
@@ -130,20 +127,15 @@ def _metric(one: MetricJudgement) -> Metric:
     ratio = one.ratio
     move = fmt.change if one.metric.endswith("_ns") else fmt.more
     return Metric(
-        label=label(one.metric),
+        label=_word(_LABELS, one.metric),
         tag=verdict_tag(one.verdict.value),
-        base=fmt.NOTHING if one.base is None else fmt.quantity(one.base, one.metric),
-        head=fmt.NOTHING if one.head is None else fmt.quantity(one.head, one.metric),
+        base=fmt.quantity(one.base, one.metric),
+        head=fmt.quantity(one.head, one.metric),
         change=fmt.NOTHING if ratio is None else move(ratio.estimate),
         range="" if ratio is None else fmt.bounds(ratio),
         reason=translate(fmt.line(one.reason)),
         advisory=one.advisory,
     )
-
-
-def label(metric: str) -> str:
-    """A metric in the reader's words; one that we do not know keeps its name."""
-    return gettext(_LABELS[metric]) if metric in _LABELS else fmt.line(metric, 60)
 
 
 def _word(words: dict[str, str], kind: str) -> str:
@@ -200,7 +192,7 @@ def _totals(one: Explanation) -> tuple[tuple[str, str], ...]:
 def _sides(base_ns: float | None, head_ns: float | None) -> str:
     if base_ns is None and head_ns is None:
         return ""
-    return f"{_duration(base_ns)} → {_duration(head_ns)}"
+    return f"{fmt.duration(base_ns)} → {fmt.duration(head_ns)}"
 
 
 def _layer(one: LayerChange) -> tuple[str, str, str, str, str, str, str]:
@@ -209,8 +201,8 @@ def _layer(one: LayerChange) -> tuple[str, str, str, str, str, str, str]:
         _word(_LAYERS, one.kind),
         _joined(one.base_layers) or absent(),
         _joined(one.head_layers) or absent(),
-        _duration(one.base_ns),
-        _duration(one.head_ns),
+        fmt.duration(one.base_ns),
+        fmt.duration(one.head_ns),
         share,
         translate(fmt.line(one.detail)),
     )
@@ -290,10 +282,7 @@ def _watched_facts(seen: Sequence[Telemetry]) -> tuple[tuple[str, str], ...]:
     errors = [one.ecc_errors for one in seen if one.ecc_errors is not None]
     others = [one.foreign_cpu for one in seen if one.foreign_cpu is not None]
     pids = sorted({pid for one in seen for pid in one.foreign_pids})
-    slowed: dict[str, int] = {}
-    for one in seen:
-        for name, time_ns in one.violations_ns.items():
-            slowed[name] = slowed.get(name, 0) + time_ns
+    slowed = sum((Counter(one.violations_ns) for one in seen), Counter[str]())
     missing = {
         fmt.line(name, 60): fmt.line(why, 120) for one in seen for name, why in one.unavailable.items()
     }
@@ -305,9 +294,7 @@ def _watched_facts(seen: Sequence[Telemetry]) -> tuple[tuple[str, str], ...]:
         ),
         (
             N_("Time slowed"),
-            ", ".join(
-                f"{fmt.line(name, 60)} {fmt.duration(ns)}" for name, ns in sorted(slowed.items()) if ns
-            ),
+            ", ".join(f"{fmt.line(name, 60)} {fmt.duration(ns)}" for name, ns in sorted(slowed.items())),
         ),
         (N_("Other processes"), ", ".join(map(str, pids[:20]))),
         (N_("Processors used by others, at most"), fmt.share(max(others)) if others else ""),
@@ -327,10 +314,6 @@ def _most(sizes: Iterable[int]) -> str:
 def _joined(texts: Sequence[str]) -> str:
     more = f", … {len(texts) - LISTED}" if len(texts) > LISTED else ""
     return fmt.line(", ".join(fmt.line(text, 200) for text in texts[:LISTED]), 600) + more
-
-
-def _duration(value: float | None) -> str:
-    return fmt.NOTHING if value is None else fmt.duration(value)
 
 
 def _number(value: float | None) -> str:

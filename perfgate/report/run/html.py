@@ -3,32 +3,24 @@ all else."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
-from jinja2 import Environment
 from markupsafe import Markup
 
-from perfgate.records import Measured, RunResult
+from perfgate.records import Launch, Measured, RunResult
+from perfgate.records.trend import Trend
 from perfgate.report import charts, i18n
 from perfgate.report import format as fmt
 from perfgate.report.run.case import case_detail
 from perfgate.report.run.strip_plot import LEFT, RIGHT, WIDTH
 from perfgate.report.run.view import Row, run_view
-from perfgate.report.templating import page_environment
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from perfgate.records import Launch
-    from perfgate.report.trend.view import CaseTrend
+from perfgate.report.templating import content_policy, page_environment
 
 FULL = 30  # sections; of the quieter cases beyond, the launches are a plot alone
 SECTIONS = 1_000  # a file that a browser still opens; the table and the JSON hold every case
 
 
-def render(result: RunResult, language: str = "en", trends: Mapping[str, CaseTrend] | None = None) -> str:
+def render(result: RunResult, language: str = "en", trends: Mapping[str, Trend] | None = None) -> str:
     """The report as one HTML page, with the trends of the cases by id where there are any.
 
     The same result and trends make the same bytes.
@@ -38,9 +30,10 @@ def render(result: RunResult, language: str = "en", trends: Mapping[str, CaseTre
     with i18n.use_language(language):
         view = run_view(result)
         sections = view.rows[:SECTIONS]
+        parts = (environment.get_template(name).render() for name in ("report.css", "report.js"))
         return environment.get_template("report.html.j2").render(
             view=view,
-            policy=_policy(environment),
+            policy=content_policy(*parts),
             sections=(
                 (
                     row,
@@ -88,15 +81,3 @@ def _samples(launches: Sequence[Launch]) -> list[int]:
 
 def _facts(facts: dict[str, str]) -> tuple[tuple[str, str], ...]:
     return tuple((fmt.line(name), fmt.line(value)) for name, value in sorted(facts.items()))
-
-
-def _policy(environment: Environment) -> str:
-    """The Content-Security-Policy: nothing at all, but this very style sheet and this very script."""
-    style = _hash(environment.get_template("report.css").render())
-    script = _hash(environment.get_template("report.js").render())
-    rules = ("default-src 'none'", f"style-src '{style}'", f"script-src '{script}'", "base-uri 'none'")
-    return "; ".join((*rules, "form-action 'none'"))
-
-
-def _hash(text: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

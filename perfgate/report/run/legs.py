@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Sequence
+from typing import Final
 
-from perfgate.report.format import duration
-from perfgate.report.run.markdown import render
+from perfgate.records import CaseResult, Leg
+from perfgate.report.run.markdown import _text, render
 from perfgate.util.wording import change
-
-if TYPE_CHECKING:
-    from perfgate.records import CaseResult, Leg
 
 LIMIT: Final = 62_000
 _SYMBOL = {0: "✓", 1: "✗", 2: "!", 3: "!"}
 _WORD = {0: "passed", 1: "failed", 2: "is not finished", 3: "is not finished"}
-# Entities, not backslashes: an entity is never read as structure.
-_MARKUP = {ord(c): f"&#{ord(c)};" for c in "|`<>&*_[]~$\\#@!:\"'"}
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>perfgate</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -36,9 +31,7 @@ border-bottom:1px solid}}</style></head>
 
 def escape(text: str) -> str:
     """Foreign text for running Markdown: nothing in it is markup, a mention, a link or an issue's number."""
-    plain = " ".join(text.split())
-    marked = re.sub(r"(?<=@)|(?<=#)|(?<=\bwww\.)|(?<=\bGH-)", "\u200b", plain, flags=re.IGNORECASE)
-    return marked.translate(_MARKUP).replace("\u200b", "&#8203;")
+    return _text(" ".join(text.split())).replace(":", "&#58;")  # `:name:` is a picture
 
 
 def headline(legs: Sequence[Leg], exit_code: int) -> str:
@@ -58,7 +51,7 @@ def markdown(legs: Sequence[Leg], exit_code: int, *, links: Sequence[tuple[str, 
         top.append(
             "\n".join(["| | leg | in a sentence |", "|---|---|---|", *map(_row, sorted(legs, key=_rank))])
         )
-    bottom = " · ".join(f"[{escape(text)}]({url})" for text, url in links if _is_plain(url))
+    bottom = " · ".join(f"[{escape(text)}]({url})" for text, url in links if is_plain(url))
     budget = LIMIT - sum(map(len, top)) - len(bottom) - 200
     parts: list[str] = []
     omitted = 0
@@ -76,15 +69,16 @@ def markdown(legs: Sequence[Leg], exit_code: int, *, links: Sequence[tuple[str, 
 
 def index(legs: Sequence[Leg], exit_code: int, *, trends: str = "") -> str:
     """The first page of a folder of reports: each leg with a link to its own, and one to the trends."""
-    rows = []
-    for leg in sorted(legs, key=_rank):
-        name = html.escape(leg.name)
-        link = f'<a href="{name}/report.html">{name}</a>' if leg.result else name
-        word = f"{_SYMBOL[leg.exit_code]} {_WORD[leg.exit_code]}"
-        said = html.escape("; ".join([*leg.faults, _sentence(leg)]))
-        rows.append(f'<tr><th scope="row">{link}</th><td>{word}</td><td>{said}</td></tr>')
+    rows = "\n".join(map(_html_row, sorted(legs, key=_rank)))
     more = f'<p><a href="{html.escape(trends)}">Trends of all cases</a></p>' if trends else ""
-    return _PAGE.format(word=_WORD[exit_code], rows="\n".join(rows), more=more)
+    return _PAGE.format(word=_WORD[exit_code], rows=rows, more=more)
+
+
+def _html_row(leg: Leg) -> str:
+    name = html.escape(leg.name)
+    link = f'<a href="{name}/report.html">{name}</a>' if leg.result else name
+    word = f"{_SYMBOL[leg.exit_code]} {_WORD[leg.exit_code]}"
+    return f'<tr><th scope="row">{link}</th><td>{word}</td><td>{html.escape(_summary(leg))}</td></tr>'
 
 
 def issue_text(leg: str, case: CaseResult, *, commit: str, owners: Sequence[str], url: str = "") -> str:
@@ -99,7 +93,7 @@ def issue_text(leg: str, case: CaseResult, *, commit: str, owners: Sequence[str]
         f"Measure it alone: `perfgate run -k {escape(case.case.id)} --remeasure`"
         if re.fullmatch(r"[A-Za-z0-9._/+-]+", case.case.id)
         else "",
-        f"[The nightly run]({url})" if _is_plain(url) else "",
+        f"[The nightly run]({url})" if is_plain(url) else "",
         f"Owners: {' '.join(owners)}" if owners else "",
         "perfgate closes this issue when the case is as fast as its baseline again.",
     ]
@@ -107,8 +101,11 @@ def issue_text(leg: str, case: CaseResult, *, commit: str, owners: Sequence[str]
 
 
 def _row(leg: Leg) -> str:
-    said = "; ".join([*leg.faults, _sentence(leg)])
-    return f"| {_SYMBOL[leg.exit_code]} | {escape(leg.name)} | {escape(said)} |"
+    return f"| {_SYMBOL[leg.exit_code]} | {escape(leg.name)} | {escape(_summary(leg))} |"
+
+
+def _summary(leg: Leg) -> str:
+    return "; ".join([*leg.faults, _sentence(leg)])
 
 
 def _section(leg: Leg, *, titled: bool) -> str:
@@ -120,39 +117,13 @@ def _section(leg: Leg, *, titled: bool) -> str:
 
 
 def _rank(leg: Leg) -> tuple[int, str]:
-    order: Callable[[int], int] = (1, 3, 2, 0).index
-    return order(leg.exit_code), leg.name
+    return (1, 3, 2, 0).index(leg.exit_code), leg.name
 
 
 def _sentence(leg: Leg) -> str:
     return leg.result.summary.sentence if leg.result and leg.result.summary else "no result"
 
 
-def _is_plain(url: str) -> bool:
+def is_plain(url: str) -> bool:
+    """Whether a link may stand in a text as it is."""
     return re.fullmatch(r"https://[A-Za-z0-9._~:/?#=&%+-]{1,500}", url) is not None
-
-
-def moves_text(
-    moves: Sequence[tuple[str, float | None, float | None]], reason: str, *, note: str = "", url: str = ""
-) -> str:
-    """The body of a promotion's pull request: the reason, and a table of what moves, largest change first."""
-    rows = sorted(moves, key=lambda move: -abs(_shift(move)))
-    table = ["| case | stored median | new median | change |", "|---|---:|---:|---:|"]
-    table += [_move(move) for move in rows[:300]]
-    hidden = f"… and {len(rows) - 300} more." if len(rows) > 300 else ""
-    link = f"[The run that measured them]({url})" if _is_plain(url) else ""
-    parts = [f"Reason: {escape(reason)}", "\n".join(table), hidden, link, note]
-    return "\n\n".join(part for part in parts if part)
-
-
-def _shift(move: tuple[str, float | None, float | None]) -> float:
-    _, before, after = move
-    return after / before - 1 if before and after else 0.0
-
-
-def _move(move: tuple[str, float | None, float | None]) -> str:
-    case_id, before, after = move
-    old = duration(before) if before else "new"
-    new = duration(after) if after else "removed"
-    shift = f"{_shift(move):+.1%}" if before and after else ""
-    return f"| {escape(case_id)} | {old} | {new} | {shift} |"

@@ -7,16 +7,12 @@ what it says is shown, and none of it becomes markup, a mention, a reference to 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
+from perfgate.records import RunResult
 from perfgate.report import i18n
 from perfgate.report.i18n import N_, gettext, ngettext
 from perfgate.report.run.view import Group, Row, RunView, run_view
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from perfgate.records import RunResult
 
 LIMIT = 60_000  # GitHub takes 65,536 in a comment; the publisher adds a hidden tag and a link
 _FOOTER_RESERVE = 1_000
@@ -55,12 +51,14 @@ def _render(view: RunView) -> str:
     if loud:
         parts.append(_table(loud))
     if dropped := len(view.loud) - len(loud):
-        words = ngettext(
-            "**%(count)s more of these rows was left out** to keep this comment short.",
-            "**%(count)s more of these rows were left out** to keep this comment short.",
-            dropped,
+        parts.append(
+            ngettext(
+                "**%(count)s more of these rows was left out** to keep this comment short.",
+                "**%(count)s more of these rows were left out** to keep this comment short.",
+                dropped,
+            )
+            % {"count": dropped}
         )
-        parts.append(words % {"count": dropped})
     if view.quiet or view.not_run:
         parts.append(_folded(view, quiet, groups))
     return "\n\n".join([*parts, bottom]) + "\n"
@@ -111,21 +109,25 @@ def _folded(view: RunView, rows: list[str], groups: list[str]) -> str:
     if rows:
         parts.append(_table(rows))
     if dropped := len(view.quiet) - len(rows):
-        left_out = ngettext(
-            "%(count)s more row was left out to keep this comment short.",
-            "%(count)s more rows were left out to keep this comment short.",
-            dropped,
+        parts.append(
+            ngettext(
+                "%(count)s more row was left out to keep this comment short.",
+                "%(count)s more rows were left out to keep this comment short.",
+                dropped,
+            )
+            % {"count": dropped}
         )
-        parts.append(left_out % {"count": dropped})
     if groups:
         parts.append(gettext("Not run:") + "\n\n" + "\n".join(groups))
     if dropped := len(view.not_run) - len(groups):
-        left_out = ngettext(
-            "%(count)s more reason for not running was left out to keep this comment short.",
-            "%(count)s more reasons for not running were left out to keep this comment short.",
-            dropped,
+        parts.append(
+            ngettext(
+                "%(count)s more reason for not running was left out to keep this comment short.",
+                "%(count)s more reasons for not running were left out to keep this comment short.",
+                dropped,
+            )
+            % {"count": dropped}
         )
-        parts.append(left_out % {"count": dropped})
     return "\n\n".join([*parts, "</details>"])
 
 

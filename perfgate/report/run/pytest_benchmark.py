@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from bisect import bisect_left, bisect_right
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
-from perfgate.records import Measured
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from perfgate.records import CaseResult, Environment, Launch, RunResult
+from perfgate.records import CaseResult, Environment, Launch, Measured, RunResult
 
 FORMAT_VERSION = "5.1.0"  # of pytest-benchmark, whose schema this is
 _S = 1e9
@@ -24,16 +21,15 @@ _S = 1e9
 
 def render(result: RunResult) -> str:
     """The measured cases as pytest-benchmark JSON. A case without a valid launch is left out."""
-    benchmarks = []
-    for case in result.cases:
-        if isinstance(case.outcome, Measured):
-            valid = [launch for launch in case.outcome.launches if not launch.invalid]
-            if valid:
-                benchmarks.append(_benchmark(case, valid, len(case.outcome.launches)))
+    taken = ((case, case.outcome.launches) for case in result.cases if isinstance(case.outcome, Measured))
     document = {
         "machine_info": _machine(result.environment),
         "commit_info": _commit(result),
-        "benchmarks": benchmarks,
+        "benchmarks": [
+            _benchmark(case, valid, len(launches))
+            for case, launches in taken
+            if (valid := [launch for launch in launches if not launch.invalid])
+        ],
         "datetime": result.created,
         "version": FORMAT_VERSION,
     }
@@ -109,7 +105,7 @@ def _hinges(data: Sequence[int]) -> tuple[float, float, float]:
         return data[0], data[0], data[0]
     if n % 2 == 0:
         half = n // 2
-        return _median(data[:half]), _median(data), _median(data[half:])
+        return statistics.median(data[:half]), statistics.median(data), statistics.median(data[half:])
     k = n // 4
     if n % 4 == 1:
         q1 = 0.25 * data[k - 1] + 0.75 * data[k]
@@ -118,11 +114,6 @@ def _hinges(data: Sequence[int]) -> tuple[float, float, float]:
         q1 = 0.75 * data[k] + 0.25 * data[k + 1]
         q3 = 0.25 * data[3 * k + 1] + 0.75 * data[3 * k + 2]
     return q1, data[n // 2], q3
-
-
-def _median(ordered: Sequence[int]) -> float:
-    n = len(ordered)
-    return float(ordered[n // 2]) if n % 2 else (ordered[n // 2 - 1] + ordered[n // 2]) / 2
 
 
 def _machine(environment: Environment) -> dict[str, Any]:

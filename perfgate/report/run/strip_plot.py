@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from perfgate.records import Interval, Tolerance
 from perfgate.report import format as fmt
 from perfgate.report.i18n import N_, gettext, ngettext
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from perfgate.records import Interval, Tolerance
 
 LEFT, RIGHT, WIDTH = 66.0, 590.0, 600
 
@@ -65,7 +61,7 @@ def strip(
     return Strip(
         base=tuple(x(value) for value in base),
         head=tuple(x(value) for value in head),
-        ticks=tuple((x(tick), fmt.duration(tick)) for tick in _ticks(low, high)),
+        ticks=tuple((x(tick), fmt.duration(tick)) for tick in ticks(low, high, 4)),
         band=band,
         interval=(x(ends[0]), x(ends[1]), x(ends[2])) if ends else None,
         description=" ".join(
@@ -104,10 +100,9 @@ def _describe(side: str, values: Sequence[float]) -> str:
     return words % {"side": gettext(side), "count": len(values), "range": between}
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """Three to six round values inside the axis."""
-    rough = (high - low) / 4
-    power = 10.0 ** math.floor(math.log10(rough))
+def ticks(low: float, high: float, parts: int) -> list[float]:
+    """The round values inside an axis of about so many parts."""
+    rough = (high - low) / parts
+    power: float = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
-    first = math.ceil(low / step)
-    return [step * index for index in range(first, first + 6) if step * index <= high]
+    return [step * index for index in range(math.ceil(low / step), math.floor(high / step) + 1)]

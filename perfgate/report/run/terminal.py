@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from perfgate.records import RunResult
 from perfgate.report import i18n
 from perfgate.report.i18n import gettext
 from perfgate.report.run.view import NOT_RUN, RunView, Tag, run_view
-
-if TYPE_CHECKING:
-    from perfgate.records import RunResult
 
 ROWS = 60
 WIDE = 120
@@ -24,8 +22,13 @@ _PLAIN = str.maketrans({"µ": "u", "×": "x", "−": "-", "–": "-", "—": "-"
 
 def render(result: RunResult, language: str = "en", width: int = WIDE) -> str:
     """The report as plain text of the given width, without colour."""
+    return plain_text(lambda console: print_result(result, console, language), width)
+
+
+def plain_text(draw: Callable[[Console], None], width: int = WIDE) -> str:
+    """What `draw` prints to a console of the given width, as text without colour."""
     sink = io.StringIO()
-    print_result(result, Console(file=sink, width=width, color_system=None, legacy_windows=False), language)
+    draw(Console(file=sink, width=width, color_system=None, legacy_windows=False))
     return "\n".join(text.rstrip() for text in sink.getvalue().splitlines()) + "\n"
 
 

@@ -6,16 +6,13 @@ import math
 import statistics
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from perfgate.records import CaseResult, Failed, Measured, NotRun, RunResult, Unchanged, Verdict
 from perfgate.report import format as fmt
 from perfgate.report.i18n import N_, gettext
 from perfgate.report.phrases import Untranslated, translate
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _NOTE = N_(
     "Medians are the median of the launches' medians, p99 is the median of the launches' p99. "
@@ -208,10 +205,6 @@ def middle(values: Sequence[float]) -> float | None:
     return statistics.median(values) if values else None
 
 
-def _duration(value: float | None) -> str:
-    return fmt.NOTHING if value is None else fmt.duration(value)
-
-
 def _estimate(case: CaseResult) -> float:
     ratio = None if case.judgement is None else case.judgement.ratio
     return 1.0 if ratio is None or not math.isfinite(ratio.estimate) else ratio.estimate
@@ -232,12 +225,12 @@ def _row(number: int, case: CaseResult) -> Row:
         number=number,
         tag=case_tag(case),
         case=fmt.line(case.case.id),
-        head=gettext("not timed") if stored and head is None else _duration(head),
-        base=_duration(base),
+        head=gettext("not timed") if stored and head is None else fmt.duration(head),
+        base=fmt.duration(base),
         change=fmt.NOTHING if ratio is None else fmt.change(ratio.estimate),
         range="" if ratio is None else fmt.bounds(ratio),
         interval="" if ratio is None else fmt.interval(ratio),
-        p99=_duration(p99),
+        p99=fmt.duration(p99),
         reason=translate(fmt.line(_reason(case), 400)),
         order=(_key(head), _key(base), _key(None if ratio is None else ratio.estimate), _key(p99)),
     )
@@ -273,10 +266,8 @@ def _worst(ordered: Sequence[tuple[int, CaseResult]]) -> tuple[int, str] | None:
 
 def _counts(result: RunResult) -> tuple[tuple[Tag, int], ...]:
     """Counts by verdict without zeros. A word that we do not know is shown, not lost."""
-    if result.summary is not None and result.summary.counts:
-        counts = dict(result.summary.counts)
-    else:
-        counts = dict(Counter(case_tag(case).word for case in result.cases))
+    stored = result.summary.counts if result.summary is not None else {}
+    counts = stored or Counter(case_tag(case).word for case in result.cases)
     known = [(tag, counts[tag.word]) for tag in _TAGS if counts.get(tag.word)]
     unknown = [word for word in sorted(counts) if word not in _BY_WORD and counts[word]]
     return (*known, *((verdict_tag(word), counts[word]) for word in unknown))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
+from perfgate.records.trend import Point, Trend
 from perfgate.report.i18n import gettext
-from perfgate.report.trend.view import CaseTrend, Night, moved, quantity, span, thinned, tone
+from perfgate.report.run.strip_plot import ticks
+from perfgate.report.trend.view import buckets, day, moves, quantity, span, thinned
+from perfgate.util.times import instant
 
 LEFT, RIGHT, TOP, BOTTOM, WIDTH, HEIGHT = 78.0, 880.0, 26.0, 246.0, 896, 290
 COLUMNS = 400  # a screen shows no more
@@ -42,11 +44,11 @@ class Chart:
     description: str
 
 
-def chart(trend: CaseTrend) -> Chart:
+def chart(trend: Trend) -> Chart:
     """The band of launches, the line of geometric means, and what happened when."""
-    nights, metric = trend.nights, trend.metric
-    places = _places(nights)
-    low, high = span([edge for night in nights for edge in (night.low, night.high)])
+    points, metric = trend.points, trend.metric
+    places = _places(points)
+    low, high = span([edge for point in points for edge in (point.low, point.high)])
     pad = (high - low) * 0.06 or 1.0
     low, high = low - pad, high + pad
 
@@ -56,7 +58,7 @@ def chart(trend: CaseTrend) -> Chart:
     def y(value: float) -> float:
         return BOTTOM - (BOTTOM - TOP) * (value - low) / (high - low)
 
-    columns = _columns(nights, places)
+    columns = _columns(points, places)
     upper = [f"{x(at):.1f} {y(top):.1f}" for at, _, _, top in columns]
     lower = [f"{x(at):.1f} {y(bottom):.1f}" for at, _, bottom, _ in reversed(columns)]
     middle = [f"{x(at):.1f} {y(value):.1f}" for at, value, _, _ in columns]
@@ -66,23 +68,19 @@ def chart(trend: CaseTrend) -> Chart:
         dots="".join(f"M{point}h0" for point in middle) if len(columns) <= 120 else "",
         promotions="".join(
             f"M{x(place):.1f} {BOTTOM:.1f}l4 7h-8z"
-            for place, night in list(zip(places, nights, strict=True))
-            if night.promoted
+            for place, point in zip(places, points, strict=True)
+            if point.promoted
         ),
         changes=tuple(
-            Mark(
-                x=f"{x(places[one.index]):.1f}",
-                tone=tone(one, metric),
-                label=f"{nights[one.index].day}: {moved(one, metric)}",
-            )
-            for one in trend.changes[-MARKS:]
+            Mark(f"{x(places[one.index]):.1f}", move.tone, f"{move.day}: {move.words}")
+            for one, move in zip(trend.changes[-MARKS:], moves(trend, MARKS), strict=True)
         ),
         events=tuple(
-            Mark(f"{x(places[one.index]):.1f}", "grey", f"{nights[one.index].day}: new environment")
+            Mark(f"{x(places[one.index]):.1f}", "grey", f"{day(points[one.index])}: new environment")
             for one in trend.events[-MARKS:]
         ),
-        rows=tuple((f"{y(value):.1f}", quantity(value, metric)) for value in _ticks(low, high)),
-        columns=tuple((f"{x(place):.1f}", label) for place, label in _dates(nights, places)),
+        rows=tuple((f"{y(value):.1f}", quantity(value, metric)) for value in ticks(low, high, 5)),
+        columns=tuple((f"{x(place):.1f}", label) for place, label in _dates(points, places)),
         description=description(trend),
     )
 
@@ -102,69 +100,58 @@ def spark_path(values: Sequence[float]) -> str:
     return "M" + "L".join(points)
 
 
-def _times(nights: Sequence[Night]) -> list[float] | None:
+def _times(points: Sequence[Point]) -> list[float] | None:
     try:
-        moments = [datetime.fromisoformat(night.created.replace("Z", "+00:00")) for night in nights]
-        times = [moment.replace(tzinfo=moment.tzinfo or timezone.utc).timestamp() for moment in moments]
-    except (ValueError, OverflowError):
+        times = [instant(point.created).timestamp() for point in points]
+    except ValueError:
         return None
     # A clock that went back would draw the line backwards: then the order of the runs is the axis.
     return times if times == sorted(times) and times[-1] > times[0] else None
 
 
-def _places(nights: Sequence[Night]) -> list[float]:
-    """Each night's place from 0 to 1: by time, so that missing nights leave a gap, else by order."""
-    times = _times(nights)
+def _places(points: Sequence[Point]) -> list[float]:
+    """Each point's place from 0 to 1: by time, so that missing nights leave a gap, else by order."""
+    times = _times(points)
     if times is None:
-        return [index / max(1, len(nights) - 1) for index in range(len(nights))]
+        return [index / max(1, len(points) - 1) for index in range(len(points))]
     return [(moment - times[0]) / (times[-1] - times[0]) for moment in times]
 
 
-def _columns(nights: Sequence[Night], places: Sequence[float]) -> list[tuple[float, float, float, float]]:
+def _columns(points: Sequence[Point], places: Sequence[float]) -> list[tuple[float, float, float, float]]:
     """(place, geometric mean, lowest, highest): at most `COLUMNS`, neighbours taken together."""
-    count = min(COLUMNS, len(nights))
-    edges = [round(index * len(nights) / count) for index in range(count + 1)]
-    found = []
-    for first, stop in itertools.pairwise(edges):
-        bucket = nights[first:stop]
-        mean = statistics.geometric_mean(night.value for night in bucket)
-        place = math.fsum(places[first:stop]) / len(bucket)
-        found.append((place, mean, min(night.low for night in bucket), max(night.high for night in bucket)))
-    return found
+    return [
+        (
+            math.fsum(where) / len(where),
+            statistics.geometric_mean(point.value for point in bucket),
+            min(point.low for point in bucket),
+            max(point.high for point in bucket),
+        )
+        for bucket, where in zip(buckets(points, COLUMNS), buckets(places, COLUMNS), strict=True)
+    ]
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """Four to eight round values."""
-    rough = (high - low) / 5
-    unit: float = 10.0 ** math.floor(math.log10(rough))
-    step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= rough)
-    first = math.ceil(low / step)
-    return [index * step for index in range(first, math.floor(high / step) + 1)][:12]
-
-
-def _dates(nights: Sequence[Night], places: Sequence[float]) -> list[tuple[float, str]]:
+def _dates(points: Sequence[Point], places: Sequence[float]) -> list[tuple[float, str]]:
     """Five places along the axis with their dates."""
-    times = _times(nights)
+    times = _times(points)
     if times is None:
-        shown = sorted({round(index * (len(nights) - 1) / 4) for index in range(5)})
-        return [(places[index], nights[index].day) for index in shown]
-    shares = [index / 4 for index in range(5)]
-    label: Callable[[float], str] = lambda share: _day(times[0] + share * (times[-1] - times[0]))  # noqa: E731
-    return [(share, label(share)) for share in shares]
+        shown = sorted({round(index * (len(points) - 1) / 4) for index in range(5)})
+        return [(places[index], day(points[index])) for index in shown]
+    first, last = times[0], times[-1]
+    return [(index / 4, _day(first + index / 4 * (last - first))) for index in range(5)]
 
 
 def _day(moment: float) -> str:
     return f"{datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=moment):%Y-%m-%d}"
 
 
-def description(trend: CaseTrend) -> str:
+def description(trend: Trend) -> str:
     """The trend in words: from when to when, from what to what, and how it moved."""
-    nights, metric = trend.nights, trend.metric
-    first, last = nights[0], nights[-1]
+    points, metric = trend.points, trend.metric
+    first, last = points[0], points[-1]
     words = gettext("%(count)s runs from %(first)s to %(last)s: from %(low)s to %(high)s.")
     values = {"low": quantity(first.value, metric), "high": quantity(last.value, metric)}
-    parts = [words % {"count": len(nights), "first": first.day, "last": last.day, **values}]
-    parts += [f"{nights[one.index].day}: {moved(one, metric)}." for one in trend.changes[-10:]]
+    parts = [words % {"count": len(points), "first": day(first), "last": day(last), **values}]
+    parts += [f"{move.day}: {move.words}." for move in moves(trend, 10)]
     if trend.events:
         parts.append(gettext("The environment changed %(count)s times.") % {"count": len(trend.events)})
     return " ".join(parts)

@@ -4,46 +4,36 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from perfgate.records.trend import Trend
 from perfgate.report import format as fmt
-from perfgate.report.i18n import gettext
 from perfgate.report.phrases import translate
-from perfgate.report.trend import view as view
 from perfgate.report.trend.chart import SPARK_HEIGHT, SPARK_WIDTH, description, spark_path
-from perfgate.report.trend.view import CaseTrend
+from perfgate.report.trend.view import Move, day, moves
 
 CHANGES, EVENTS = 5, 3  # the newest; the site of trends has all
 
 
 @dataclass(frozen=True)
 class Past:
-    """A trend, ready to show. `changes` are rows of (day, tone, words, where to look), newest first."""
+    """A trend, ready to show. The newest change and event come first."""
 
     spark: str
     box: str
     description: str
-    changes: tuple[tuple[str, str, str, str], ...]
+    changes: tuple[Move, ...]
     events: tuple[tuple[str, str], ...]
 
 
-def past(trend: CaseTrend) -> Past:
+def past(trend: Trend) -> Past:
     """The newest changes of a case, and its line."""
-    nights = trend.nights
+    points = trend.points
     return Past(
-        spark=spark_path([night.value for night in nights]),
+        spark=spark_path([point.value for point in points]),
         box=f"0 0 {SPARK_WIDTH:g} {SPARK_HEIGHT:g}",
         description=description(trend),
-        changes=tuple(
-            (
-                nights[one.index].day,
-                view.tone(one, trend.metric),
-                view.moved(one, trend.metric),
-                gettext("%(blame)s; %(interval)s")
-                % {"blame": view.blame(one), "interval": view.interval(one)},
-            )
-            for one in reversed(trend.changes[-CHANGES:])
-        ),
+        changes=tuple(reversed(moves(trend, CHANGES))),
         events=tuple(
-            (nights[event.index].day, translate(fmt.line(event.what)))
+            (day(points[event.index]), translate(fmt.line(event.what)))
             for event in reversed(trend.events[-EVENTS:])
         ),
     )

@@ -5,7 +5,6 @@ No script, no request to anyone, and a policy that forbids both. The same trends
 
 from __future__ import annotations
 
-import base64
 import functools
 import hashlib
 import json
@@ -13,27 +12,16 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from perfgate.records.trend import Point, Trend
 from perfgate.report import format as fmt
 from perfgate.report.run.view import Tag
-from perfgate.report.templating import page_environment
+from perfgate.report.templating import content_policy, page_environment
 from perfgate.report.trend import view as view
-from perfgate.report.trend.chart import Chart, chart, spark_path
-from perfgate.report.trend.view import CaseTrend, Change, Night
+from perfgate.report.trend.chart import chart, spark_path
 
-TABLE_NIGHTS = 90  # in the page; the data file beside it holds every night
+TABLE_NIGHTS = 90  # in the page; the data file beside it holds every run
 SPARKS = 400  # rows with a sparkline: more would make the index larger than a page should be
 _LISTED = 200  # changes and events that a page lists
-
-
-@dataclass(frozen=True)
-class Moved:
-    """A change of level in words."""
-
-    day: str
-    words: str
-    interval: str
-    blame: str
-    tone: str
 
 
 @dataclass(frozen=True)
@@ -48,7 +36,7 @@ class SiteRow:
     value: str
     tag: Tag
     day: str
-    change: Moved | None
+    change: view.Move | None
 
 
 @dataclass(frozen=True)
@@ -62,7 +50,7 @@ class Link:
 
 
 def render_site(
-    trends: Sequence[CaseTrend], *, title: str = "Inference performance"
+    trends: Sequence[Trend], *, title: str = "Inference performance"
 ) -> Iterator[tuple[str, str]]:
     """Every file of the site as (path within it, text). Hostile text is shown as text."""
     title = fmt.line(title) or "Inference performance"
@@ -74,72 +62,62 @@ def render_site(
         links = [(word, _links(rows, word, kind, value)) for word in ("model", "device")]
         yield f"{name}.html", _page(
             "site_index.html.j2", title=title, rows=chosen, links=links, everything=len(rows), sparks=SPARKS,
-            here="" if kind == "" else value, all_href="index.html", newest=_newest(ordered),
+            here="" if kind == "" else value, all_href="index.html",
+            newest=max((view.day(one.points[-1]) for one in ordered), default=""),
         )  # fmt: skip
     for one, name in zip(ordered, names, strict=True):
         yield f"{name}.html", _case_page(one, name, title)
         yield f"{name}.json", _data(one)
 
 
-def _case_page(trend: CaseTrend, name: str, title: str) -> str:
-    changes = [_moved(trend, change) for change in trend.changes]
-    events = [(trend.nights[one.index].day, fmt.line(one.what, 600)) for one in trend.events]
-    last = trend.last
+def _case_page(trend: Trend, name: str, title: str) -> str:
+    changes = view.moves(trend)
+    events = [(view.day(trend.points[one.index]), fmt.line(one.what, 600)) for one in trend.events]
+    last = trend.points[-1]
     facts = (
         ("Device", fmt.line(trend.device)),
         ("Toolchain", fmt.line(last.toolchain)),
         ("Metric", fmt.line(trend.metric)),
         ("Last run", fmt.line(last.created, 40)),
         ("Last commit", view.short(last.commit)),
-        ("Runs", str(len(trend.nights))),
+        ("Runs", str(len(trend.points))),
     )
-    drawing: Chart = chart(trend)
     return _page(
-        "site_case.html.j2", title=title, case=fmt.line(trend.case), chart=drawing, facts=facts,
+        "site_case.html.j2", title=title, case=fmt.line(trend.case), chart=chart(trend), facts=facts,
         value=view.quantity(last.value, trend.metric), tag_of_last=view.verdict_tag(last.verdict),
         changes=changes[-_LISTED:], events=events[-_LISTED:], listed=_LISTED,
         totals=(len(changes), len(events)),
-        nights=[_night(trend, night) for night in reversed(trend.nights[-TABLE_NIGHTS:])],
-        nights_total=len(trend.nights), data=f"{name}.json",
+        nights=[_night(trend, point) for point in reversed(trend.points[-TABLE_NIGHTS:])],
+        nights_total=len(trend.points), data=f"{name}.json",
     )  # fmt: skip
 
 
-def _night(trend: CaseTrend, night: Night) -> tuple[object, ...]:
+def _night(trend: Trend, point: Point) -> tuple[object, ...]:
     metric = trend.metric
     return (
-        fmt.line(night.created, 40),
-        view.short(night.commit),
-        view.verdict_tag(night.verdict),
-        view.quantity(night.value, metric),
-        view.quantity(night.low, metric),
-        view.quantity(night.high, metric),
-        len(night.values),
-        "promoted" if night.promoted else "",
+        fmt.line(point.created, 40),
+        view.short(point.commit),
+        view.verdict_tag(point.verdict),
+        view.quantity(point.value, metric),
+        view.quantity(point.low, metric),
+        view.quantity(point.high, metric),
+        len(point.values),
+        "promoted" if point.promoted else "",
     )
 
 
-def _row(trend: CaseTrend, name: str) -> SiteRow:
-    last = trend.last
+def _row(trend: Trend, name: str) -> SiteRow:
+    last = trend.points[-1]
     return SiteRow(
         case=fmt.line(trend.case),
         href=f"{name}.html",
-        model=fmt.line(trend.model) or fmt.NOTHING,
+        model=fmt.line(trend.case.partition("/")[0]) or fmt.NOTHING,
         device=fmt.line(trend.device) or fmt.NOTHING,
-        spark=spark_path([night.value for night in trend.nights]),
+        spark=spark_path([point.value for point in trend.points]),
         value=view.quantity(last.value, trend.metric),
         tag=view.verdict_tag(last.verdict),
-        day=last.day,
-        change=_moved(trend, trend.changes[-1]) if trend.changes else None,
-    )
-
-
-def _moved(trend: CaseTrend, change: Change) -> Moved:
-    return Moved(
-        day=trend.nights[change.index].day,
-        words=view.moved(change, trend.metric),
-        interval=view.interval(change),
-        blame=view.blame(change),
-        tone=view.tone(change, trend.metric),
+        day=view.day(last),
+        change=next(iter(view.moves(trend, 1)), None),
     )
 
 
@@ -172,12 +150,8 @@ def _name(readable: str, *identity: str) -> str:
     return f"{slug or 'case'}-{hashlib.sha256(text).hexdigest()[:10]}"
 
 
-def _newest(trends: Sequence[CaseTrend]) -> str:
-    return max((one.last.day for one in trends), default="")
-
-
-def _data(trend: CaseTrend) -> str:
-    """Every night as JSON, one a line."""
+def _data(trend: Trend) -> str:
+    """Every point as JSON, one a line."""
     head = {
         "schema": "perfgate-trt/trend/v1",
         "case": trend.case,
@@ -187,33 +161,28 @@ def _data(trend: CaseTrend) -> str:
     lines = [
         json.dumps(
             {
-                "created": night.created,
-                "commit": night.commit,
-                "environment": night.environment,
-                "promoted": night.promoted,
-                "run": night.run,
-                "toolchain": night.toolchain,
-                "value": float(f"{night.value:.9g}"),
-                "values": [float(f"{value:.9g}") for value in night.values],
-                "verdict": night.verdict,
+                "created": point.created,
+                "commit": point.commit,
+                "environment": point.environment,
+                "promoted": point.promoted,
+                "run": point.run_id,
+                "toolchain": point.toolchain,
+                "value": float(f"{point.value:.9g}"),
+                "values": [float(f"{value:.9g}") for value in point.values],
+                "verdict": point.verdict,
             },
             allow_nan=False,
         )
-        for night in trend.nights
+        for point in trend.points
     ]
     opening = json.dumps(head, indent=1)[:-2]
     return opening + ',\n "nights": [\n' + ",\n".join(lines) + "\n ]\n}\n"
 
 
 def _page(template: str, **values: object) -> str:
-    environment = page_environment()
-    return environment.get_template(template).render(policy=_policy(), **values)
+    return page_environment().get_template(template).render(policy=_policy(), **values)
 
 
 @functools.cache
 def _policy() -> str:
-    """The Content-Security-Policy: nothing at all, but this very style sheet."""
-    style = page_environment().get_template("site_style.css.j2").render()
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    rules = ("default-src 'none'", f"style-src 'sha256-{digest}'", "base-uri 'none'", "form-action 'none'")
-    return "; ".join(rules)
+    return content_policy(page_environment().get_template("site_style.css.j2").render())

@@ -6,12 +6,15 @@ import itertools
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
+from perfgate.records.trend import LevelChange, Point, Trend
 from perfgate.report import format as fmt
 from perfgate.report.format import quantity as quantity
 from perfgate.report.i18n import gettext
 from perfgate.report.run.view import verdict_tag as verdict_tag
 
+T = TypeVar("T")
 BLOCKS, ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "_.-:=+*#"
 _PROMOTIONS = 5  # the newest
 _NEARLY_FLAT = 0.01  # a sparkline spans at least this share of its level, or noise would look like news
@@ -19,77 +22,33 @@ _HIGHER_IS_BETTER = ("throughput_qps",)
 
 
 @dataclass(frozen=True)
-class Night:
-    """One run of the case. `values` holds one value a launch, `value` their geometric mean."""
+class Move:
+    """A change of level in words; `day` is that of the first run at the new level."""
 
-    run: str
-    created: str
-    commit: str
-    verdict: str
-    environment: str
-    toolchain: str
-    value: float
-    values: tuple[float, ...]
-    promoted: bool
-
-    @property
-    def low(self) -> float:
-        """The lowest launch."""
-        return min((*self.values, self.value))
-
-    @property
-    def high(self) -> float:
-        """The highest launch."""
-        return max((*self.values, self.value))
-
-    @property
-    def day(self) -> str:
-        """The date alone."""
-        return fmt.line(self.created[:10], 10)
+    day: str
+    words: str
+    interval: str
+    blame: str
+    tone: str
 
 
-@dataclass(frozen=True)
-class Change:
-    """The level moved at `nights[index]`; `by_environment` is nobody's commit."""
-
-    index: int
-    created: str
-    ratio: float
-    low: float
-    high: float
-    by_environment: bool
-    commits: tuple[str, str]
+def day(point: Point) -> str:
+    """A point's date alone, as text that is safe to show."""
+    return fmt.line(point.created[:10], 10)
 
 
-@dataclass(frozen=True)
-class Event:
-    """The environment's key changed at `nights[index]`; `what` says in which fields, where that is known."""
-
-    index: int
-    created: str
-    what: str
-
-
-@dataclass(frozen=True)
-class CaseTrend:
-    """One case on one device, oldest night first; every value is finite and positive."""
-
-    case: str
-    device: str
-    metric: str
-    nights: tuple[Night, ...]
-    changes: tuple[Change, ...] = ()
-    events: tuple[Event, ...] = ()
-
-    @property
-    def model(self) -> str:
-        """The first part of the case's id."""
-        return self.case.partition("/")[0]
-
-    @property
-    def last(self) -> Night:
-        """The newest night."""
-        return self.nights[-1]
+def moves(trend: Trend, newest: int | None = None) -> list[Move]:
+    """The changes of level in words, oldest first: all of them, or the `newest`."""
+    return [
+        Move(
+            day=day(trend.points[one.index]),
+            words=moved(one, trend.metric),
+            interval=fmt.interval(one.ratio),
+            blame=blame(one),
+            tone=tone(one, trend.metric),
+        )
+        for one in trend.changes[-newest if newest else None :]
+    ]
 
 
 def short(commit: str) -> str:
@@ -97,30 +56,25 @@ def short(commit: str) -> str:
     return fmt.line(commit[:12], 12) or gettext("no commit")
 
 
-def moved(change: Change, metric: str) -> str:
+def moved(change: LevelChange, metric: str) -> str:
     """A change in words: "2.0 % slower", for other metrics "2.0 % more"."""
-    words = fmt.change(change.ratio) if metric.endswith("_ns") else _more(change.ratio)
-    return (
-        gettext("%(change)s with a new environment") % {"change": words} if change.by_environment else words
-    )
+    words = (fmt.change if metric.endswith("_ns") else fmt.more)(change.ratio.estimate)
+    if change.cause == "commit":
+        return words
+    return gettext("%(change)s with a new environment") % {"change": words}
 
 
-def _more(ratio: float) -> str:
-    words = gettext("%(share)s more") if ratio > 1 else gettext("%(share)s less")
-    return words % {"share": fmt.percentage(f"{abs(ratio - 1) * 100:.3g}")}
-
-
-def tone(change: Change, metric: str) -> str:
+def tone(change: LevelChange, metric: str) -> str:
     """Red for worse, green for better, amber for what no commit did."""
-    if change.by_environment:
+    if change.cause == "environment":
         return "amber"
-    return "red" if (change.ratio > 1) is (metric not in _HIGHER_IS_BETTER) else "green"
+    return "red" if (change.ratio.estimate > 1) is (metric not in _HIGHER_IS_BETTER) else "green"
 
 
-def blame(change: Change) -> str:
+def blame(change: LevelChange) -> str:
     """Where to look: the commits between the last night before and the first night after."""
     before, after = (short(commit) for commit in change.commits)
-    if change.by_environment:
+    if change.cause == "environment":
         words = gettext("last %(before)s in the old environment, first %(after)s in the new one")
     elif change.commits[0] == change.commits[1]:
         words = gettext("%(after)s on both sides: not a commit, look at the machine")
@@ -129,21 +83,16 @@ def blame(change: Change) -> str:
     return words % {"before": before, "after": after}
 
 
-def interval(change: Change) -> str:
-    """The 95 % interval of a change."""
-    bounds = fmt.between(fmt.percent(change.low), fmt.percent(change.high))
-    return gettext("%(confidence)s interval %(bounds)s") % {
-        "confidence": fmt.percentage("95"),
-        "bounds": bounds,
-    }
+def buckets(values: Sequence[T], limit: int) -> list[Sequence[T]]:
+    """Neighbours taken together, so that at most `limit` buckets are left."""
+    count = min(limit, len(values))
+    edges = [round(index * len(values) / count) for index in range(count + 1)] if count else []
+    return [values[low:high] for low, high in itertools.pairwise(edges)]
 
 
 def thinned(values: Sequence[float], limit: int) -> list[float]:
     """At most `limit` values: the geometric mean of each bucket of neighbours."""
-    count = min(limit, len(values))
-    edges = [round(index * len(values) / count) for index in range(count + 1)] if count else []
-    buckets = [values[low:high] for low, high in itertools.pairwise(edges)]
-    return [statistics.geometric_mean(bucket) for bucket in buckets]
+    return [statistics.geometric_mean(bucket) for bucket in buckets(values, limit)]
 
 
 def sparkline(values: Sequence[float], width: int = 48, *, ascii_only: bool = False) -> str:
@@ -164,7 +113,7 @@ def span(values: Sequence[float]) -> tuple[float, float]:
     return low - missing, high + missing
 
 
-def terminal(trends: Sequence[CaseTrend], *, ascii_only: bool = False) -> str:
+def terminal(trends: Sequence[Trend], *, ascii_only: bool = False) -> str:
     """Each case with its sparkline, last value, changes in words and environment events."""
     blocks = [_block(trend, ascii_only) for trend in trends]
     text = "\n\n".join("\n".join(lines) for lines in blocks) or "No night is stored for this selection."
@@ -174,22 +123,21 @@ def terminal(trends: Sequence[CaseTrend], *, ascii_only: bool = False) -> str:
 _PLAIN = {ord("—"): "-", ord("−"): "-", ord("×"): "x", ord("µ"): "u", ord("…"): "...", ord("·"): "-"}
 
 
-def _block(trend: CaseTrend, ascii_only: bool) -> list[str]:
-    last, metric = trend.last, trend.metric
-    line = sparkline([night.value for night in trend.nights], ascii_only=ascii_only)
-    first = trend.nights[0].day
-    nights = "1 run" if len(trend.nights) == 1 else f"{len(trend.nights)} runs"
+def _block(trend: Trend, ascii_only: bool) -> list[str]:
+    points, last, metric = trend.points, trend.points[-1], trend.metric
+    line = sparkline([point.value for point in points], ascii_only=ascii_only)
+    runs = "1 run" if len(points) == 1 else f"{len(points)} runs"
     lines = [
         f"{fmt.line(trend.case)}  on {fmt.line(trend.device)}",
         f"  {line}  {quantity(last.value, metric)}  {fmt.line(metric)}",
-        f"  {nights}, {first} to {last.day}; last verdict {verdict_tag(last.verdict).word}",
+        f"  {runs}, {day(points[0])} to {day(last)}; last verdict {verdict_tag(last.verdict).word}",
     ]
-    for change in trend.changes:
-        lines.append(f"  {trend.nights[change.index].day}  {moved(change, metric)} ({interval(change)})")
-        lines.append(f"              {blame(change)}")
+    for move in moves(trend):
+        lines.append(f"  {move.day}  {move.words} ({move.interval})")
+        lines.append(f"              {move.blame}")
     if not trend.changes:
         lines.append("  no change of level")
-    promoted = [night.day for night in trend.nights if night.promoted]
+    promoted = [day(point) for point in points if point.promoted]
     lines += [f"  promoted: {', '.join(promoted[-_PROMOTIONS:])}"] if promoted else []
-    lines += [f"  {trend.nights[one.index].day}  environment: {fmt.line(one.what)}" for one in trend.events]
+    lines += [f"  {day(points[one.index])}  environment: {fmt.line(one.what)}" for one in trend.events]
     return lines

@@ -6,7 +6,7 @@ Lines are told apart by their dashes and by words at their ends, never by colour
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from perfgate.report import charts
 from perfgate.report import format as fmt
@@ -14,9 +14,7 @@ from perfgate.report.charts import AXIS
 from perfgate.report.i18n import gettext as _
 from perfgate.report.value import wording as words
 from perfgate.report.value.view import SmallTable, curve_table, swing_table
-
-if TYPE_CHECKING:
-    from perfgate.value.business import BusinessCase
+from perfgate.value.business import BusinessCase
 
 _SIZE = (420, 170)
 

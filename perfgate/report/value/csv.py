@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-from typing import TYPE_CHECKING
 
 from perfgate.report import format as fmt
-
-if TYPE_CHECKING:
-    from perfgate.value.business import BusinessCase
+from perfgate.value.business import BusinessCase
 
 HEAD = ("metric", "original", "tensorrt", "ratio", "outcome", "original_source", "tensorrt_source")
 
 
-def render(case: BusinessCase) -> str:
+def render_case(case: BusinessCase, language: str = "en") -> str:
     """A line a metric, then one a stage of deploying in seconds; money in the case's currency, which the line
-    `currency` names."""
+    `currency` names. It is alike in every language."""
     sink = io.StringIO()
     writer = csv.writer(sink, lineterminator="\n")
     writer.writerow(HEAD)

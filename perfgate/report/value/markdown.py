@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from perfgate.report.i18n import gettext as _
 from perfgate.report.i18n import use_language
@@ -10,12 +10,8 @@ from perfgate.report.run.markdown import _code, _text
 from perfgate.report.value.charts import case_charts
 from perfgate.report.value.stacks import HEADS, ValueRow, ValueView, value_view
 from perfgate.report.value.view import SmallTable, case_view
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from perfgate.value.business import BusinessCase
-    from perfgate.value.table import StackTable
+from perfgate.value.business import BusinessCase
+from perfgate.value.table import StackTable
 
 _RULE = "|---|---|---|---:|---|---:|---:|---:|---:|"
 
@@ -46,11 +42,9 @@ def render_case(case: BusinessCase, language: str = "en") -> str:
     """The business case: the paragraph first, then the table, what it rests on, and the details."""
     with use_language(language):
         view = case_view(case)
-        heads = (_("Metric"), view.original, view.tensorrt, _("Change"), "")
-        rows = [(row.name, row.original, row.tensorrt, row.change, row.verdict) for row in view.rows]
         parts = [f"## {_text(view.heading)}", _text(view.paragraph)]
         parts += [f"> ⚠ {_text(warning)}" for warning in view.warnings]
-        parts.append(_grid(heads, rows))
+        parts.append(_grid(*view.grid))
         tables = [*view.tables, *(table for chart in case_charts(case) for table in chart.tables)]
         parts += [_folded(table) for table in tables]
         parts.append("\n".join(f"- {_text(note)}" for note in view.assumptions))

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
 from perfgate.report import format as fmt
 from perfgate.report.i18n import gettext as _
 from perfgate.report.value import wording as words
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from perfgate.value.business import BusinessCase
+from perfgate.value.business import BusinessCase
 
 
-def warnings(case: BusinessCase) -> tuple[str, ...]:
+def warnings(case: BusinessCase) -> Iterator[str]:
     """What would mislead if it were not said first."""
-    found = []
     terms = case.terms
     if terms.stale and terms.instance is not None:
-        found.append(
+        yield (
             _("The price of %(name)s is %(days)s days old (%(date)s): look it up again.")
             % {
                 "name": fmt.line(terms.instance.name),
@@ -28,7 +23,7 @@ def warnings(case: BusinessCase) -> tuple[str, ...]:
             }
         )
     if case.original.precision != case.tensorrt.precision and case.original.source != "given":
-        found.append(
+        yield (
             _("The original ran in %(old)s, %(name)s in %(new)s: check the accuracy before you switch.")
             % {
                 "name": words.stack_name(case.tensorrt),
@@ -38,15 +33,14 @@ def warnings(case: BusinessCase) -> tuple[str, ...]:
         )
     old, new = case.original.tf32, case.tensorrt.tf32
     if old and new and old != new:
-        found.append(
+        yield (
             _("The original ran with %(old)s, %(name)s with %(new)s: that is part of the ratio.")
             % {"name": words.stack_name(case.tensorrt), "old": _(words.TF32[old]), "new": _(words.TF32[new])}
         )
     if case.saving_month is not None and case.saving_month == 0:
-        found.append(
+        yield (
             _("Both stacks need the same machines for this peak: the saving is zero, what is won is room.")
         )
-    return tuple(found)
 
 
 def assumptions(case: BusinessCase) -> tuple[str, ...]:
@@ -54,15 +48,12 @@ def assumptions(case: BusinessCase) -> tuple[str, ...]:
     return tuple(one for one in (*_load(case), *_simulation(case), *_price(case), *_rest(case)) if one)
 
 
-def _load(case: BusinessCase) -> list[str]:
+def _load(case: BusinessCase) -> Iterator[str]:
     inputs = case.terms.inputs
-    found = []
     if case.peak_per_s is None:
-        found.append(
-            _("No peak load is given, so no machines are counted: --peak says the requests a second.")
-        )
+        yield (_("No peak load is given, so no machines are counted: --peak says the requests a second."))
     elif case.peak_from_bill and inputs.fleet.monthly_bill is not None:
-        found.append(
+        yield (
             _(
                 "Peak %(peak)s requests a second: what the %(count)s instances of today's bill, "
                 "%(bill)s, carry."
@@ -74,18 +65,17 @@ def _load(case: BusinessCase) -> list[str]:
             }
         )
     else:
-        found.append(_("Peak %(peak)s requests a second, given.") % {"peak": words.count(case.peak_per_s)})
+        yield (_("Peak %(peak)s requests a second, given.") % {"peak": words.count(case.peak_per_s)})
     if case.peak_per_s is not None:
-        found.append(
+        yield (
             _("GPUs = peak × (1 + %(headroom)s headroom) / capacity, rounded up; spare instances: %(spare)s.")
             % {"headroom": words.percents(inputs.fleet.headroom), "spare": inputs.fleet.spare}
         )
     if inputs.load.per_month is not None:
-        found.append(
+        yield (
             _("Cost of a million requests = cost a month / requests a month, given as %(count)s.")
             % {"count": words.count(inputs.load.per_month)}
         )
-    return found
 
 
 def _simulation(case: BusinessCase) -> list[str]:
@@ -153,23 +143,21 @@ def _price(case: BusinessCase) -> list[str]:
     return found
 
 
-def _rest(case: BusinessCase) -> list[str]:
-    inputs, found = case.terms.inputs, []
+def _rest(case: BusinessCase) -> Iterator[str]:
+    inputs = case.terms.inputs
     if case.original.source == "measured" or case.tensorrt.source == "measured":
-        found.append(
+        yield (
             _(
                 "Measured by perfgate: latency at the smallest batch, throughput and memory at the batch "
                 "with the most items a second, on a GPU with the copies from and to the host."
             )
         )
     if "stored" in (case.original.source, case.tensorrt.source):
-        found.append(
-            _("Stored numbers are a baseline's medians: they hold no samples, so no tail is replayed.")
-        )
+        yield (_("Stored numbers are a baseline's medians: they hold no samples, so no tail is replayed."))
     if case.original.source == "given":
-        found.append(_("All numbers of both stacks are given by a person; perfgate measured none of them."))
+        yield (_("All numbers of both stacks are given by a person; perfgate measured none of them."))
     if inputs.effort.engineer_days is not None and inputs.effort.day_rate is not None:
-        found.append(
+        yield (
             _("Effort: %(days)s engineer-days at %(rate)s a day, given.")
             % {
                 "days": f"{inputs.effort.engineer_days:g}",
@@ -177,8 +165,7 @@ def _rest(case: BusinessCase) -> list[str]:
             }
         )
     if inputs.deploy.before is not None:
-        found.append(
+        yield (
             _("What people needed to deploy before is their own figure; a day counts %(hours)s hours.")
             % {"hours": f"{inputs.deploy.hours_per_day:g}"}
         )
-    return found

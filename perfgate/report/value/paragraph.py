@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from perfgate.report import format as fmt
 from perfgate.report.i18n import gettext as _
 from perfgate.report.value import wording as words
-
-if TYPE_CHECKING:
-    from perfgate.value.business import BusinessCase
+from perfgate.value.business import BusinessCase
 
 
 def paragraph(case: BusinessCase) -> str:
@@ -50,24 +46,22 @@ def _capacity(case: BusinessCase) -> str:
         "new": words.count(new.per_s),
         "old": words.count(old.per_s),
     }
-    if new.met and old.met:
-        text = _(
+    texts = {
+        (True, True): _(
             "One GPU serves %(new)s requests a second with 99 of 100 answered within %(limit)s, before "
             "%(old)s."
-        )
-    elif new.met:
-        text = _(
+        ),
+        (False, True): _(
             "One GPU serves %(new)s requests a second with 99 of 100 answered within %(limit)s, which the "
             "original cannot do on this GPU at any load."
-        )
-    elif old.met:
-        text = _(
+        ),
+        (True, False): _(
             "The original serves %(old)s requests a second within %(limit)s; %(name)s cannot meet that limit "
             "on this GPU."
-        )
-    else:
-        text = _("Neither stack can answer 99 of 100 requests within %(limit)s on this GPU.")
-    return text % values
+        ),
+        (False, False): _("Neither stack can answer 99 of 100 requests within %(limit)s on this GPU."),
+    }
+    return texts[old.met, new.met] % values
 
 
 def _money(case: BusinessCase) -> str:

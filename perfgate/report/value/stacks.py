@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from perfgate.report import format as fmt
 from perfgate.report.i18n import N_, ngettext
 from perfgate.report.i18n import gettext as _
 from perfgate.report.value import wording as words
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from perfgate.value.table import Line, NotCompared, Row, Stack, StackTable
+from perfgate.value.table import Line, NotCompared, Row, Stack, StackTable
 
 HEADS = (
     N_("model"), N_("stack"), N_("mode"), N_("median"), N_("against the original"), "p99", N_("queries"),
@@ -66,13 +62,12 @@ class ValueView:
 def value_view(table: StackTable) -> ValueView:
     """Everything that a renderer shows."""
     lines = [line for row in table.rows for line in row.lines]
-    notes = list(NOTES) if lines else []
-    if any(line.samples < _P99_MIN_SAMPLES for line in lines):
-        notes.append(_FEW)
-    if any(line.stored for line in lines):
-        notes.append(_STORED)
-    if any(row.tf32_differs for row in table.rows):
-        notes.append(_TF32)
+    more = (
+        (_FEW, any(line.samples < _P99_MIN_SAMPLES for line in lines)),
+        (_STORED, any(line.stored for line in lines)),
+        (_TF32, any(row.tf32_differs for row in table.rows)),
+    )
+    notes = (*(NOTES if lines else ()), *(note for note, holds in more if holds))
     return ValueView(
         sentence=_sentence(table),
         stacks=tuple(_stack(stack, first=stack is table.stacks[0]) for stack in table.stacks),

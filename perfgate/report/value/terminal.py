@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import io
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 
 from perfgate.report.i18n import gettext as _
 from perfgate.report.i18n import use_language
-from perfgate.report.run.terminal import WIDE, _Pen
+from perfgate.report.run.terminal import WIDE, _Pen, plain_text
 from perfgate.report.value.stacks import HEADS, ValueView, value_view
 from perfgate.report.value.view import SmallTable, case_view
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from perfgate.value.business import BusinessCase
-    from perfgate.value.table import StackTable
+from perfgate.value.business import BusinessCase
+from perfgate.value.table import StackTable
 
 _RIGHT = ("median", "p99", "queries", "items", "memory")
 _ONE_LINE = 150  # below this width a stack's mode goes under its name, and queries are left to the JSON
@@ -26,9 +21,7 @@ _ONE_LINE = 150  # below this width a stack's mode goes under its name, and quer
 
 def render(table: StackTable, width: int = WIDE) -> str:
     """The table as plain text of the given width, without colour."""
-    sink = io.StringIO()
-    print_stacks(table, Console(file=sink, width=width, color_system=None, legacy_windows=False))
-    return "\n".join(text.rstrip() for text in sink.getvalue().splitlines()) + "\n"
+    return plain_text(lambda console: print_stacks(table, console), width)
 
 
 def print_stacks(table: StackTable, console: Console, language: str = "en") -> None:
@@ -54,15 +47,11 @@ def _print_view(view: ValueView, pen: _Pen, console: Console) -> None:
 
 def render_case(case: BusinessCase, language: str = "en", width: int = WIDE) -> str:
     """The business case as plain text of the given width, without colour."""
-    sink = io.StringIO()
-    console = Console(file=sink, width=width, color_system=None, legacy_windows=False)
-    print_case(case, console, language)
-    return "\n".join(text.rstrip() for text in sink.getvalue().splitlines()) + "\n"
+    return plain_text(lambda console: print_case(case, console, language), width)
 
 
 def print_case(case: BusinessCase, console: Console, language: str = "en") -> None:
     """Print the paragraph, the table, the details and what it takes for granted."""
-    styles = {"green": "green", "red": "red", "": ""}
     with use_language(language):
         view, pen = case_view(case), _Pen(console)
         pen.print(view.heading, "bold")
@@ -70,9 +59,7 @@ def print_case(case: BusinessCase, console: Console, language: str = "en") -> No
         for warning in view.warnings:
             console.print(pen.text(f"! {warning}", "yellow"))
         pen.print("")
-        heads = (_("Metric"), view.original, view.tensorrt, _("Change"), "")
-        rows = [(row.name, row.original, row.tensorrt, row.change, row.verdict) for row in view.rows]
-        _grid(heads, rows, pen, console, [styles[row.tone] for row in view.rows])
+        _grid(*view.grid, pen, console, [row.tone for row in view.rows])
         for table in view.tables:
             _small(table, pen, console)
         pen.print("")

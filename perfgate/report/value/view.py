@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from perfgate.report import format as fmt
 from perfgate.report.i18n import gettext as _
@@ -11,9 +11,7 @@ from perfgate.report.i18n import language
 from perfgate.report.value import wording as words
 from perfgate.report.value.notes import assumptions, warnings
 from perfgate.report.value.paragraph import paragraph
-
-if TYPE_CHECKING:
-    from perfgate.value.business import BusinessCase, Capacity, Figures, Line
+from perfgate.value.business import BusinessCase, Capacity, Figures, Line
 
 
 @dataclass(frozen=True)
@@ -54,6 +52,12 @@ class CaseView:
     assumptions: tuple[str, ...]
     made: str
 
+    @property
+    def grid(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+        """The table's heads and its rows of cells."""
+        rows = [(row.name, row.original, row.tensorrt, row.change, row.verdict) for row in self.rows]
+        return (_("Metric"), self.original, self.tensorrt, _("Change"), ""), rows
+
 
 def case_view(case: BusinessCase) -> CaseView:
     """Everything that a renderer shows, in the language being spoken."""
@@ -65,7 +69,7 @@ def case_view(case: BusinessCase) -> CaseView:
         original=_head(case.original),
         tensorrt=_head(case.tensorrt),
         paragraph=paragraph(case),
-        warnings=warnings(case),
+        warnings=tuple(warnings(case)),
         rows=(*(_row(line, case) for line in case.lines), *_savings(case)),
         tables=tuple(table for table in (_promises(case), _stages(case)) if table.rows),
         assumptions=assumptions(case),
@@ -169,14 +173,15 @@ def _promises(case: BusinessCase) -> SmallTable:
     for one in case.promises:
         name = fmt.line("/".join(part for part in (one.model, one.precision) if part))
         limit = f"service_p99_ms = {one.limit_ms:g}"
-        if one.per_s > 0:
-            kept = _("met up to %(rate)s [%(low)s to %(high)s]") % {
-                "rate": words.per_second(one.per_s),
-                "low": words.count(one.low),
-                "high": words.count(one.high),
-            }
-        else:
-            kept = _("cannot be met on this GPU")
+        rates = {
+            "rate": words.per_second(one.per_s),
+            "low": words.count(one.low),
+            "high": words.count(one.high),
+        }
+        met = (
+            _("met up to %(rate)s [%(low)s to %(high)s]") if one.per_s > 0 else _("cannot be met on this GPU")
+        )
+        kept = met % rates
         if one.asked_per_s is not None:
             word = _("✓ kept at %(rate)s") if one.kept else _("✗ broken at %(rate)s")
             kept = f"{word % {'rate': words.per_second(one.asked_per_s)}}; {kept}"
@@ -206,20 +211,28 @@ def _stages(case: BusinessCase) -> SmallTable:
 
 def _stages_note(case: BusinessCase) -> str:
     """What the seconds are, and what is not among them."""
-    names = {stage.name for stage in case.stages}
-    said = [
-        _(
-            "Medians that perfgate timed. What a cache held keeps the time that it took when it was made; of "
-            "two builds, the cold one counts in the time to deploy."
-        )
-    ]
-    if any(stage.given for stage in case.stages):
-        said.append(_("Stages marked as given are somebody's own figure, and are not counted in it."))
-    if any(stage.unknown for stage in case.stages):
-        said.append(_("Not known: an earlier perfgate filled the cache and kept no time."))
-    if not names & {"installation"}:
-        said.append(_("Installing software is not timed."))
-    return ("" if language() == "zh-CN" else " ").join(said)
+    notes = (
+        (
+            True,
+            _(
+                "Medians that perfgate timed. What a cache held keeps the time that it took when it was "
+                "made; of two builds, the cold one counts in the time to deploy."
+            ),
+        ),
+        (
+            any(stage.given for stage in case.stages),
+            _("Stages marked as given are somebody's own figure, and are not counted in it."),
+        ),
+        (
+            any(stage.unknown for stage in case.stages),
+            _("Not known: an earlier perfgate filled the cache and kept no time."),
+        ),
+        (
+            all(stage.name != "installation" for stage in case.stages),
+            _("Installing software is not timed."),
+        ),
+    )
+    return ("" if language() == "zh-CN" else " ").join(text for holds, text in notes if holds)
 
 
 def swing_table(case: BusinessCase, what: str) -> SmallTable:

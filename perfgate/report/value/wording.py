@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from perfgate.report import format as fmt
 from perfgate.report.i18n import N_
 from perfgate.report.i18n import gettext as _
-
-if TYPE_CHECKING:
-    from perfgate.value.business import Figures, Line
+from perfgate.value.business import Figures, Line
 
 NAMES = {
     "latency_ms": N_("Average latency"),

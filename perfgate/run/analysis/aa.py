@@ -89,7 +89,6 @@ def _summed_up(
     pipeline: Pipeline, case: Case, facts: list[EngineFacts], taken: list[list[Launch]], seconds: float
 ) -> Noise:
     valid = [[one.median_ns for one in launches if not one.invalid] for launches in taken]
-    total = sum(map(len, taken))
     if len(valid[0]) < LEAST_LAUNCHES:
         why = next((one.invalid for one in taken[0] if one.invalid), "")
         raise InfrastructureError(
@@ -101,7 +100,7 @@ def _summed_up(
     return Noise(
         case=case.id,
         launches=sum(map(len, valid)),
-        invalid=total - sum(map(len, valid)),
+        invalid=sum(map(len, taken)) - sum(map(len, valid)),
         seconds=round(seconds, 1),
         alike=run_aa_gates(valid[0], case.tolerance, spread_of(kind, [valid[0]]), budget),
         rebuilds=tuple(

@@ -141,13 +141,13 @@ class _Pair:
             result, request = pipeline.request_of(one)
             engine, facts = pipeline.engine(request)
         except CaseError as error:
-            return _failed(CaseResult(case=case, outcome=_build_failed(error, "head")))
+            return _Tried(result=CaseResult(case=case, outcome=_build_failed(error, "head")))
         try:
             base = self._bases.of_commit(result, case.mode, commit, place)
         except CaseError as error:
-            return _failed(msgspec.structs.replace(result, outcome=_build_failed(error, "base")))
+            return _Tried(result=msgspec.structs.replace(result, outcome=_build_failed(error, "base")))
         if isinstance(base, str):
-            return _failed(msgspec.structs.replace(result, outcome=NotRun(reason=base)))
+            return _Tried(result=msgspec.structs.replace(result, outcome=NotRun(reason=base)))
         target = EngineTarget(
             engine=str(engine.resolve()),
             case=case,
@@ -185,18 +185,13 @@ class _Pair:
                 chosen = luck.settle(tried, result.case.draws, trial_of)
                 outcome, fresh, base = chosen.outcome, chosen.fresh, chosen.base
         if isinstance(fresh, str):
-            return _failed(
-                msgspec.structs.replace(result, outcome=Failed(stage="launch", reason=f"base: {fresh}"))
-            )
+            outcome = Failed(stage="launch", reason=f"base: {fresh}")
+            return _Tried(result=msgspec.structs.replace(result, outcome=outcome))
         return _Tried(result=msgspec.structs.replace(result, outcome=outcome), base=base, fresh=fresh)
 
 
 def _build_failed(error: CaseError, side: str) -> Outcome:
     return Failed(stage="build", reason=f"{side}: {error.reason}", stderr_tail=error.stderr_tail)
-
-
-def _failed(result: CaseResult) -> _Tried:
-    return _Tried(result=result)
 
 
 def _judged(

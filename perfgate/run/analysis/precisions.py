@@ -39,16 +39,15 @@ def compare_precisions(
     result = pipeline.run(selected)
     if pipeline.interrupted:
         raise KeyboardInterrupt
-    rows = []
-    for (_, case), outcome in zip(selected, result.cases, strict=True):
-        layers = _layers(pipeline, spec, case, outcome, most) if case.precision != "fp32" else ()
-        rows.append(_row(case, outcome, layers))
     return PrecisionTable(
         schema=PRECISION_SCHEMA,
         model=spec.name,
         backend=pipeline.backend.name,
         device=pipeline.backend.device(),
-        rows=tuple(rows),
+        rows=tuple(
+            _row(case, outcome, _layers(pipeline, spec, case, outcome, most))
+            for (_, case), outcome in zip(selected, result.cases, strict=True)
+        ),
     )
 
 
@@ -67,7 +66,9 @@ def _layers(
     pipeline: Pipeline, spec: ModelSpec, case: Case, outcome: CaseResult, most: int
 ) -> tuple[LayerLoss, ...]:
     """The layers that lose most; none where the case has no graph of its own or it cannot be looked into."""
-    if not isinstance(outcome.outcome, Measured) or not most or not pipeline.backend.takes_graph():
+    if case.precision == "fp32" or not isinstance(outcome.outcome, Measured):
+        return ()
+    if not most or not pipeline.backend.takes_graph():
         return ()
     pipeline.progress.say(f"{case.id}: comparing layers")
     asked = pipeline.graphs(spec, case)

@@ -24,10 +24,10 @@ class Rate(Record):
 
 def stream_modes(case: Case, most: int) -> list[Case]:
     """The case on 1, 2, 4, … streams, at most `most`."""
-    counts = [count for count in (1, 2, 4, 8, 16, 32, 64) if count <= most]
     return [
         msgspec.structs.replace(case, mode=msgspec.structs.replace(case.mode, streams=count))
-        for count in counts
+        for count in (1, 2, 4, 8, 16, 32, 64)
+        if count <= most
     ]
 
 

@@ -22,7 +22,7 @@ def promote(results: tuple[Path, ...], reason: str, branch: str, onto: str) -> N
     from perfgate.gate.policy.promote import promote as promote_results
     from perfgate.publish.github import environment
     from perfgate.publish.github.propose import WAITING_NOTE, Proposal, propose
-    from perfgate.report.run.legs import moves_text
+    from perfgate.report.run.moves import moves_text
     from perfgate.run.outputs import read_results
 
     settings = load({})

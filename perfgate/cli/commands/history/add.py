@@ -10,7 +10,8 @@ import rich_click as click
 
 from perfgate.cli.lookup import open_history
 from perfgate.cli.options import database_option
-from perfgate.cli.text import count, line
+from perfgate.report.format import line
+from perfgate.util.wording import counted
 
 if TYPE_CHECKING:
     from perfgate.history import HistoryRun
@@ -36,7 +37,7 @@ def add(results: tuple[Path, ...], samples: bool, branch: str, database: str | N
                 added, known = added + new, known + (not new)
                 click.echo(f"{line(entry.result.run_id)}: {'added' if new else 'already there, unchanged'}")
                 newest = _note_order(store, entry, newest) if new else newest
-    click.echo(f"{count(added, 'run')} added, {known} already there: {store.where}", err=True)
+    click.echo(f"{counted(added, 'run')} added, {known} already there: {store.where}", err=True)
 
 
 def _entries(path: Path, *, samples: bool, branch: str) -> Iterator[HistoryRun]:

@@ -6,8 +6,8 @@ import rich_click as click
 
 from perfgate.cli.lookup import open_history
 from perfgate.cli.options import database_option
-from perfgate.cli.text import count
 from perfgate.errors import UsageError
+from perfgate.util.wording import counted
 
 
 @click.command()
@@ -26,4 +26,4 @@ def export(run: str | None, everything: bool, output: Path, database: str | None
         raise UsageError("needs a RUN or --all", where="history export", fix="one of them, not both")
     with open_history(database, must_exist=True) as store:
         written = write_export(output, store.entries() if run is None else [store.entry(run)])
-    click.echo(f"wrote {output}: {count(written, 'run')}", err=True)
+    click.echo(f"wrote {output}: {counted(written, 'run')}", err=True)

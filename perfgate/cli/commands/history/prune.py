@@ -7,8 +7,9 @@ import rich_click as click
 
 from perfgate.cli.lookup import open_history
 from perfgate.cli.options import database_option, load
-from perfgate.cli.text import count, line
 from perfgate.errors import UsageError
+from perfgate.report.format import line
+from perfgate.util.wording import counted
 
 
 @click.command()
@@ -29,14 +30,14 @@ def prune(
     folder = _baselines(baselines)
     now = f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
     with open_history(database, must_exist=True) as store:
-        done = store.prune_runs(
+        done = store.prune(
             older_than, now=now, keep=keep, promoted=promotions(folder), keep_samples=keep_samples
         )
     for run_id in done.removed:
         click.echo(f"{line(run_id)}: removed")
     for run_id in done.kept:
         click.echo(f"{line(run_id)}: kept{', its samples removed' if run_id in done.thinned else ''}")
-    click.echo(f"{count(len(done.removed), 'run')} removed, {len(done.kept)} older kept", err=True)
+    click.echo(f"{counted(len(done.removed), 'run')} removed, {len(done.kept)} older kept", err=True)
 
 
 def _baselines(folder: str | None) -> Path:

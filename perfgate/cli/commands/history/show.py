@@ -8,7 +8,8 @@ import rich_click as click
 
 from perfgate.cli.lookup import open_history
 from perfgate.cli.options import database_option
-from perfgate.cli.text import commit_of, line, print_table
+from perfgate.cli.text import commit_of, print_table
+from perfgate.report.format import duration, line
 
 if TYPE_CHECKING:
     from perfgate.history import CaseRow
@@ -24,21 +25,16 @@ def show(run: str, database: str | None) -> None:
     """
     with open_history(database, must_exist=True) as store:
         row, cases = store.run(run), store.cases(run)
+    on = f" on {line(row.branch)}" if row.branch else ""
     click.echo(f"run          {line(row.run_id)}, {row.created}, perfgate {line(row.perfgate)}")
-    click.echo(f"commit       {commit_of(row) or 'none'}{_on(row.branch)}")
+    click.echo(f"commit       {commit_of(row) or 'none'}{on}")
     click.echo(f"environment  {line(row.device)}, {line(row.toolchain)} ({row.environment[:12]})")
     click.echo(f"verdict      {row.verdict or 'not judged'} (exit {row.exit_code})")
     click.echo(f"samples      {'all kept' if row.sampled else 'the median of each launch'}\n")
     print_table([("CASE", "VERDICT", "RATIO", "INTERVAL", "LATENCY", "LAUNCHES"), *map(_case_line, cases)])
 
 
-def _on(branch: str) -> str:
-    return f" on {line(branch)}" if branch else ""
-
-
 def _case_line(case: CaseRow) -> tuple[str, ...]:
-    from perfgate.report.format import duration
-
     known = case.ratio is not None and case.low is not None and case.high is not None
     return (
         case.case_id,
