@@ -11,7 +11,7 @@ __all__ = ["__version__", "metadata"]
 def __getattr__(name: str) -> object:
     # Loaded when it is used: `import perfgate` stays cheap.
     if name == "metadata":
-        from perfgate.engine.metadata import metadata
+        from perfgate.engine.export import metadata
 
         return metadata
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

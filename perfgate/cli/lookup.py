@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from perfgate.cli.options import load
 from perfgate.errors import PerfgateError, UsageError
@@ -13,28 +16,36 @@ if TYPE_CHECKING:
     from perfgate.records import Case, CaseResult, RunResult
     from perfgate.run.pipeline import Pipeline
 
+T = TypeVar("T")
 
-def pipeline_of(case: str, progress: Any, flags: dict[str, Any]) -> tuple[Pipeline, tuple[ModelSpec, Case]]:
-    """The pipeline of these flags, with the case of this id. Raises `UsageError` that names all."""
+
+@contextlib.contextmanager
+def pipeline_of(case: str, flags: dict[str, Any]) -> Iterator[tuple[Pipeline, tuple[ModelSpec, Case]]]:
+    """The pipeline of these flags, with the case of this id; its progress is shown meanwhile. Raises
+    `UsageError` that names those there are."""
     from perfgate.run.pipeline import Pipeline
+    from perfgate.util.progress import make_progress
 
     settings = load(flags)
-    pipeline = Pipeline(settings, progress)
-    plan = pipeline.plan([settings.path("models")])
-    for spec, one in plan:
-        if one.id == case:
-            return pipeline, (spec, one)
-    ids = ", ".join(one.id for _, one in plan)
-    raise UsageError(f"no case is named {case!r}", where="CASE", fix=f"one of: {ids}")
+    with make_progress() as progress:
+        pipeline = Pipeline(settings, progress)
+        plan = pipeline.plan([settings.path("models")])
+        yield pipeline, _named({one.id: (spec, one) for spec, one in plan}, case, "CASE")
 
 
-def case_of(run: RunResult, case: str, where: str) -> CaseResult:
-    """A case of a results file by its id. Raises `UsageError` that names those there are."""
-    found = next((result for result in run.cases if result.case.id == case), None)
-    if found is None:
-        ids = ", ".join(result.case.id for result in run.cases)[:1000]
+def case_of(results: Path, case: str) -> tuple[RunResult, CaseResult]:
+    """A results file, and its case of this id. Raises `UsageError` that names those there are."""
+    from perfgate.run.outputs import read_results
+
+    run = read_results(results)
+    return run, _named({one.case.id: one for one in run.cases}, case, str(results))
+
+
+def _named(cases: Mapping[str, T], case: str, where: str) -> T:
+    if case not in cases:
+        ids = ", ".join(cases)[:1000]
         raise UsageError(f"no case is named {case!r}", where=where, fix=f"one of: {ids}")
-    return found
+    return cases[case]
 
 
 def open_history(database: str | None, *, must_exist: bool = False) -> History:
@@ -47,7 +58,7 @@ def open_history(database: str | None, *, must_exist: bool = False) -> History:
 def versions_here() -> dict[str, str]:
     """What runs here; a library that is not there has no entry."""
     from perfgate.engine import get_backend
-    from perfgate.image.pins import found_versions
+    from perfgate.image.lock import found_versions
 
     try:
         return found_versions(get_backend("tensorrt", "auto").versions())

@@ -8,6 +8,7 @@ from typing import Any, NoReturn, TypeVar
 
 import rich_click as click
 from click.exceptions import Exit
+from rich.console import Console
 
 from perfgate.records import RunResult
 from perfgate.settings import Option, Settings, load_settings, options, variable
@@ -40,30 +41,21 @@ keyword_option = click.option("-k", "keyword", default="", help="Only cases whos
 output_option = click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Write to a file instead of the screen."
 )
-
-
-def database_option(command: F) -> F:
-    """`--database`, the history to use."""
-    history = options()["history"]
-    return click.option(
-        "--database", envvar=variable("history"), help=f"{history.description}  [default: {history.default}]"
-    )(command)
+_HISTORY = options()["history"]
+# `--database`, the history to use.
+database_option = click.option(
+    "--database", envvar=variable("history"), help=f"{_HISTORY.description}  [default: {_HISTORY.default}]"
+)
 
 
 def trend_options(command: F) -> F:
     """What selects trends of the history."""
-    for option in reversed(
-        (
-            database_option,
-            click.option(
-                "--metric", default="latency_ns", show_default=True, help="A metric of the stored runs."
-            ),
-            click.option("--since", metavar="DATE", help="Leave out older runs, such as 2026-01-31."),
-            click.option("--branch", help="Only runs of this branch.  [default: all]"),
-        )
-    ):
-        command = option(command)
-    return command
+    metric = click.option(
+        "--metric", default="latency_ns", show_default=True, help="A metric of the stored runs."
+    )
+    since = click.option("--since", metavar="DATE", help="Leave out older runs, such as 2026-01-31.")
+    branch = click.option("--branch", help="Only runs of this branch.  [default: all]")
+    return database_option(metric(since(branch(command))))
 
 
 def load(flags: dict[str, Any]) -> Settings:
@@ -73,8 +65,6 @@ def load(flags: dict[str, Any]) -> Settings:
 
 def show(result: RunResult, language: str) -> None:
     """Print a result to the terminal."""
-    from rich.console import Console
-
     from perfgate.report.run.terminal import print_result
 
     print_result(result, Console(), language)

@@ -5,11 +5,12 @@ A deployment that builds again draws another ticket: another build may choose ot
 
 from __future__ import annotations
 
+from os import PathLike
 from pathlib import Path
 from typing import Final, Literal
 
 from perfgate.engine.plugin_libraries import beside, place
-from perfgate.errors import RefusedError
+from perfgate.errors import DataError, RefusedError
 from perfgate.model.graph import Graph, GraphInput
 from perfgate.records import (
     CaseResult,
@@ -26,7 +27,14 @@ from perfgate.records import (
     Verdict,
     digest,
 )
-from perfgate.util.files import file_digest, record_json, write_bytes, write_text
+from perfgate.util.files import (
+    TEXT_LIMIT_BYTES,
+    file_digest,
+    read_record,
+    record_json,
+    write_bytes,
+    write_text,
+)
 
 SIDECAR_SCHEMA: Final = "perfgate-trt/engine/v2"
 
@@ -144,3 +152,27 @@ def export_engine(
     described = target.with_name(f"{target.name}.json")
     write_text(described, record_json(sidecar))
     return [target, described]
+
+
+def metadata(engine: str | PathLike[str]) -> Sidecar:
+    """The metadata of an exported engine, from `<engine>.json` beside it.
+
+    Raises `DataError` when a file is missing or damaged, or the sidecar is another engine's.
+    """
+    path = Path(engine)
+    sidecar = read_record(path.with_name(f"{path.name}.json"), Sidecar, limit_bytes=TEXT_LIMIT_BYTES)
+    try:
+        size = path.stat().st_size
+        # The size is compared first: a truncated engine of many GiB need not be read to be refused.
+        found = file_digest(path) if size == sidecar.engine_bytes else None
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", where=path) from error
+    if found != sidecar.engine_digest:
+        what = f"is {size} bytes" if found is None else f"is {found[:12]}"
+        raise DataError(
+            f"{what}, but its sidecar describes another engine "
+            f"({sidecar.engine_bytes} bytes, {sidecar.engine_digest[:12]})",
+            where=path,
+            fix="perfgate export writes both files together; deploy both",
+        )
+    return sidecar

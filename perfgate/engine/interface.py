@@ -6,17 +6,21 @@ One module a backend. A backend imports its GPU library only when one of these m
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import itertools
 import time
+import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
-from perfgate.errors import CaseError
+from perfgate.errors import CaseError, PerfgateError
 from perfgate.records import Case, Count, EngineFacts, Mode, Protocol, Recipe, Record, Series, Tensor
 from perfgate.util.files import file_digest
+from perfgate.util.process import TAIL_BYTES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,7 +75,8 @@ def faster_half_mean(values: Sequence[float]) -> float:
 class BuildRequest(Record):
     """One build, as it travels to the child process. Paths are absolute; the engine cache sets `engine` and
     `timing_cache_out`. `script` is the model script, for backends that run a model's PyTorch twin;
-    `islands` are nodes that must stay in FP32; `plugins` are the recipe's libraries, in its order."""
+    `islands` are nodes that must stay in FP32; `plugins` are the recipe's libraries, in its order. `prebuilt`
+    asks what `engine` is, which was built elsewhere."""
 
     backend: str
     recipe: Recipe
@@ -83,15 +88,26 @@ class BuildRequest(Record):
     timing_cache_out: str = ""
     islands: tuple[str, ...] = ()
     plugins: tuple[str, ...] = ()
+    prebuilt: bool = False
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Without garbage collection: one in the middle of a sample would be Python's time, not the model's."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def blocking_samples(infer: Callable[[], None], protocol: Protocol) -> Samples:
     """Time blocking calls, one after another, with the host's monotonic clock (nanoseconds)."""
     clock = time.perf_counter_ns
     samples: list[int] = []
-    collecting = gc.isenabled()
-    gc.disable()  # a collection in the middle of a sample would be Python's time, not the model's
-    try:
+    with uncollected():
         started = before = clock()
         while (before - started < protocol.duration_ns or len(samples) < protocol.min_samples) and len(
             samples
@@ -100,10 +116,31 @@ def blocking_samples(infer: Callable[[], None], protocol: Protocol) -> Samples:
             after = clock()
             samples.append(max(1, after - before))
             before = after
-    finally:
-        if collecting:
-            gc.enable()
     return Samples(samples_ns=tuple(samples), wall_ns=max(1, before - started))
+
+
+@contextlib.contextmanager
+def named(what: str, *, fix: str | None = None) -> Iterator[None]:
+    """Whatever a library or the model raises is the case's fault: `CaseError` with the traceback's end."""
+    try:
+        yield
+    except PerfgateError:
+        raise
+    except Exception as error:
+        said = str(error).strip() or "no reason given"
+        tail = traceback.format_exc()[-TAIL_BYTES:]
+        raise CaseError(
+            f"{what}: {type(error).__name__}: {said[:2000]}", stderr_tail=tail, fix=fix
+        ) from error
+
+
+_WAITS: tuple[Literal["spin", "block"], ...] = ("spin", "block")
+
+
+def modes_of_one_stream(*drives: Literal["enqueue", "graph"]) -> tuple[Mode, ...]:
+    """All modes of a GPU on one stream, these ways to drive it in their order."""
+    modes = itertools.product((False, True), drives, _WAITS)
+    return tuple(Mode(drive=drive, transfers=transfers, wait=wait) for transfers, drive, wait in modes)
 
 
 class Runner(ABC):

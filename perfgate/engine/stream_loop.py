@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import collections
-import gc
 import math
 import time
 import typing
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from perfgate.engine.interface import Samples
+from perfgate.engine.interface import Samples, uncollected
 from perfgate.errors import CaseError
-from perfgate.records import Protocol
+from perfgate.records import Mode, Protocol
 
+SLOTS = 2  # a stream: one query runs while the next one is enqueued
 _PARTS = ("h2d", "gpu_compute", "d2h")
 
 
@@ -34,14 +36,77 @@ class Query(typing.Protocol):
         """Copy in, execution, copy out; asked for with transfers only."""
 
 
-def wait_for(event: typing.Any, *, spin: bool) -> None:
-    """Return when a CUDA event is complete: by polling (`spin`), or asleep (`block`)."""
-    if not spin:
-        event.synchronize()
-        return
-    done = event.query
-    while not done():
-        pass
+class Lane(ABC):
+    """A CUDA stream with what a query does on it. `launch` enqueues one execution; False when refused."""
+
+    stream: Any
+    launch: Callable[[], bool]
+
+    @abstractmethod
+    def event(self) -> Any:
+        """A CUDA event that takes the time, and that the host waits for as the mode has it."""
+
+    @abstractmethod
+    def elapsed_ms(self, begin: Any, end: Any) -> float:
+        """CUDA's time between two events."""
+
+    @abstractmethod
+    def send(self) -> None:
+        """Enqueue the copies in."""
+
+    @abstractmethod
+    def fetch(self) -> None:
+        """Enqueue the copies out."""
+
+    def refused(self) -> CaseError:
+        """The error for a launch that was refused."""
+        return CaseError("the execution was refused")
+
+
+class Slot(Query):
+    """One query in flight on a lane, between four events. `enqueue_ns` is the host's time to enqueue the
+    execution."""
+
+    def __init__(self, lane: Lane, mode: Mode) -> None:
+        self._lane = lane
+        self._spin, self._copies = mode.wait == "spin", mode.transfers
+        self._begin, self._copied, self._computed, self._end = (lane.event() for _ in range(4))
+        self.enqueue_ns = 0
+
+    def issue(self) -> None:
+        """Put one query on the stream. Raises `CaseError` when it is refused."""
+        lane, stream = self._lane, self._lane.stream
+        self._begin.record(stream)
+        if self._copies:
+            lane.send()
+            self._copied.record(stream)
+        before = time.perf_counter_ns()
+        accepted = lane.launch()
+        self.enqueue_ns = time.perf_counter_ns() - before
+        if not accepted:
+            raise lane.refused()
+        if self._copies:
+            self._computed.record(stream)
+            lane.fetch()
+        self._end.record(stream)
+
+    def wait(self) -> None:
+        """Return when the query is complete: by polling (`spin`), or asleep (`block`)."""
+        if not self._spin:
+            self._end.synchronize()
+            return
+        done = self._end.query
+        while not done():
+            pass
+
+    def latency_ns(self) -> int:
+        return nanoseconds(self._lane.elapsed_ms(self._begin, self._end))
+
+    def parts_ns(self) -> tuple[int, int, int]:
+        begin, copied, computed, end = self._begin, self._copied, self._computed, self._end
+        pairs = (begin, copied), (copied, computed), (computed, end)
+        h2d, execution, d2h = (nanoseconds(self._lane.elapsed_ms(*pair)) for pair in pairs)
+        return h2d, execution, d2h
 
 
 def nanoseconds(elapsed_ms: float) -> int:
@@ -58,43 +123,32 @@ def queued_samples(ring: Sequence[Query], protocol: Protocol, *, transfers: bool
     queries' completions on the host's clock, so that samples over wall time is the throughput. `other_ns`
     has `enqueue` and, with transfers, `h2d`, `gpu_compute` and `d2h`. All in nanoseconds.
     """
-    collecting = gc.isenabled()
-    gc.disable()  # a collection in the middle of a query would be Python's time, not the model's
-    try:
-        return _loop(ring, protocol, transfers=transfers)
-    finally:
-        if collecting:
-            gc.enable()
-
-
-def _loop(ring: Sequence[Query], protocol: Protocol, *, transfers: bool) -> Samples:
-    clock = time.perf_counter_ns
-    samples: list[int] = []
-    series: dict[str, list[int]] = {name: [] for name in ("enqueue", *(_PARTS if transfers else ()))}
-    waiting = collections.deque(ring)
-    for slot in ring:
-        slot.issue()
-    for _ in ring:  # each slot once without being recorded, and issued again at once
-        waiting[0].wait()
-        waiting[0].issue()
-        waiting.rotate(-1)
-    started = now = clock()
-    done = 0
-    least, most = protocol.min_samples, protocol.max_samples
-    while (now - started < protocol.duration_ns or done < least) and done < most:
-        slot = waiting[0]
-        slot.wait()
-        now = clock()
-        samples.append(slot.latency_ns())
-        series["enqueue"].append(slot.enqueue_ns)
-        if transfers:
-            for name, part in zip(_PARTS, slot.parts_ns(), strict=True):
-                series[name].append(part)
-        slot.issue()
-        waiting.rotate(-1)
-        done += 1
-    for slot in ring:  # still in flight: nothing may be freed under them
-        slot.wait()
+    with uncollected():
+        clock = time.perf_counter_ns
+        samples: list[int] = []
+        series: dict[str, list[int]] = {name: [] for name in ("enqueue", *(_PARTS if transfers else ()))}
+        waiting = collections.deque(ring)
+        for slot in ring:
+            slot.issue()
+        for _ in ring:  # each slot once without being recorded, and issued again at once
+            waiting[0].wait()
+            waiting[0].issue()
+            waiting.rotate(-1)
+        started = now = clock()
+        least, most = protocol.min_samples, protocol.max_samples
+        while (now - started < protocol.duration_ns or len(samples) < least) and len(samples) < most:
+            slot = waiting[0]
+            slot.wait()
+            now = clock()
+            samples.append(slot.latency_ns())
+            series["enqueue"].append(slot.enqueue_ns)
+            if transfers:
+                for name, part in zip(_PARTS, slot.parts_ns(), strict=True):
+                    series[name].append(part)
+            slot.issue()
+            waiting.rotate(-1)
+        for slot in ring:  # still in flight: nothing may be freed under them
+            slot.wait()
     return Samples(
         samples_ns=tuple(samples),
         wall_ns=max(1, now - started),

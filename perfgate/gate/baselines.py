@@ -9,8 +9,15 @@ from pathlib import Path
 import msgspec
 
 from perfgate.errors import DataError, RefusedError
-from perfgate.records import Baseline, BaselineCase, Environment, Manifest, Record
-from perfgate.records.columns import metrics_fault
+from perfgate.records import (
+    Baseline,
+    BaselineCase,
+    Environment,
+    Manifest,
+    MetricColumns,
+    Record,
+    metrics_fault,
+)
 from perfgate.util.files import BASELINE_LIMIT_BYTES, read_record, record_json, write_text
 
 # A quarter: drivers and machines have moved on by then. `perfgate alert` warns of the same age.
@@ -36,14 +43,18 @@ class Baselines(Record):
     elsewhere: dict[str, Stored] = {}
 
 
+def columns_by_run(case: BaselineCase) -> list[MetricColumns]:
+    """The columns of each run that was promoted together."""
+    found, start = [], 0
+    for launches in [run.launches for run in case.runs] or [len(case.metrics["latency_ns"])]:
+        found.append({name: values[start : start + launches] for name, values in case.metrics.items()})
+        start += launches
+    return found
+
+
 def runs_of(case: BaselineCase) -> list[tuple[float, ...]]:
     """The launch medians (ns) of each run that was promoted together."""
-    values, found, start = case.metrics["latency_ns"], [], 0
-    for run in case.runs or (None,):
-        stop = len(values) if run is None else start + run.launches
-        found.append(values[start:stop])
-        start = stop
-    return found
+    return [part["latency_ns"] for part in columns_by_run(case)]
 
 
 def days_of(case: BaselineCase) -> int:

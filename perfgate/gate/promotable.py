@@ -14,7 +14,6 @@ TO_ACCEPT = (
 )
 # A PASS by which a loss would become the baseline all the same.
 ALREADY_ON_BASE = "already-on-base"
-CODES_TO_ACCEPT = (ALREADY_ON_BASE,)
 # What the reason of a new case says that too few valid launches were taken of.
 UNFIT = "not to be promoted"
 
@@ -33,4 +32,4 @@ def refused(case: CaseResult) -> bool:
 def needs_accept(case: CaseResult) -> bool:
     """Whether a loss would become the baseline, which has to be named: `--accept`."""
     judgement = case.judgement
-    return judgement is not None and (judgement.verdict in TO_ACCEPT or judgement.code in CODES_TO_ACCEPT)
+    return judgement is not None and (judgement.verdict in TO_ACCEPT or judgement.code == ALREADY_ON_BASE)

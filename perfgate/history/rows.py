@@ -13,8 +13,7 @@ import msgspec
 
 from perfgate.errors import DataError
 from perfgate.history import HISTORY_SCHEMA, CaseRow, HistoryRun, LaunchRow, Promotion
-from perfgate.records import Baseline, CaseResult, Environment, Launch, Measured, RunResult, digest
-from perfgate.records.columns import columns
+from perfgate.records import Baseline, CaseResult, Environment, Launch, Measured, RunResult, columns, digest
 from perfgate.records.trend import Point
 from perfgate.util.files import (
     BASELINE_LIMIT_BYTES,

@@ -1,8 +1,12 @@
-"""`docker/image.lock`: which image, by digest, and the versions that were found inside it."""
+"""`docker/image.lock`: which image, by digest, and the versions that were found inside it, held against what
+runs here."""
 
 from __future__ import annotations
 
+import os
+import platform
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -14,7 +18,7 @@ from perfgate.image.reference import Reference, parse_reference
 from perfgate.records import Difference, Facts, Name, Record
 from perfgate.util.files import TEXT_LIMIT_BYTES, read_record, record_json, write_text
 
-LOCK_SCHEMA: Final = "perfgate-trt/image/v1"
+LOCK = Path("docker") / "image.lock"
 VERSIONS: Final = ("tensorrt", "cuda", "python")
 
 
@@ -47,12 +51,7 @@ def read_lock(path: Path) -> ImageLock:
 
 def write_lock(path: Path, lock: ImageLock) -> None:
     """Every field is written, the empty ones too: a reader sees what is not known."""
-    text = record_json({**_fields(lock), "digest": lock.digest, "versions": lock.versions})
-    write_text(path, text)
-
-
-def _fields(lock: ImageLock) -> dict[str, object]:
-    return {"schema": lock.schema, "registry": lock.registry, "repository": lock.repository, "tag": lock.tag}
+    write_text(path, record_json({name: getattr(lock, name) for name in lock.__struct_fields__}))
 
 
 def moved(lock: ImageLock, tag: str, digest: str) -> ImageLock:
@@ -82,3 +81,22 @@ def check_tag(tag: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", tag) or tag == "latest":
         raise DataError(f"is not a tag that says what it is: {tag[:200]!r}", where="TAG", fix="26.05-py3")
     return tag
+
+
+def found_versions(backend: Mapping[str, str]) -> dict[str, str]:
+    """The versions of a TensorRT backend as the lock names them; a library that is not there has no entry."""
+    known = {
+        "tensorrt": backend.get("tensorrt", ""),
+        "cuda": os.environ.get("CUDA_VERSION", ""),  # NVIDIA's images set it
+        "python": platform.python_version(),
+    }
+    return {name: version for name, version in known.items() if version}
+
+
+def pin_faults(root: Path, backend: Mapping[str, str]) -> list[Difference]:
+    """Where what runs here is not what the project pins; nothing where it pins nothing, or TensorRT is not
+    what runs. Raises `DataError` for a damaged lock."""
+    if not (root / LOCK).is_file() or "tensorrt" not in backend:
+        return []
+    lock = read_lock(root / LOCK)
+    return version_faults(lock, found_versions(backend)) if lock.versions else []

@@ -15,8 +15,7 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-from perfgate.engine.devices import Device
-from perfgate.engine.gpu import open_gpu
+from perfgate.engine.gpu import Device, open_gpu
 from perfgate.errors import InfrastructureError, UsageError
 
 _NO_PERMISSION = 4

@@ -10,8 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
-from perfgate.engine.devices import Device
-from perfgate.engine.gpu import open_gpu
+from perfgate.engine.gpu import Device, open_gpu
 from perfgate.errors import InfrastructureError
 from perfgate.measure.nvml import presence
 from perfgate.measure.telemetry import TelemetrySampler, invalid_reason

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
-from perfgate.engine.devices import Device, Reader
+from perfgate.engine.gpu import Device, Reader
 from perfgate.records import Count, Facts, Record
 
 IDLE_LIMIT_BYTES = 512 << 20

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from collections.abc import Set as AbstractSet
 from typing import Any
 
-from perfgate.engine.devices import Device, Reader
+from perfgate.engine.gpu import Device, Reader
 from perfgate.measure.nvml import (
     CLOCK_MEMORY,
     CLOCK_SM,

@@ -21,11 +21,11 @@ from typing import Any, Final
 from urllib.parse import quote_plus, urlsplit
 
 import requests
+from msgspec import to_builtins
 from msgspec.structs import replace
 
 from perfgate.errors import InfrastructureError, UsageError
 from perfgate.publish.alerts import Alert
-from perfgate.records import to_builtins
 from perfgate.util.http import is_loopback, is_private, request_fault, retry_after, silence, split_url
 
 PREFIX: Final = "PERFGATE_WEBHOOK_"

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import pytest
 
 from perfgate.errors import PerfgateError
+from perfgate.model.spec import ModelSpec
 from perfgate.records import Case, CaseResult, Measured, Verdict
-
-if TYPE_CHECKING:
-    from perfgate.model.spec import ModelSpec
-    from perfgate.run.pipeline import Pipeline
+from perfgate.run.pipeline import Pipeline
 
 VERDICT = "perfgate_verdict"
 EXIT_CODE = "perfgate_exit_code"

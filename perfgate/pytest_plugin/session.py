@@ -23,9 +23,13 @@ from perfgate.gate.policy.active import ActivePolicy
 from perfgate.gate.verdict.summary import summarise
 from perfgate.model.read import read_spec
 from perfgate.model.spec import ModelSpec
-from perfgate.pytest_plugin import benchmark_launches as functions
 from perfgate.pytest_plugin.items import COLLECT_CODE, EXIT_CODE, CaseItem, SpecFile, failure_text
-from perfgate.pytest_plugin.python_cases import run_benchmarks, run_function
+from perfgate.pytest_plugin.python_cases import (
+    benchmark_case_id,
+    benchmark_nodes,
+    run_benchmarks,
+    run_function,
+)
 from perfgate.records import CaseResult, RunResult, Verdict
 from perfgate.run.outputs import write_outputs
 from perfgate.run.pipeline import Pipeline
@@ -44,10 +48,6 @@ from perfgate.util.progress import BarProgress, PlainProgress
 _SCHEMA_MARK = b"perfgate-trt/model/"
 _ENVIRONMENT = 3
 _OUT_FIX = "choose a writable folder with --perfgate-out"
-
-
-class _Trouble(PerfgateError):
-    """An error that a sibling worker met, told again."""
 
 
 class GateSession:
@@ -98,7 +98,10 @@ class GateSession:
     # Collection
 
     def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> SpecFile | None:
-        if file_path.suffix != ".toml" or not self._is_spec(file_path):
+        models = self.settings.path("models").resolve()
+        if file_path.suffix != ".toml" or not (
+            file_path.parent == models or _SCHEMA_MARK in file_path.read_bytes()[:4096]
+        ):
             return None
         file: SpecFile = SpecFile.from_parent(parent, path=file_path)
         file.gate = self
@@ -164,12 +167,12 @@ class GateSession:
 
     def _measure(self, items: list[pytest.Item]) -> None:
         cases = [item for item in items if isinstance(item, CaseItem)]
-        nodes = functions.benchmark_nodes(items) if functions.has_benchmark(self._config) else []
+        nodes = benchmark_nodes(self._config, items)
         if self._trouble is not None or not (cases or nodes):
             return
         trouble = self._shared / "trouble.json"
         try:
-            self._make_shared()
+            store_folder(self._shared)
             check_writable(self.settings.path("out"), fix=_OUT_FIX)
             parts = []
             for shard in plan_shards(self.settings, self.pipeline.backend.kind, **self._place()):
@@ -194,9 +197,6 @@ class GateSession:
         self._results = {result.case.id: result for result in self._run.cases}
         if "pipeline" in vars(self) and self.pipeline.interrupted:
             raise KeyboardInterrupt
-
-    def _make_shared(self) -> None:
-        store_folder(self._shared)
 
     def _place(self) -> dict[str, int]:
         """How many xdist workers there are, and which of them this is."""
@@ -263,11 +263,10 @@ class GateSession:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
         yield
-        timed = functions.has_benchmark(self._config) and functions.benchmark_nodes([item])
+        timed = benchmark_nodes(self._config, [item])
         if timed and self._trouble is not None:
             _fail(item, self._trouble.exit_code, f"perfgate: {self._trouble}")
-        result = self._results.get(functions.benchmark_case_id(item.nodeid))
-        if timed and result is not None:
+        if timed and (result := self._results.get(benchmark_case_id(item.nodeid))):
             self._hold(item, result)
 
     @pytest.hookimpl(wrapper=True)
@@ -363,6 +362,7 @@ def _fail(item: pytest.Item, code: int, text: str) -> NoReturn:
 
 
 def _retell(text: dict[str, Any]) -> PerfgateError:
-    error = _Trouble(text["what"], where=text["where"], fix=text["fix"])
+    """An error that a sibling worker met, told again."""
+    error = PerfgateError(text["what"], where=text["where"], fix=text["fix"])
     error.exit_code = text["code"]
     return error

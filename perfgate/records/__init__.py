@@ -5,7 +5,6 @@ slower or bigger. The published JSON Schemas are made from these types (`perfgat
 Defaults are omitted when written, so a new optional field changes no digest of an old record.
 """
 
-from perfgate.records.accuracy import Accuracy, AccuracyLimits, Agreement, OutputAccuracy, TaskMetric
 from perfgate.records.base import (
     Count,
     Direction,
@@ -21,24 +20,39 @@ from perfgate.records.base import (
     Share,
     Text,
     digest,
-    to_builtins,
 )
 from perfgate.records.case import (
+    Accuracy,
+    AccuracyLimits,
+    Agreement,
     Case,
     Dimension,
     Floor,
     InputData,
     Mode,
+    OutputAccuracy,
     Protocol,
     RebuildPolicy,
     Recipe,
     Slo,
+    TaskMetric,
     Tensor,
     Tolerance,
 )
-from perfgate.records.explanation import Cause, Explanation, GraphChange, LayerChange
-from perfgate.records.judgement import Confirmation, Interval, Judgement, MetricJudgement, Verdict
+from perfgate.records.judgement import (
+    Cause,
+    Confirmation,
+    Explanation,
+    GraphChange,
+    Interval,
+    Judgement,
+    LayerChange,
+    MetricJudgement,
+    Verdict,
+)
 from perfgate.records.launch import (
+    ENGINE_COLUMNS,
+    P99_MIN_SAMPLES,
     Difference,
     EngineFacts,
     Environment,
@@ -51,27 +65,35 @@ from perfgate.records.launch import (
     Tf32,
     TimingKeys,
     Unchanged,
+    columns,
+    metrics_fault,
 )
-from perfgate.records.legs import Leg
 from perfgate.records.manifest import Manifest, OpenReason
-from perfgate.records.precision import PRECISION_SCHEMA, LayerLoss, PrecisionRow, PrecisionTable
 from perfgate.records.run import (
     BASELINE_SCHEMA,
+    PRECISION_SCHEMA,
     RESULTS_SCHEMA,
     Baseline,
     BaselineCase,
     BaselineRun,
     CaseResult,
     Commit,
+    LayerLoss,
+    Leg,
     PolicyChange,
+    PrecisionRow,
+    PrecisionTable,
     RunResult,
+    Scope,
+    StageName,
+    Stages,
     Summary,
 )
-from perfgate.records.scope import Scope
-from perfgate.records.stages import StageName, Stages
 
 __all__ = [
     "BASELINE_SCHEMA",
+    "ENGINE_COLUMNS",
+    "P99_MIN_SAMPLES",
     "PRECISION_SCHEMA",
     "RESULTS_SCHEMA",
     "Accuracy",
@@ -141,6 +163,7 @@ __all__ = [
     "Tolerance",
     "Unchanged",
     "Verdict",
+    "columns",
     "digest",
-    "to_builtins",
+    "metrics_fault",
 ]

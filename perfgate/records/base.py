@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -59,8 +59,3 @@ class Direction(str, enum.Enum):
 MetricColumns = Annotated[
     dict[Name, Annotated[tuple[float | int, ...], Meta(max_length=10_000)]], Meta(max_length=100)
 ]
-
-
-def to_builtins(record: object) -> Any:
-    """A record as plain dictionaries, lists and scalars, for a renderer or a JSON writer."""
-    return msgspec.to_builtins(record)

@@ -1,4 +1,4 @@
-"""A whole run, and the baselines that runs are promoted to."""
+"""A whole run, its shards and legs, the baselines that runs are promoted to, and precisions side by side."""
 
 from __future__ import annotations
 
@@ -6,15 +6,44 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta
 
-from perfgate.records.accuracy import Accuracy
-from perfgate.records.base import Count, MetricColumns, Name, Positive, Record, Sha256, Text
-from perfgate.records.case import Case, Mode, Protocol, Recipe
-from perfgate.records.explanation import Explanation
-from perfgate.records.judgement import Judgement, Verdict
+from perfgate.records.base import Count, MetricColumns, Name, Positive, Precision, Record, Sha256, Text
+from perfgate.records.case import Accuracy, Case, Mode, Protocol, Recipe
+from perfgate.records.judgement import Explanation, Judgement, Verdict
 from perfgate.records.launch import Environment, Outcome
 from perfgate.records.manifest import Manifest
-from perfgate.records.scope import Scope
-from perfgate.records.stages import Stages
+
+
+class Scope(Record):
+    """Share `shard` of `shards` of the cases in `plan`, on the leg `leg`: a runner's label, mostly."""
+
+    leg: Name
+    plan: Annotated[tuple[Name, ...], Meta(max_length=20_000)]
+    shard: Annotated[int, Meta(ge=1, le=1_000)] = 1
+    shards: Annotated[int, Meta(ge=1, le=1_000)] = 1
+
+
+StageName = Literal["export", "conversion", "calibration", "reference"]
+
+
+class Stages(Record):
+    """Nanoseconds by the wall clock, each where the work was really done; a stage whose product came from a
+    cache (`cached`) keeps what it took when it was made, and is in `unknown` where that was not kept.
+    None, and not `unknown`, is a stage that this case has not.
+
+    `export_ns`: the model script wrote the ONNX file. `conversion_ns`: that graph became the precision's.
+    `calibration_ns`: of it, reading the calibration data, running the network on it, and placing the scales.
+    `reference_ns`: the reference answered. `verification_ns`: the engine answered and was held against it.
+    The build is `EngineFacts.build_ns`, loads and first inferences are each launch's own.
+    """
+
+    export_ns: Count | None = None
+    conversion_ns: Count | None = None
+    calibration_ns: Count | None = None
+    reference_ns: Count | None = None
+    verification_ns: Count | None = None
+    cached: Annotated[tuple[StageName, ...], Meta(max_length=10)] = ()
+    unknown: Annotated[tuple[StageName, ...], Meta(max_length=10)] = ()
+
 
 RESULTS_SCHEMA: Final = "perfgate-trt/results/v1"
 
@@ -132,3 +161,55 @@ class Baseline(Record, kw_only=True):
     environments: dict[Name, Environment]
     cases: Annotated[dict[Name, BaselineCase], Meta(max_length=5_000)]
     manifests: Annotated[tuple[Manifest, ...], Meta(max_length=100)] = ()
+
+
+class Leg(Record):
+    """All shards of one leg as one run, or why there is none. A leg with a fault is never green."""
+
+    name: Name
+    result: RunResult | None = None
+    faults: Annotated[tuple[Text, ...], Meta(max_length=1_000)] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """1 is the commit's fault and wins; what is missing or does not fit is the infrastructure's."""
+        summary = self.result.summary if self.result else None
+        if summary is not None and summary.exit_code == 1:
+            return 1
+        return 3 if self.faults or summary is None else summary.exit_code
+
+
+PRECISION_SCHEMA: Final = "perfgate-trt/precision/v1"
+
+
+class LayerLoss(Record):
+    """One layer's output against FP32's: SQNR in decibels, 400 where nothing differs."""
+
+    node: Name
+    operator: Name
+    sqnr_db: float
+
+
+class PrecisionRow(Record, kw_only=True):
+    """One precision. Numbers are medians over launches, None where the case gave none; `layers` are those
+    that lose most, the worst first."""
+
+    precision: Precision
+    case: Name
+    verdict: Verdict
+    reason: Text = ""
+    latency_ns: float | None = None
+    engine_bytes: Count | None = None
+    memory_bytes: float | None = None
+    accuracy: Accuracy | None = None
+    layers: Annotated[tuple[LayerLoss, ...], Meta(max_length=1_000)] = ()
+
+
+class PrecisionTable(Record, kw_only=True):
+    """The rows, and what they were measured on."""
+
+    schema: Literal["perfgate-trt/precision/v1"]
+    model: Name
+    backend: Name
+    device: Name
+    rows: Annotated[tuple[PrecisionRow, ...], Meta(max_length=10)] = ()

@@ -227,7 +227,10 @@ def _unversioned(manifests: Mapping[str, Manifest], base: CaseResult, stored: St
         return ""
     for manifest in manifests.values():
         if reason := next((one for one in manifest.open if one.code in ("outside", "network")), None):
-            return f"base's {manifest.script} makes another model today, from {reason.value}, which no commit holds"
+            return (
+                f"base's {manifest.script} makes another model today, from {reason.value}, "
+                "which no commit holds"
+            )
     return ""
 
 

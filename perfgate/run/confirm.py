@@ -11,7 +11,7 @@ import msgspec
 from perfgate.gate.baselines import Baselines, Stored, days_of, runs_of
 from perfgate.gate.statistics.build_variance import untuned_share
 from perfgate.gate.statistics.noise import Spread, spread_of
-from perfgate.gate.statistics.screen import screen, worth_screening
+from perfgate.gate.statistics.sequential import screen, worth_screening
 from perfgate.gate.verdict.evidence import NONE, ConfirmedLaunches, Evidence
 from perfgate.gate.verdict.judge import judge, kind_of
 from perfgate.measure.environment import differences

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from perfgate.engine.interface import LayerTimes
 from perfgate.errors import PerfgateError
-from perfgate.gate.explain import Side, explain_case
+from perfgate.gate.explain.explain import Side, explain_case
 from perfgate.measure.launch import EngineTarget
 from perfgate.measure.layer_profile import LOADS, ProfileRequest, profile_sides
 from perfgate.measure.schedule import Job

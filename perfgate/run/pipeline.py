@@ -16,12 +16,12 @@ import msgspec
 from perfgate._version import __version__
 from perfgate.engine import get_backend
 from perfgate.engine.cache import EngineCache
+from perfgate.engine.child import prebuilt_engine
 from perfgate.engine.interface import Backend, BuildRequest
-from perfgate.engine.prebuilt import prebuilt_engine
 from perfgate.errors import CaseError, InfrastructureError, PerfgateError
 from perfgate.gate.baselines import Baselines, Stored, load_baselines
 from perfgate.gate.policy.active import ActivePolicy
-from perfgate.image.pins import LOCK, pin_faults
+from perfgate.image.lock import LOCK, pin_faults
 from perfgate.measure.accuracy.check import CheckRequest
 from perfgate.measure.environment import fingerprint
 from perfgate.measure.launch import EngineTarget

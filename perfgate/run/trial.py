@@ -9,8 +9,7 @@ import msgspec
 
 from perfgate.errors import CaseError
 from perfgate.gate.statistics.build_variance import untuned_share, widened
-from perfgate.gate.statistics.noise import Spread
-from perfgate.gate.statistics.outliers import settle, to_repeat
+from perfgate.gate.statistics.noise import Spread, settle, to_repeat
 from perfgate.gate.statistics.sequential import Decision, at_the_end, blocks, decide_next
 from perfgate.gate.verdict.evidence import ConfirmedLaunches
 from perfgate.measure.blocks import Blocks, Sides, repeat

@@ -19,8 +19,8 @@ import gate_model as gm
 import numpy as np
 import recordings
 
+from perfgate.gate.statistics.power import REGRESSION
 from perfgate.gate.statistics.sequential import ALPHA
-from perfgate.gate.statistics.simulate import REGRESSION
 
 FIXED = 12
 COMMITS = (("harmless", 0.0), ("2 % slower", 0.02), ("3 % slower", 0.03))

@@ -30,11 +30,11 @@ from explain_gpu_child import HeldRequest
 
 from perfgate.engine.interface import LayerTimes
 from perfgate.errors import PerfgateError
-from perfgate.gate.explain import Side, explain_case
+from perfgate.gate.explain.explain import Side, explain_case
 from perfgate.measure.launch import EngineTarget
 from perfgate.measure.layer_profile import ProfileRequest, profile_sides
 from perfgate.model.graph import read_graph
-from perfgate.records import EngineFacts, Explanation, to_builtins
+from perfgate.records import EngineFacts, Explanation
 from perfgate.util.files import file_digest
 from perfgate.util.process import call_child
 
@@ -163,7 +163,7 @@ class Bench:
             head = make()
             loads = self.profile(head)
             found = explain_case(self.planned.case, self.base, head, profile=lambda: loads)
-            row |= {"found": found.kind, "cause": found.cause, "explanation": to_builtins(found)}
+            row |= {"found": found.kind, "cause": found.cause, "explanation": msgspec.to_builtins(found)}
             self.records[name] = record(self.base, head, loads, found)
         except (PerfgateError, ValueError, StopIteration) as error:
             row |= {"cause": str(error), "tail": getattr(error, "stderr_tail", "")}

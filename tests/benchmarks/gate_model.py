@@ -21,10 +21,7 @@ from recordings import DATA
 
 from perfgate.gate.statistics.build_variance import widened
 from perfgate.gate.statistics.noise import BUILD_CV, LAUNCH_CV, LAUNCH_DOF, RUN_CV, spread_of
-from perfgate.gate.statistics.power import upper_bound
-from perfgate.gate.statistics.screen import worth_screening
-from perfgate.gate.statistics.sequential import BUDGET
-from perfgate.gate.statistics.simulate import (
+from perfgate.gate.statistics.power import (
     INCONCLUSIVE,
     PASS,
     REGRESSION,
@@ -32,7 +29,9 @@ from perfgate.gate.statistics.simulate import (
     Plan,
     run_gates,
     sequential,
+    upper_bound,
 )
+from perfgate.gate.statistics.sequential import BUDGET, worth_screening
 from perfgate.records import RebuildPolicy, Record, Tolerance
 
 TOLERANCE = Tolerance(ignore=0.005, catch=0.02)

@@ -31,7 +31,7 @@ import numpy as np
 import peers_rules as rules
 import recordings
 
-from perfgate.gate.statistics.simulate import REGRESSION
+from perfgate.gate.statistics.power import REGRESSION
 
 SCENARIOS = ("same engine", "built anew", "2 % slower", "3 % slower", "5 % slower")
 SLOWDOWN = {"2 % slower": 0.02, "3 % slower": 0.03, "5 % slower": 0.05}

@@ -22,7 +22,7 @@ import gate_model as gm
 import numpy as np
 import recordings
 
-from perfgate.gate.statistics.simulate import INCONCLUSIVE, PASS, REGRESSION, Outcomes
+from perfgate.gate.statistics.power import INCONCLUSIVE, PASS, REGRESSION, Outcomes
 
 SLOWDOWNS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.10)
 TARGET_CAUGHT = {0.02: 0.95, 0.03: 0.999}

@@ -37,11 +37,9 @@ import numpy as np
 
 from perfgate.errors import CaseError
 from perfgate.gate.statistics.build_variance import widened
-from perfgate.gate.statistics.intervals import interval
-from perfgate.gate.statistics.noise import Spread, spread_of
-from perfgate.gate.statistics.power import upper_bound
+from perfgate.gate.statistics.noise import Spread, interval, spread_of
+from perfgate.gate.statistics.power import INCONCLUSIVE, REGRESSION, STEP, Plan, sequential, upper_bound
 from perfgate.gate.statistics.sequential import BUDGET, LEAST_LAUNCHES, LOWER, Decision, blocks, decide_next
-from perfgate.gate.statistics.simulate import INCONCLUSIVE, REGRESSION, STEP, Plan, sequential
 from perfgate.measure.launch import EngineTarget, LaunchRequest, launch
 from perfgate.records import Protocol, Tolerance
 from perfgate.settings import Settings

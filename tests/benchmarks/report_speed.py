@@ -20,8 +20,8 @@ from pathlib import Path
 
 import common
 
-from perfgate.gate.statistics.intervals import ratio_interval
-from perfgate.gate.verdict.decide import decide, explain
+from perfgate.gate.statistics.noise import ratio_interval
+from perfgate.gate.verdict.latency import decide, explain
 from perfgate.gate.verdict.summary import summarise
 from perfgate.records import (
     RESULTS_SCHEMA,
@@ -37,8 +37,8 @@ from perfgate.records import (
     RunResult,
     Telemetry,
     Tolerance,
+    columns,
 )
-from perfgate.records.columns import columns
 from perfgate.report import render
 from perfgate.report.i18n import LANGUAGES
 from perfgate.run.outputs import read_results

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from perfgate.engine.metadata import metadata
+from perfgate.engine.export import metadata
 from perfgate.measure.launch import EngineTarget
 from perfgate.records import EngineFacts, Launch, Measured, Verdict
 from perfgate.run import pipeline as pipeline_module

@@ -14,8 +14,8 @@ from small_models import CASE, write
 from perfgate.engine.interface import Samples, faster_half_mean, middle_mean
 from perfgate.engine.onnxruntime.backend import OnnxRuntimeBackend
 from perfgate.engine.onnxruntime.layers import read_ort_layers, read_profile
-from perfgate.engine.tensorrt import profile as _trt_profile
-from perfgate.engine.tensorrt.backend import Layer, unpack_layers
+from perfgate.engine.tensorrt import run as _trt_profile
+from perfgate.engine.tensorrt.inspect import Layer, unpack_layers
 from perfgate.engine.tensorrt.run import TensorRTRunner
 from perfgate.errors import CaseError
 from perfgate.records import Case, Mode, Protocol, Tensor

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 import perfgate
-from perfgate.engine.export import SIDECAR_SCHEMA, Sidecar
-from perfgate.engine.metadata import metadata
+from perfgate.engine.export import SIDECAR_SCHEMA, Sidecar, metadata
 from perfgate.errors import DataError
 from perfgate.model.graph import GraphInput
 from perfgate.records import Commit, Dimension, Verdict

@@ -17,11 +17,12 @@ from onnx import helper
 from small_models import CASE
 from test_tensorrt_build import conv, save
 
+from perfgate.engine.child import prebuilt_engine
 from perfgate.engine.interface import BuildRequest
-from perfgate.engine.prebuilt import prebuilt_engine
 from perfgate.engine.tensorrt.api import Api
-from perfgate.engine.tensorrt.backend import TensorRTBackend, unpack_layers
+from perfgate.engine.tensorrt.backend import TensorRTBackend
 from perfgate.engine.tensorrt.facts import prebuilt_facts
+from perfgate.engine.tensorrt.inspect import unpack_layers
 from perfgate.engine.tensorrt.stream import Plan
 from perfgate.errors import CaseError
 from perfgate.measure import launch

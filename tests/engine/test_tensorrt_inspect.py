@@ -8,8 +8,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from perfgate.engine.tensorrt.backend import Layers, layer_share, read_layers, realised, weight_share
-from perfgate.engine.tensorrt.inspect import stored_share
+from perfgate.engine.tensorrt.inspect import (
+    Layers,
+    layer_share,
+    read_layers,
+    realised,
+    stored_share,
+    weight_share,
+)
 from perfgate.records import Precision
 
 REAL = Path(__file__).parent / "data" / "engine_inspector_resnet50_trt-8.5.3.json"

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from perfgate.engine.tensorrt.api import Api
-from perfgate.engine.tensorrt.fp32_islands import check_islands, constrain_islands
 from perfgate.engine.tensorrt.inspect import Layer
+from perfgate.engine.tensorrt.options import check_islands, constrain_islands
 from perfgate.errors import CaseError
 
 FLOAT, HALF, INT32 = "float", "half", "int32"

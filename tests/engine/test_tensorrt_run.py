@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from perfgate.engine.stream_loop import queued_samples
+from perfgate.engine.stream_loop import Lane, Slot, queued_samples
 from perfgate.engine.tensorrt.stream import numpy_type
-from perfgate.records import Protocol
+from perfgate.errors import CaseError
+from perfgate.records import Mode, Protocol
 
 
 class FakeSlot:
@@ -85,3 +87,49 @@ def test_transfers_add_their_series(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_numpy_types(onnx_type: str, size: int) -> None:
     assert numpy_type(onnx_type).itemsize == size
+
+
+class FakeLane(Lane):
+    """A lane whose work takes nanoseconds of its own clock: copies in 10, execution 100, copies out 20."""
+
+    def __init__(self, *, accepts: bool = True) -> None:
+        self.stream, self.accepts, self.now = None, accepts, 0
+
+    def event(self) -> Any:
+        event = SimpleNamespace(query=lambda: True, synchronize=lambda: None)
+        event.record = lambda _: setattr(event, "ns", self.now)
+        return event
+
+    def elapsed_ms(self, begin: Any, end: Any) -> float:
+        return float(end.ns - begin.ns) / 1e6
+
+    def send(self) -> None:
+        self.now += 10
+
+    def fetch(self) -> None:
+        self.now += 20
+
+    def launch(self) -> bool:
+        self.now += 100
+        return self.accepts
+
+
+@pytest.mark.parametrize("wait", ["spin", "block"])
+def test_a_query_with_transfers_spans_its_copies(wait: Any) -> None:
+    ring = [Slot(FakeLane(), Mode(drive="enqueue", transfers=True, wait=wait))]
+    samples = queued_samples(ring, Protocol(duration_ns=1, min_samples=3, max_samples=3), transfers=True)
+    assert samples.samples_ns == (130,) * 3
+    parts = {name: values for name, values in samples.other_ns.items() if name != "enqueue"}
+    assert parts == {"h2d": (10,) * 3, "gpu_compute": (100,) * 3, "d2h": (20,) * 3}
+
+
+def test_a_query_without_transfers_is_the_execution_alone() -> None:
+    slot = Slot(FakeLane(), Mode(drive="enqueue"))
+    slot.issue()
+    slot.wait()
+    assert slot.latency_ns() == 100
+
+
+def test_a_launch_that_is_refused_is_an_error() -> None:
+    with pytest.raises(CaseError, match="refused"):
+        Slot(FakeLane(accepts=False), Mode(drive="enqueue")).issue()

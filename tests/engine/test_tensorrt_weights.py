@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from perfgate.engine.tensorrt.weight_types import found_share
+from perfgate.engine.tensorrt.facts import found_share
 
 DRAW = np.random.default_rng(7)
 WEIGHTS: list[Any] = [DRAW.standard_normal((64, 96)).astype(np.float32) * 0.02 for _ in range(40)]

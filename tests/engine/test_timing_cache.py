@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from perfgate.engine.tensorrt.timing_cache import cache_growth, tactics, timing_keys
+from perfgate.engine.tensorrt.build import cache_growth, tactics, timing_keys
 from perfgate.records import TimingKeys
 
 NAMES = json.loads((Path(__file__).parent / "data" / "tensorrt_names.json").read_text())

@@ -22,7 +22,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from perfgate.engine.interface import BuildRequest
 from perfgate.engine.tensorrt.api import version_tuple
-from perfgate.engine.tensorrt.backend import TensorRTBackend, realised
+from perfgate.engine.tensorrt.backend import TensorRTBackend
+from perfgate.engine.tensorrt.inspect import realised
 from perfgate.records import Case, Dimension, EngineFacts, Mode, Precision, Recipe, Tolerance
 from perfgate.util.process import package_environment
 

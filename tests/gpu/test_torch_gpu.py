@@ -24,7 +24,7 @@ from perfgate.model.onnx_file import SourceModel, export_onnx
 from perfgate.model.read import read_spec
 from perfgate.model.sources import Sources
 from perfgate.model.spec import ModelSpec
-from perfgate.records import Case, Mode, Precision, Protocol, Recipe, Tolerance
+from perfgate.records import Case, Mode, Precision, Protocol, Recipe, Tensor, Tolerance
 from perfgate.util.process import package_environment
 
 pytestmark = pytest.mark.gpu
@@ -149,9 +149,12 @@ def run(
 
 
 def _tensors(model: SourceModel, case: Case) -> Any:
-    from perfgate.engine.torch.backend import _tensor
+    from perfgate.engine.tensorrt.onnx_names import concrete_shape
 
-    return [_tensor(given, case.shape) for given in model.graph.inputs]
+    return [
+        Tensor(name=one.name, dtype=one.dtype, shape=concrete_shape(one.name, one.axes, case.shape))
+        for one in model.graph.inputs
+    ]
 
 
 def reference(model: SourceModel, inputs: dict[str, Any]) -> Any:

@@ -25,7 +25,7 @@ foreign_cpu_limit = 1.0
 # What is explained, and how, has tests of its own.
 explain = false
 """
-DEADLINE_S = 60
+DEADLINE_S = 120
 
 
 class Cli:

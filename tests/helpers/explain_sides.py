@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from perfgate.engine.interface import LayerTimes
-from perfgate.engine.tensorrt.backend import Layer, Layers, pack_layers, unpack_layers
-from perfgate.gate.explain import Side
+from perfgate.engine.tensorrt.inspect import Layer, Layers, pack_layers, unpack_layers
+from perfgate.gate.explain.explain import Side
 from perfgate.records import Case, EngineFacts, Environment, Launch, Recipe, Tolerance
 
 DATA = (

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from perfgate.engine.devices import Device
+from perfgate.engine.gpu import Device
 
 DEADLINE_S = 60
 PROCESSES = ("nvmlDeviceGetComputeRunningProcesses", "nvmlDeviceGetComputeRunningProcesses_v2")

@@ -28,8 +28,8 @@ from perfgate.records import (
     Recipe,
     RunResult,
     Tolerance,
+    columns,
 )
-from perfgate.records.columns import columns
 
 DIGEST = "ab" * 32
 PROTOCOL = Protocol(launches=5)

@@ -7,7 +7,7 @@ from pathlib import Path
 from perfgate.engine import get_backend
 from perfgate.engine.cache import EngineCache
 from perfgate.engine.interface import BuildRequest
-from perfgate.gate.explain import Side
+from perfgate.gate.explain.explain import Side
 from perfgate.records import Recipe
 from perfgate.util.files import file_digest
 

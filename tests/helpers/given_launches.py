@@ -27,8 +27,8 @@ from perfgate.records import (
     Protocol,
     Recipe,
     Tolerance,
+    columns,
 )
-from perfgate.records.columns import columns
 from perfgate.run.base_engine import BaseEngine
 from perfgate.run.confirm import ConfirmContext, Measurements, Measurer, without_base
 

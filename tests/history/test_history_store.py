@@ -62,7 +62,7 @@ def test_a_run_comes_back(database: str) -> None:
 
 
 def test_a_launch_is_summed_up_as_a_baseline_does() -> None:
-    from perfgate.records.columns import columns
+    from perfgate.records import columns
 
     launches = [launch(1001, samples=count) for count in (1, 2, 101, 1200)]
     expected = columns(launches)

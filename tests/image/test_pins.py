@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from perfgate.errors import DataError
-from perfgate.image.lock import ImageLock, write_lock
-from perfgate.image.pins import LOCK, pin_faults
+from perfgate.image.lock import LOCK, ImageLock, pin_faults, write_lock
 
 HERE = {"tensorrt": "8.5.3.1"}
 

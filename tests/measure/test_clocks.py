@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from perfgate.engine.devices import Device
+from perfgate.engine.gpu import Device
 from perfgate.errors import InfrastructureError, UsageError
 from perfgate.measure.clocks import clocks_of, locked_clocks
 

@@ -7,8 +7,7 @@ from fake_nvml import PROCESSES, FakeNvml, fake_device
 from perfgate.gate.statistics.noise import Spread
 from perfgate.gate.verdict.metrics import judge_metrics
 from perfgate.measure.device_watch import BlindWatch, GpuWatch
-from perfgate.records import Launch
-from perfgate.records.columns import columns
+from perfgate.records import Launch, columns
 
 HOST = 3 << 30
 SPREAD = Spread(launch_cv=0.007, launch_dof=10, run_cv=0.02)

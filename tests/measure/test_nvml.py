@@ -19,8 +19,8 @@ from fake_nvml import DEADLINE_S, PROCESSES, FakeNvml, fake_device, gpu
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfgate.engine import devices as devices_module
-from perfgate.engine.devices import open_device, visible_entry
+from perfgate.engine import gpu as devices_module
+from perfgate.engine.gpu import open_device, visible_entry
 from perfgate.errors import InfrastructureError, UsageError
 from perfgate.measure import nvml as nvml_module
 from perfgate.measure import telemetry as telemetry_module

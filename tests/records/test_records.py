@@ -22,7 +22,6 @@ from perfgate.records import (
     Tolerance,
     Verdict,
     digest,
-    to_builtins,
 )
 from perfgate.util.files import read_record, record_json
 
@@ -166,4 +165,4 @@ def test_a_mode_in_words() -> None:
 
 
 def test_a_record_as_plain_values() -> None:
-    assert to_builtins(Tolerance(ignore=0.1, catch=0.2)) == {"ignore": 0.1, "catch": 0.2}
+    assert msgspec.to_builtins(Tolerance(ignore=0.1, catch=0.2)) == {"ignore": 0.1, "catch": 0.2}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
-from perfgate.gate.statistics.aa import run_aa_gates
 from perfgate.gate.statistics.noise import spread_of
+from perfgate.gate.statistics.power import run_aa_gates
 from perfgate.records import Tolerance
 
 TOLERANCE = Tolerance(ignore=0.005, catch=0.02)

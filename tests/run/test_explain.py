@@ -6,8 +6,8 @@ from pathlib import Path
 
 from given_engines import built_side
 
-from perfgate.engine.tensorrt.backend import unpack_layers
-from perfgate.gate.explain import Side, explain_case
+from perfgate.engine.tensorrt.inspect import unpack_layers
+from perfgate.gate.explain.explain import Side, explain_case
 from perfgate.measure.launch import EngineTarget
 from perfgate.measure.layer_profile import LEAST_LOADS
 from perfgate.records import Case, Mode, Tolerance

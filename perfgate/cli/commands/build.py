@@ -16,10 +16,7 @@ def build(case: str, **flags: Any) -> None:
 
     Example: perfgate build resnet50/fp16/b8
     """
-    from perfgate.util.progress import make_progress
-
-    with make_progress() as progress:
-        pipeline, selected = pipeline_of(case, progress, flags)
+    with pipeline_of(case, flags) as (pipeline, selected):
         engine, facts, _ = pipeline.build(selected)
     state = "from the cache" if facts.cached else f"built in {facts.build_ns / 1e9:.1f} s"
     click.echo(f"{case}: {state}")

@@ -22,16 +22,13 @@ def bundle(case: str, results: Path | None, target: Path | None, include_weights
 
     Example: perfgate bundle resnet50/fp16/b8 --out bundle.zip
     """
-    from perfgate.gate.explain.bundle import Bundle
-    from perfgate.gate.explain.bundle_models import models_of
-    from perfgate.run.outputs import RESULTS_NAME, read_results
+    from perfgate.gate.explain.bundle import Bundle, models_of
+    from perfgate.run.outputs import RESULTS_NAME
     from perfgate.util.files import write_bytes
     from perfgate.util.redact import Scrubber
 
     settings = load({})
-    path = results or settings.path("out") / RESULTS_NAME
-    run = read_results(path)
-    found = case_of(run, case, str(path))
+    run, found = case_of(results or settings.path("out") / RESULTS_NAME, case)
     target = target or settings.path("out") / f"bundle-{case.replace('/', '-')}.zip"
     with contextlib.ExitStack() as stack:
         models = models_of(settings, run, found, stack, lambda text: click.echo(text, err=True))

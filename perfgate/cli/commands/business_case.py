@@ -5,18 +5,19 @@ from __future__ import annotations
 import importlib
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import msgspec
 import rich_click as click
+from rich.console import Console
 
 from perfgate.cli.options import load, output_option
 from perfgate.errors import UsageError
+from perfgate.records import RunResult
 from perfgate.report.i18n import LANGUAGES
-
-if TYPE_CHECKING:
-    from perfgate.records import RunResult
-    from perfgate.value.assumptions import Inputs, Prices
-    from perfgate.value.business import BusinessCase
+from perfgate.util.files import TEXT_LIMIT_BYTES, read_bytes, record_json, write_text
+from perfgate.value.assumptions import DEFAULT_INPUTS, Inputs, Prices, parse_inputs, parse_prices, terms
+from perfgate.value.business import BusinessCase
 
 FORMATS = ("terminal", "markdown", "html", "csv", "json")
 
@@ -51,8 +52,6 @@ def business_case(
 
     Example: perfgate business-case pytorch.json tensorrt.json --p99-ms 20 --peak 5000
     """
-    from perfgate.util.files import write_text
-
     inputs = _inputs(flags)
     if len(results) < 2 and inputs.given is None:
         raise UsageError(
@@ -75,7 +74,6 @@ def _case(
     results: tuple[Path, ...], inputs: Inputs, prices: Path | None, wanted: str
 ) -> tuple[BusinessCase, list[RunResult]]:
     from perfgate.run.outputs import read_results
-    from perfgate.value.assumptions import terms
     from perfgate.value.compose import given_case, measured_case
 
     now = datetime.now(timezone.utc)
@@ -110,11 +108,6 @@ def _refuse_twice(results: tuple[Path, ...], runs: list[RunResult]) -> None:
 
 def _inputs(flags: dict[str, Any]) -> Inputs:
     """The file's inputs with the flags over them."""
-    import msgspec
-
-    from perfgate.util.files import TEXT_LIMIT_BYTES, read_bytes
-    from perfgate.value.assumptions import DEFAULT_INPUTS, Inputs, parse_inputs
-
     path: Path | None = flags["inputs"]
     inputs = DEFAULT_INPUTS
     if path is not None:
@@ -139,15 +132,11 @@ def _inputs(flags: dict[str, Any]) -> Inputs:
 
 
 def _prices(path: Path | None) -> Prices:
-    from perfgate.util.files import TEXT_LIMIT_BYTES, read_bytes
-    from perfgate.value.assumptions import parse_prices
-
     named = path or _SHIPPED
     return parse_prices(read_bytes(named, limit_bytes=TEXT_LIMIT_BYTES), str(named))
 
 
 def _render(case: BusinessCase, kind: str, language: str) -> str:
-    from perfgate.util.files import record_json
 
     if kind == "json":
         return record_json(case)
@@ -157,8 +146,6 @@ def _render(case: BusinessCase, kind: str, language: str) -> str:
 
 
 def _print(case: BusinessCase, runs: list[RunResult], language: str) -> None:
-    from rich.console import Console
-
     from perfgate.report.value.terminal import print_case
 
     print_case(case, Console(), language)
@@ -168,8 +155,6 @@ def _print(case: BusinessCase, runs: list[RunResult], language: str) -> None:
 
 
 def _print_stacks(runs: list[RunResult], language: str = "en") -> None:
-    from rich.console import Console
-
     from perfgate.report.value.terminal import print_stacks
     from perfgate.value.stacks import compare_stacks
 

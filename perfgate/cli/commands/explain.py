@@ -16,9 +16,8 @@ def explain(results: Path, case: str) -> None:
     Example: perfgate explain perfgate-out/results.json resnet50/fp16/b8
     """
     from perfgate.report.explanation import explanation_text
-    from perfgate.run.outputs import read_results
 
-    found = case_of(read_results(results), case, str(results))
+    _, found = case_of(results, case)
     if found.explanation is None:
         verdict = found.judgement.verdict.value if found.judgement else "not judged"
         click.echo(f"{case}: {verdict}; a run explains what it confirms as a REGRESSION, and nothing else")

@@ -10,9 +10,9 @@ import rich_click as click
 from perfgate.cli.lookup import pipeline_of
 from perfgate.cli.options import settings_options
 from perfgate.errors import RefusedError, UsageError
+from perfgate.model.graph import Graph, read_graph
 
 if TYPE_CHECKING:
-    from perfgate.model.graph import Graph
     from perfgate.model.spec import ModelSpec
     from perfgate.records import Case, CaseResult
     from perfgate.run.pipeline import Pipeline
@@ -33,10 +33,8 @@ def export(case: str, folder: Path, results: Path | None, allow_red: bool, **fla
     """
     from perfgate.engine.export import Gated, export_engine
     from perfgate.run.outputs import RESULTS_NAME, read_results
-    from perfgate.util.progress import make_progress
 
-    with make_progress() as progress:
-        pipeline, selected = pipeline_of(case, progress, flags)
+    with pipeline_of(case, flags) as (pipeline, selected):
         run = read_results(results or pipeline.settings.path("out") / RESULTS_NAME)
         gated = next((one for one in run.cases if one.case.id == case), None)
         if gated is None or gated.judgement is None:
@@ -58,8 +56,6 @@ def export(case: str, folder: Path, results: Path | None, allow_red: bool, **fla
 
 def gated_graph(pipeline: Pipeline, selected: tuple[ModelSpec, Case], gated: CaseResult) -> Graph:
     """The graph of the case's engine. Raises `RefusedError` where the model is another by now."""
-    from perfgate.model.graph import read_graph
-
     now, request = pipeline.request_of(selected)
     assert now.recipe is not None
     if gated.recipe is None or now.recipe.onnx_digest != gated.recipe.onnx_digest:

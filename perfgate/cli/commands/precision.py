@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import rich_click as click
+from rich.console import Console
 
 from perfgate.cli.options import load, output_option, settings_options
 
@@ -30,7 +31,6 @@ def precision(model: str, kind: str, output: Path | None, **flags: Any) -> None:
 
     Example: perfgate precision resnet50 --shape b8
     """
-    from rich.console import Console
 
     from perfgate.model.read import read_specs
     from perfgate.report.precision import print_table, render

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import rich_click as click
+from msgspec.structs import replace
 
 from perfgate.cli.options import keyword_option, load, settings_options
 from perfgate.errors import UsageError
@@ -33,8 +34,6 @@ def promote(
 
     Example: perfgate promote perfgate-out/results.json --reason "first baseline"
     """
-    from msgspec.structs import replace
-
     from perfgate.gate.policy.promote import PromotionTerms
     from perfgate.gate.policy.promote import promote as promote_results
     from perfgate.report.run.moves import render_moves

@@ -20,7 +20,6 @@ def release(tag: str, replace: bool, **flags: Any) -> None:
     """
     from perfgate.gate.policy.releases import store_release
 
-    settings = load(flags)
-    for path in store_release(settings.path("baselines"), tag, replace=replace):
+    for path in store_release(load(flags).path("baselines"), tag, replace=replace):
         click.echo(f"wrote {path}")
     click.echo(f"compare with it: perfgate run --release {tag}")

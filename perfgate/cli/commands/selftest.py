@@ -33,10 +33,8 @@ def selftest(case: str, minutes: float, rebuilds: int, as_json: bool, **flags: A
     """
     from perfgate.run.analysis.aa import AABudget, measure_noise
     from perfgate.util.files import record_json
-    from perfgate.util.progress import make_progress
 
-    with make_progress() as progress:
-        pipeline, selected = pipeline_of(case, progress, flags)
+    with pipeline_of(case, flags) as (pipeline, selected):
         found = measure_noise(pipeline, selected, AABudget(minutes=minutes, rebuilds=rebuilds))
     if as_json:
         click.echo(record_json(found), nl=False)

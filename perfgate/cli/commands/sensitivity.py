@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import rich_click as click
 
 from perfgate.cli.options import keyword_option, load, settings_options
 from perfgate.cli.text import show_power
 from perfgate.errors import UsageError
-
-if TYPE_CHECKING:
-    from perfgate.records import Tolerance
-    from perfgate.settings import Settings
+from perfgate.records import Mode, Tolerance
+from perfgate.settings import Settings
 
 
 @click.command()
@@ -62,7 +60,6 @@ def _tolerances(settings: Settings, kind: str) -> dict[str, Tolerance]:
     """What the specs say, by case; a case that no spec makes any more has the default."""
     from perfgate.model.cases import expand
     from perfgate.model.read import read_specs
-    from perfgate.records import Mode
 
     folder = settings.path("models")
     specs = read_specs([folder]) if folder.is_dir() else []

@@ -21,10 +21,8 @@ def throughput(case: str, most: int, **flags: Any) -> None:
     Example: perfgate throughput resnet50/fp16/b8 --most 4
     """
     from perfgate.run.analysis.throughput import best, rate, stream_modes
-    from perfgate.util.progress import make_progress
 
-    with make_progress() as progress:
-        pipeline, selected = pipeline_of(case, progress, flags)
+    with pipeline_of(case, flags) as (pipeline, selected):
         spread = stream_modes(selected[1], most)
         if refused := next(filter(None, map(pipeline.backend.refuses, spread)), None):
             raise UsageError(refused, where=case, fix="--most 1, or a backend with streams")

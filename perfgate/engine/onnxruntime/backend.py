@@ -6,10 +6,11 @@ An engine is the model as ONNX Runtime optimised and serialised it. Loading it r
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +24,10 @@ from perfgate.engine.interface import (
     Runner,
     Samples,
     blocking_samples,
+    named,
 )
 from perfgate.engine.onnxruntime.layers import profile_nodes, read_ort_layers
-from perfgate.engine.tensorrt.inspect import pack_layers
+from perfgate.engine.tensorrt.inspect import pack_layers, shares
 from perfgate.errors import CaseError
 from perfgate.records import Case, EngineFacts, Mode, Protocol, Tensor, Tf32
 from perfgate.util.files import file_digest
@@ -88,14 +90,11 @@ class OnnxRuntimeBackend(Backend):
         return None
 
     def build(self, request: BuildRequest) -> EngineFacts:
-        import onnxruntime
-
         self._choose()
-        options = _session_options(request.recipe.options)
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options = _session_options(request.recipe.options, optimise=True)
         options.optimized_model_filepath = request.engine
         started = time.perf_counter_ns()
-        with _named("cannot build the model"):
+        with named("ONNX Runtime cannot build the model"):
             session = _session(request.onnx, options, request.recipe.options)
         build_ns = time.perf_counter_ns() - started
         layers, share = _inspect(request.engine)
@@ -111,15 +110,7 @@ class OnnxRuntimeBackend(Backend):
         )
 
     def load(self, engine: Path, case: Case, axes: Axes | None = None) -> Runner:
-        import onnxruntime
-
-        self._choose()
-        built = self.build_options()
-        options = _session_options(built)
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        with _named("cannot load the engine"):
-            session = _session(str(engine), options, built)
-        return _SessionRunner(session, case, on_gpu=self.kind == "gpu")
+        return self._open(engine, case)[1]
 
     def profile(
         self,
@@ -131,19 +122,17 @@ class OnnxRuntimeBackend(Backend):
         axes: Axes | None = None,
     ) -> LayerTimes:
         """ONNX Runtime's own profile of nodes. Raises `CaseError`."""
-        import onnxruntime
+        return profile_nodes(lambda prefix: self._open(engine, case, profile=prefix), make, queries)
 
+    def _open(self, engine: Path, case: Case, *, profile: str = "") -> tuple[Any, Runner]:
+        """A session of a built engine, with its runner; `profile` begins the name of its profile's file."""
         self._choose()
-        options = _session_options(self.build_options())
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-
-        def start(prefix: str) -> tuple[Any, Runner]:
-            options.enable_profiling, options.profile_file_prefix = True, prefix
-            with _named("cannot load the engine"):
-                session = _session(str(engine), options, self.build_options())
-            return session, _SessionRunner(session, case, on_gpu=self.kind == "gpu")
-
-        return profile_nodes(start, make, queries)
+        built = self.build_options()
+        options = _session_options(built, optimise=False)
+        options.enable_profiling, options.profile_file_prefix = bool(profile), profile
+        with named("ONNX Runtime cannot load the engine"):
+            session = _session(str(engine), options, built)
+        return session, _SessionRunner(session, case, on_gpu=self.kind == "gpu")
 
     def _choose(self) -> None:
         if self.kind == "gpu":
@@ -193,10 +182,12 @@ def _tensor(value: Any, shape: Mapping[str, int]) -> Tensor:
     return Tensor(name=value.name, dtype=value.type.removeprefix("tensor(").rstrip(")"), shape=axes)
 
 
-def _session_options(built: Mapping[str, Any]) -> Any:
+def _session_options(built: Mapping[str, Any], *, optimise: bool) -> Any:
     import onnxruntime
 
+    levels = onnxruntime.GraphOptimizationLevel
     options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
     options.log_severity_level = _ERROR_ONLY
     options.intra_op_num_threads = int(built.get("threads", 1))
     options.inter_op_num_threads = 1
@@ -213,7 +204,9 @@ def _session(model: str, options: Any, built: Mapping[str, Any]) -> Any:
     """
     import onnxruntime
 
-    wanted = _providers(built)
+    # The CPU provider stays behind CUDA: shape arithmetic runs there in ONNX Runtime's own design.
+    kinds = ("gpu", "cpu") if built.get("provider") == "gpu" else ("cpu",)
+    wanted = [_PROVIDERS[kind] for kind in kinds]
     if wanted[0] == _PROVIDERS["gpu"] and hasattr(onnxruntime, "preload_dlls"):  # since 1.21
         # From the NVIDIA packages beside it, as PyTorch does; what it cannot find it prints.
         with contextlib.redirect_stdout(sys.stderr):
@@ -225,22 +218,6 @@ def _session(model: str, options: Any, built: Mapping[str, Any]) -> Any:
             fix="pip install 'onnxruntime-gpu[cuda,cudnn]', or name their folder in LD_LIBRARY_PATH",
         )
     return session
-
-
-def _providers(built: Mapping[str, Any]) -> list[str]:
-    # The CPU provider stays behind CUDA: shape arithmetic runs there in ONNX Runtime's own design.
-    return [_PROVIDERS["gpu"], _PROVIDERS["cpu"]] if built.get("provider") == "gpu" else [_PROVIDERS["cpu"]]
-
-
-@contextlib.contextmanager
-def _named(what: str) -> Iterator[None]:
-    """ONNX Runtime raises a family of its own exceptions; all of them are the case's fault."""
-    try:
-        yield
-    except CaseError:
-        raise
-    except Exception as error:
-        raise CaseError(f"ONNX Runtime {what}: {str(error)[:2000]}") from error
 
 
 def _notes(precision: str, kind: str) -> tuple[str, ...]:
@@ -264,13 +241,10 @@ def _tf32(session: Any, precision: str) -> Tf32 | None:
 
 def _inspect(engine: str) -> tuple[int, dict[str, float]]:
     """Nodes after optimisation, and the share of weights (elements) by type."""
-    import math
-
     import onnx
 
     graph = onnx.load(engine, load_external_data=False).graph
     counts: Counter[str] = Counter()
     for tensor in graph.initializer:
         counts[onnx.TensorProto.DataType.Name(tensor.data_type).lower()] += math.prod(tensor.dims)
-    total = sum(counts.values())
-    return len(graph.node), {name: round(count / total, 4) for name, count in sorted(counts.items()) if total}
+    return len(graph.node), shares(counts)

@@ -1,8 +1,7 @@
 """TensorRT 8.5 to 11, and TensorRT for RTX: the backend as the rest of perfgate sees it.
 
-The work is in the modules beside this one: `_trt_build` (parse, configure, build), `_trt_options` (trtexec's
-option names), `_trt_timing` (its cache), `_trt_facts` and `_trt_inspect` (what an engine is), `_trt_run`,
-`_trt_lane` and `_trt_cuda` (measuring).
+The work is in the modules beside this one: `build` (parse, configure, build), `options` (trtexec's option
+names), `facts` and `inspect` (what an engine is), `run`, `stream` and `cuda` (measuring).
 Importing this imports no GPU library.
 """
 
@@ -10,48 +9,22 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from perfgate.engine.gpu import choose, compute_capability, device_name
-from perfgate.engine.interface import Axes, Backend, BuildRequest, LayerTimes, Runner
+from perfgate.engine.interface import Axes, Backend, BuildRequest, LayerTimes, Runner, modes_of_one_stream
 from perfgate.engine.tensorrt.api import MODULES, load_api
-from perfgate.engine.tensorrt.cuda import GraphCaptureError
-from perfgate.engine.tensorrt.inspect import (
-    Layer,
-    Layers,
-    layer_share,
-    pack_layers,
-    read_layers,
-    realised,
-    unpack_layers,
-    weight_share,
-)
+from perfgate.engine.tensorrt.inspect import Layers
 from perfgate.errors import InfrastructureError
 from perfgate.records import Case, EngineFacts, Mode, Tensor
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = [
-    "GraphCaptureError",
-    "Layer",
-    "Layers",
-    "TensorRTBackend",
-    "layer_share",
-    "pack_layers",
-    "read_layers",
-    "realised",
-    "unpack_layers",
-    "weight_share",
-]
-
 _MAX_STREAMS = 64
 _RTX_CAPABILITIES = ((7, 5), (8, 6), (8, 9))  # and all of 12.x
-_DRIVES: tuple[Literal["graph", "enqueue"], ...] = ("graph", "enqueue")
-_WAITS: tuple[Literal["spin", "block"], ...] = ("spin", "block")
 
 
 class TensorRTBackend(Backend):
@@ -97,10 +70,7 @@ class TensorRTBackend(Backend):
 
     def modes(self) -> tuple[Mode, ...]:
         """All modes on one stream, trtexec 11's default first; each is also measured on 2 to 64 streams."""
-        return tuple(
-            Mode(drive=drive, transfers=transfers, wait=wait)
-            for transfers, drive, wait in itertools.product((False, True), _DRIVES, _WAITS)
-        )
+        return modes_of_one_stream("graph", "enqueue")
 
     def build_options(self, source_digest: str = "") -> dict[str, str | int | float | bool]:
         """Nothing: TensorRT's defaults are the machine's own, and the device is a field of the recipe."""
@@ -112,12 +82,9 @@ class TensorRTBackend(Backend):
 
     def device(self) -> str:
         """The GPU's name, read without a CUDA context. Raises `InfrastructureError` where there is none."""
-        found = device_name(self._device)
-        if not found:
-            raise InfrastructureError(
-                "no NVIDIA GPU is visible", fix="check nvidia-smi and CUDA_VISIBLE_DEVICES"
-            )
-        return found
+        if found := device_name(self._device):
+            return found
+        raise InfrastructureError("no NVIDIA GPU is visible", fix="check nvidia-smi and CUDA_VISIBLE_DEVICES")
 
     def refuses(self, case: Case) -> str | None:
         if case.mode.drive == "call":
@@ -173,7 +140,7 @@ class TensorRTBackend(Backend):
         axes: Axes | None = None,
     ) -> LayerTimes:
         """TensorRT's `IProfiler` on enqueued queries. Raises `CaseError`."""
-        from perfgate.engine.tensorrt.profile import profile_engine
+        from perfgate.engine.tensorrt.run import profile_engine
 
         choose(self._device)
         load = functools.partial(self.load, axes=axes)

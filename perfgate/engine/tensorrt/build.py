@@ -1,4 +1,4 @@
-"""Parse, configure, build, serialise and inspect: what a TensorRT build is."""
+"""Parse, configure, build, serialise and inspect: what a TensorRT build is with its timing cache."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from perfgate.engine.tensorrt.api import (
     say,
 )
 from perfgate.engine.tensorrt.facts import engine_facts
-from perfgate.engine.tensorrt.fp32_islands import check_islands, constrain_islands
 from perfgate.engine.tensorrt.onnx_names import Graph, network_name, profile_shapes, read_graph
 from perfgate.engine.tensorrt.options import (
     FREE_MEMORY_OPTION,
     apply_options,
+    check_islands,
     check_typing,
+    constrain_islands,
     network_flags,
     tf32_of,
 )
-from perfgate.engine.tensorrt.timing_cache import cache_growth, load_timing_cache, tactics, timing_keys
 from perfgate.errors import CaseError, InfrastructureError
 from perfgate.records import Count, EngineFacts, Recipe, Record, Text, Tf32, TimingKeys
 from perfgate.util.files import write_bytes
@@ -68,11 +68,10 @@ def build_engine(api: Api, request: BuildRequest) -> EngineFacts:
         # The bindings warn of what a later version drops; what is there has been asked for by name.
         warnings.simplefilter("ignore", DeprecationWarning)
         built = _build(api, request, graph, shapes, logger, notes)
-    engine = built.plan
     build_ns = time.perf_counter_ns() - started
-    write_bytes(target, engine)
+    write_bytes(target, built.plan)
     notes += built.notes
-    facts, layers = engine_facts(api, engine, request, notes)
+    facts, layers = engine_facts(api, built.plan, request, notes)
     check_islands(layers.layers, request.islands)
     return msgspec.structs.replace(
         facts,
@@ -248,3 +247,53 @@ def _preflight(request: BuildRequest, graph: Graph, least_bytes: int) -> list[st
             fix=f"stop what uses the GPU, or lower the option {FREE_MEMORY_OPTION} (MiB)",
         )
     return []
+
+
+def load_timing_cache(
+    api: Api, config: Any, request: BuildRequest, logger: Any
+) -> tuple[Any, bytes, list[str]]:
+    """The cache in use, the bytes that it was loaded from (empty for a fresh one), and notes."""
+    loaded = Path(request.timing_cache).read_bytes() if request.timing_cache else b""
+    editable = api.member("BuilderFlag", "EDITABLE_TIMING_CACHE")
+    if editable is not None and not api.rtx:
+        config.set_flag(editable)  # its keys can be listed, so misses are known
+    if loaded:
+        cache = config.create_timing_cache(loaded)
+        if cache is not None and config.set_timing_cache(cache, False):
+            return cache, loaded, []
+        why = first_error(logger)
+    cache = config.create_timing_cache(b"")
+    if cache is None or not config.set_timing_cache(cache, False):
+        raise api.lacks("a timing cache", first_error(logger))
+    notes = [f"the timing cache was refused, so every tactic was timed anew: {why}"] if loaded else []
+    return cache, b"", notes
+
+
+def tactics(cache: Any) -> dict[str, int] | None:
+    """The hash of the chosen tactic by key; None where this version lists no keys (before TensorRT 10.8, or
+    without the flag EDITABLE_TIMING_CACHE)."""
+    if not hasattr(cache, "queryKeys"):
+        return None
+    try:
+        return {str(key): int(cache.query(key).tacticHash) for key in cache.queryKeys()}
+    except RuntimeError:
+        return None
+
+
+def timing_keys(before: Mapping[str, int] | None, after: Mapping[str, int] | None) -> TimingKeys | None:
+    """What a build did to its timing cache; None where a side's keys are unknown, or none are listed."""
+    if before is None or not after:
+        return None
+    return TimingKeys(
+        loaded=len(before),
+        added=len(after.keys() - before.keys()),
+        changed=sum(after.get(key, tactic) != tactic for key, tactic in before.items()),
+    )
+
+
+def cache_growth(loaded_bytes: int, after_bytes: int, keys: TimingKeys | None) -> str:
+    """The growth in words."""
+    grown = f"timing cache: loaded {loaded_bytes} bytes, grew by {after_bytes - loaded_bytes}"
+    if keys is None:
+        return f"{grown}; hits unknown in this version"
+    return f"{grown}; {keys.loaded} keys loaded, {keys.added} added, {keys.changed} with another tactic"

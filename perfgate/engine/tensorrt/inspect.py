@@ -117,12 +117,13 @@ def _layer(entry: object) -> Layer:
     for kind, count in _weights(entry):
         weights[kind] += count
     computed = weights.most_common(1)[0][0] if weights else ""
+    stated = (element_type(str(one.get(key, ""))) for one in outputs[:1] for key in _DATATYPE_KEYS)
     return Layer(
         name=name,
         type=str(entry.get("LayerType", "")),
         tactic=str(entry.get("TacticName", "")),
         tactic_value=str(entry.get("TacticValue", "")),
-        precision=computed or (_output_type(outputs[0]) if outputs else ""),
+        precision=computed or next(filter(None, stated), ""),
         formats=tuple(str(output.get("Format/Datatype", output.get("Format", ""))) for output in outputs),
         onnx_nodes=_nodes(name, str(entry.get("Metadata", ""))),
         weights=dict(weights),
@@ -141,10 +142,6 @@ def element_type(text: str) -> str:
         if found:
             return found
     return ""
-
-
-def _output_type(output: Mapping[str, Any]) -> str:
-    return next((kind for key in _DATATYPE_KEYS if (kind := element_type(str(output.get(key, ""))))), "")
 
 
 def _weights(entry: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
@@ -170,7 +167,7 @@ def _nodes(name: str, metadata: str) -> tuple[str, ...]:
 
 def layer_share(layers: Iterable[Layer]) -> dict[str, float]:
     """The share of computing layers by element type; empty where no layer names one."""
-    return _shares(Counter(layer.precision for layer in layers if layer.computes and layer.precision))
+    return shares(Counter(layer.precision for layer in layers if layer.computes and layer.precision))
 
 
 def weight_share(layers: Iterable[Layer]) -> dict[str, float]:
@@ -178,7 +175,7 @@ def weight_share(layers: Iterable[Layer]) -> dict[str, float]:
     total: Counter[str] = Counter()
     for layer in layers:
         total.update(layer.weights)
-    return _shares(total)
+    return shares(total)
 
 
 def stored_share(engine_bytes: int, weights: int, precision: Precision) -> dict[str, float]:
@@ -204,7 +201,8 @@ def stored_share(engine_bytes: int, weights: int, precision: Precision) -> dict[
     return {narrow: round(least, 4), wide: round(1 - least, 4)}
 
 
-def _shares(counts: Counter[str]) -> dict[str, float]:
+def shares(counts: Mapping[str, int]) -> dict[str, float]:
+    """Counts as shares of their sum."""
     total = sum(counts.values())
     return {kind: round(count / total, 4) for kind, count in sorted(counts.items()) if total}
 

@@ -103,17 +103,16 @@ def profile_shapes(
     shapes = {}
     for name, dims in inputs.items():
         if any(isinstance(axis, str) for axis in dims):
-            ranges = [profile[axis] if isinstance(axis, str) else _fixed(axis) for axis in dims]
+            ranges = [
+                profile[axis] if isinstance(axis, str) else Dimension(min=axis, opt=axis, max=axis)
+                for axis in dims
+            ]
             shapes[name] = (
                 tuple(size.min for size in ranges),
                 tuple(size.opt for size in ranges),
                 tuple(size.max for size in ranges),
             )
     return shapes
-
-
-def _fixed(axis: int) -> Dimension:
-    return Dimension(min=axis, opt=axis, max=axis)
 
 
 def network_name(inputs: Mapping[str, Dims], plugins: tuple[str, ...]) -> str:
@@ -154,6 +153,6 @@ def concrete_shape(name: str, dims: Dims, shape: Mapping[str, int]) -> tuple[int
     if missing:
         raise CaseError(
             f"input {name!r} has a dynamic dimension {missing[0]!r} and the case gives no size for it",
-            fix=f"give shape.{missing[0]} in the model's TOML",
+            fix=f"give dims.{missing[0]} in the model's TOML",
         )
     return tuple(shape[axis] if isinstance(axis, str) else axis for axis in dims)

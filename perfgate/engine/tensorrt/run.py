@@ -1,23 +1,29 @@
-"""Run a TensorRT engine: one lane a stream, timed by CUDA events, in every mode that `records.Mode` names."""
+"""Run a TensorRT engine: one lane a stream, timed by CUDA events, in every mode that `records.Mode` names.
+
+TensorRT's own times of layers come from a load that is profiled and never timed.
+"""
 
 from __future__ import annotations
 
 import gc
 import time
 import traceback
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perfgate.engine.interface import Axes, Runner, Samples
+import msgspec
+
+from perfgate.engine.interface import Axes, LayerTimes, Runner, Samples, middle_mean
 from perfgate.engine.plugin_libraries import beside
-from perfgate.engine.stream_loop import queued_samples
-from perfgate.engine.tensorrt.api import Api, load_plugins, logger_of, messages_of
+from perfgate.engine.stream_loop import SLOTS, queued_samples
+from perfgate.engine.tensorrt.api import Api, first_error, load_plugins, logger_of, messages_of
 from perfgate.engine.tensorrt.cuda import CudaContext
 from perfgate.engine.tensorrt.onnx_names import plugins_in, read_network_name
-from perfgate.engine.tensorrt.stream import SLOTS, Plan, Stream
+from perfgate.engine.tensorrt.stream import Plan, Stream
 from perfgate.errors import CaseError
-from perfgate.records import Case, Protocol, Tensor
+from perfgate.records import Case, Mode, Protocol, Tensor
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,10 +81,9 @@ class TensorRTRunner(Runner):
     def _deserialize(self, data: bytes) -> Any:
         engine = self._runtime.deserialize_cuda_engine(data)
         if engine is None:
-            said = messages_of(self._logger, warnings=True)
             raise CaseError(
-                f"{self._api} cannot load the engine: {said.splitlines()[0] if said else 'no reason given'}",
-                stderr_tail=said,
+                f"{self._api} cannot load the engine: {first_error(self._logger)}",
+                stderr_tail=messages_of(self._logger, warnings=True),
                 fix="an engine loads only with the TensorRT and the GPU that built it: build it again",
             )
         self._engines.append(engine)
@@ -134,3 +139,71 @@ class TensorRTRunner(Runner):
         gc.collect()
         if cuda is not None:
             cuda.close()
+
+
+_WARMUP = 20
+
+
+def profile_engine(
+    api: Api,
+    load: Callable[[Path, Case], Runner],
+    engine: Path,
+    case: Case,
+    make: Callable[[Tensor], np.ndarray],
+    queries: int,
+) -> LayerTimes:
+    """Enqueue `queries` queries one by one with an `IProfiler` attached. Raises `CaseError`.
+
+    Enqueued, whatever the case's mode is: a CUDA graph reports no layers. An engine built without names of
+    layers reports numbered ones, which match nothing later.
+    """
+    plain = msgspec.structs.replace(case, mode=Mode(drive="enqueue", wait="block"))
+    profiler = _make_profiler(api)
+    with load(engine, plain) as runner:
+        assert isinstance(runner, TensorRTRunner)
+        runner.bind({tensor.name: make(tensor) for tensor in runner.inputs})
+        for _ in range(_WARMUP):
+            runner.infer()
+        context = runner.context
+        context.profiler = profiler
+        # Reported apart from the enqueue where this TensorRT can: then the enqueue does not wait for it.
+        apart = hasattr(context, "report_to_profiler") and hasattr(context, "enqueue_emits_profile")
+        if apart:
+            context.enqueue_emits_profile = False
+        for _ in range(queries):
+            runner.infer()
+            if apart and not context.report_to_profiler():
+                raise CaseError(f"{api} does not report to its profiler")
+            profiler.next_query()
+        # The context goes before the profiler that it calls.
+        del context
+    if not profiler.rows:
+        raise CaseError(f"{api} reported no layer to its profiler")
+    times_ns = {
+        name: middle_mean([row.get(name, 0.0) for row in profiler.rows]) * 1e6 for name in profiler.names
+    }
+    return LayerTimes(layers_ns=times_ns, queries=len(profiler.rows))
+
+
+def _make_profiler(api: Api) -> Any:
+    """A profiler object; its class is made here, because its base exists only where TensorRT does."""
+
+    class Profiler(api.trt.IProfiler):  # type: ignore[misc, name-defined]
+        """Milliseconds by layer for each query. A layer that is reported twice in a query is summed."""
+
+        def __init__(self) -> None:
+            api.trt.IProfiler.__init__(self)
+            self.names: dict[str, None] = {}
+            self.rows: list[dict[str, float]] = []
+            self._row: dict[str, float] = defaultdict(float)
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            self.names.setdefault(layer_name)
+            self._row[layer_name] += ms
+
+        def next_query(self) -> None:
+            if self._row:
+                self.rows.append(self._row)
+            self._row = defaultdict(float)
+
+    return Profiler()

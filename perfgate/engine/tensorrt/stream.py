@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from perfgate.engine.stream_loop import nanoseconds, wait_for
+from perfgate.engine.stream_loop import SLOTS, Lane, Slot
 from perfgate.engine.tensorrt.api import Api, messages_of
 from perfgate.engine.tensorrt.cuda import Buffer, CudaContext, Graph, GraphCaptureError
 from perfgate.engine.tensorrt.onnx_names import Dims, concrete_shape
@@ -16,7 +16,6 @@ from perfgate.records import Case, Mode, Record, Tensor
 if TYPE_CHECKING:
     import numpy as np
 
-SLOTS = 2
 # TensorRT's element types: the ONNX name, and NumPy's or ml_dtypes'.
 _TYPES = {
     "FLOAT": ("float", "float32"),
@@ -115,7 +114,7 @@ def _measured_shape(engine: Any, name: str, dims: Dims | None, case: Case) -> tu
     return shape
 
 
-class Stream:
+class Stream(Lane):
     """A stream, an execution context, the buffers, and two slots for queries. `open` makes them.
 
     `launch` enqueues one execution, or launches the graph where there is one; False when it was refused.
@@ -149,10 +148,15 @@ class Stream:
                 raise self._failed("refuses the profile for another stream")
             self.stream.synchronize()
         self._allocate()
-        blocking = self.mode.wait == "block"
-        self.slots = [Slot(self, self._cuda, blocking=blocking) for _ in range(SLOTS)]
+        self.slots = [Slot(self, self.mode) for _ in range(SLOTS)]
         if self.mode.drive == "graph":
             self._capture()
+
+    def event(self) -> Any:
+        return self._cuda.event(blocking=self.mode.wait == "block")
+
+    def elapsed_ms(self, begin: Any, end: Any) -> float:
+        return float(end.time_since(begin))
 
     def _failed(self, what: str) -> CaseError:
         said = messages_of(self._logger, warnings=True)
@@ -218,13 +222,20 @@ class Stream:
                     f"input {name!r} is {host.dtype}{list(host.shape)}, not {array.dtype}{list(array.shape)}"
                 )
             host[...] = array
-            self.inputs[name].to_device(self.stream)
+        self.send()
         self.stream.synchronize()
+
+    def send(self) -> None:
+        for buffer in self.inputs.values():
+            buffer.to_device(self.stream)
+
+    def fetch(self) -> None:
+        for buffer in self.results.values():
+            buffer.to_host(self.stream)
 
     def outputs(self) -> dict[str, np.ndarray[Any, Any]]:
         """Copies of the last query's outputs."""
-        for buffer in self.results.values():
-            buffer.to_host(self.stream)
+        self.fetch()
         self.stream.synchronize()
         return {name: buffer.host.copy() for name, buffer in self.results.items()}
 
@@ -245,55 +256,3 @@ class Stream:
             self.inputs.clear()
             self.results.clear()
             self.stream = None
-
-
-class Slot:
-    """One query in flight: its events, and the host time that enqueueing it took (`enqueue_ns`)."""
-
-    def __init__(self, lane: Stream, cuda: CudaContext, *, blocking: bool) -> None:
-        self._lane = lane
-        self._spin = not blocking
-        self._copies = lane.mode.transfers
-        self._begin, self._copied, self._computed, self._end = (
-            cuda.event(blocking=blocking) for _ in range(4)
-        )
-        self.enqueue_ns = 0
-
-    def issue(self) -> None:
-        """Put one query on the stream. Raises `CaseError` when TensorRT or CUDA refuses it."""
-        lane, stream = self._lane, self._lane.stream
-        self._begin.record(stream)
-        if self._copies:
-            for buffer in lane.inputs.values():
-                buffer.to_device(stream)
-            self._copied.record(stream)
-        before = time.perf_counter_ns()
-        accepted = lane.launch()
-        self.enqueue_ns = time.perf_counter_ns() - before
-        if not accepted:
-            raise lane.refused()
-        if self._copies:
-            self._computed.record(stream)
-            for buffer in lane.results.values():
-                buffer.to_host(stream)
-        self._end.record(stream)
-
-    def wait(self) -> None:
-        """Return when the query is complete: by polling (`spin`), or asleep (`block`)."""
-        wait_for(self._end, spin=self._spin)
-
-    def latency_ns(self) -> int:
-        """From the begin event to the end event; the query must be complete."""
-        return _nanoseconds(self._end, self._begin)
-
-    def parts_ns(self) -> tuple[int, int, int]:
-        """Copy in, execution, copy out; only with transfers."""
-        return (
-            _nanoseconds(self._copied, self._begin),
-            _nanoseconds(self._computed, self._copied),
-            _nanoseconds(self._end, self._computed),
-        )
-
-
-def _nanoseconds(end: Any, begin: Any) -> int:
-    return nanoseconds(float(end.time_since(begin)))

@@ -2,7 +2,7 @@
 
 It runs the script's `torch_module(seed, **args)`, the twin of the ONNX graph that `write_onnx` writes, on
 the graph's inputs, in the same modes and by the same loop as TensorRT. Its "engine" is a small JSON file
-that says what to run and how. The work is in `_torch_module` (from script to function) and `_torch_run`.
+that says what to run and how. The work is in `module` (from script to function) and `run`.
 torch is imported in `build` and `load` only; nothing else here needs more than its version.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import itertools
 import os
 import runpy
 import shutil
@@ -21,15 +20,14 @@ from typing import Any, Literal
 
 from perfgate.engine.gpu import choose, device_name
 from perfgate.engine.host import cpu_count, cpu_name
-from perfgate.engine.interface import Axes, Backend, BuildRequest, Runner, Script
+from perfgate.engine.interface import Axes, Backend, BuildRequest, Runner, Script, modes_of_one_stream, named
+from perfgate.engine.tensorrt.onnx_names import concrete_shape
 from perfgate.errors import CaseError, DataError, InfrastructureError
 from perfgate.model.distributions import installed_version
 from perfgate.model.graph import GraphInput, read_graph
 from perfgate.records import Case, EngineFacts, Mode, Name, Precision, Record, Sha256, Tensor, Tf32
 from perfgate.util.files import TEXT_LIMIT_BYTES, file_digest, read_record, record_json, write_text
 
-_DRIVES: tuple[Literal["enqueue", "graph"], ...] = ("enqueue", "graph")
-_WAITS: tuple[Literal["spin", "block"], ...] = ("spin", "block")
 # The modes of torch.compile that capture CUDA graphs by themselves are left out: a case's own mode says
 # whether there is a graph, and the two would be one inside the other.
 _COMPILE_MODES = ("default", "max-autotune-no-cudagraphs")
@@ -87,12 +85,8 @@ class TorchBackend(Backend):
             return f"torch.compile needs a C++ compiler on a CPU, and {compiler!r} is not there; install g++"
         return None
 
-    @property
-    def kind(self) -> str:
-        return self._kind
-
     @functools.cached_property
-    def _kind(self) -> Literal["cpu", "gpu"]:
+    def kind(self) -> Literal["cpu", "gpu"]:
         if self._device != "auto":
             return "cpu" if self._device == "cpu" else "gpu"
         has_cuda = bool((_torch_facts() or {}).get("cuda"))
@@ -118,10 +112,7 @@ class TorchBackend(Backend):
         """A blocking call on a CPU; on a GPU all modes on one stream, as users run PyTorch first."""
         if self.kind == "cpu":
             return (Mode(drive="call"),)
-        return tuple(
-            Mode(drive=drive, transfers=transfers, wait=wait)
-            for transfers, drive, wait in itertools.product((False, True), _DRIVES, _WAITS)
-        )
+        return modes_of_one_stream("enqueue", "graph")
 
     def build_options(self, source_digest: str = "") -> dict[str, str | int | float | bool]:
         """What this machine adds to a recipe: the device's kind, the threads of one inference (on a GPU
@@ -190,7 +181,7 @@ class TorchBackend(Backend):
             source_digest=source_digest,
             source=str(options.get("source", "")),
             precision=request.recipe.precision,
-            provider=self._kind,
+            provider=self.kind,
             threads=int(options.get("threads", 1)),
             compile_mode=_compile_mode(options) if self._compiles else "",
             tf32=_tf32(options),
@@ -244,7 +235,7 @@ def _prepare_torch(plan: TorchEngine) -> None:
 def _runner(plan: TorchEngine, module: Any, case: Case) -> Runner:
     import torch
 
-    from perfgate.engine.torch.module import function_of, named
+    from perfgate.engine.torch.module import function_of
     from perfgate.engine.torch.run import CpuRunner, CudaRunner
 
     half = plan.precision == "fp16"
@@ -254,21 +245,13 @@ def _runner(plan: TorchEngine, module: Any, case: Case) -> Runner:
         call: Callable[..., tuple[Any, ...]] = function_of(module, half=half, outputs=plan.outputs)
         if plan.compile_mode:
             call = torch.compile(call, mode=plan.compile_mode)
-    inputs = tuple(_tensor(tensor, case.shape) for tensor in plan.inputs)
+    inputs = tuple(
+        Tensor(name=one.name, dtype=one.dtype, shape=concrete_shape(one.name, one.axes, case.shape))
+        for one in plan.inputs
+    )
     if plan.provider == "cpu":
         return CpuRunner(call, inputs, plan.outputs)
     return CudaRunner(call, inputs, plan.outputs, case.mode)
-
-
-def _tensor(given: GraphInput, shape: Mapping[str, int]) -> Tensor:
-    missing = [axis for axis in given.axes if isinstance(axis, str) and axis not in shape]
-    if missing:
-        raise CaseError(
-            f"input {given.name!r} has a dynamic dimension {missing[0]!r} and the case gives no size for it",
-            fix=f"give dims.{missing[0]} in the model's TOML",
-        )
-    axes = tuple(shape[axis] if isinstance(axis, str) else axis for axis in given.axes)
-    return Tensor(name=given.name, dtype=given.dtype, shape=axes)
 
 
 def _tf32(options: Mapping[str, Any]) -> bool | None:
@@ -308,7 +291,8 @@ def _notes(engine: TorchEngine, request: BuildRequest, weight_bytes: int) -> lis
     if engine.precision == "fp16":
         notes.append("FP16 by .half(); the casts of inputs and outputs from and to FP32 are timed")
     if engine.provider == "gpu":
-        notes.append(f"{_tf32_note(engine.tf32)}; cuDNN {torch.backends.cudnn.version()}")
+        known = "is" if engine.tf32 is not None else "as PyTorch has it:"
+        notes.append(f"TF32 {known} {tf32_of(engine.tf32)}; cuDNN {torch.backends.cudnn.version()}")
         notes.append("cudnn.benchmark is left at PyTorch's default, off")
     else:
         notes.append(f"{engine.threads} threads in one operator, PyTorch's default between operators")
@@ -330,11 +314,6 @@ def tf32_of(asked: bool | None) -> Tf32:
         (False, False): "off",
     }
     return states[bool(torch.backends.cudnn.allow_tf32), bool(torch.backends.cuda.matmul.allow_tf32)]
-
-
-def _tf32_note(asked: bool | None) -> str:
-    state = tf32_of(asked)
-    return f"TF32 is {state}" if asked is not None else f"TF32 as PyTorch has it: {state}"
 
 
 def _torch_facts() -> dict[str, Any] | None:

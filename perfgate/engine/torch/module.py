@@ -5,18 +5,15 @@ The script runs in this process, which is always a child: torch is imported here
 
 from __future__ import annotations
 
-import contextlib
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from perfgate.engine.interface import Script
-from perfgate.errors import CaseError, PerfgateError
+from perfgate.engine.interface import Script, named
+from perfgate.engine.tensorrt.inspect import shares
+from perfgate.errors import CaseError
 from perfgate.util.files import file_digest
 from perfgate.util.user_script import load_script
-
-_TAIL = 4_000
 
 
 def script_digest(script: Script) -> str:
@@ -87,20 +84,4 @@ def weight_facts(module: Any) -> tuple[int, dict[str, float]]:
         name = str(tensor.dtype).removeprefix("torch.").replace("float", "fp")
         counts[name] = counts.get(name, 0) + tensor.numel()
         size += tensor.numel() * tensor.element_size()
-    total = sum(counts.values())
-    return size, {name: round(count / total, 4) for name, count in sorted(counts.items()) if total}
-
-
-@contextlib.contextmanager
-def named(what: str, *, fix: str | None = None) -> Iterator[None]:
-    """Whatever PyTorch or the model raises is the case's fault: `CaseError` with the traceback's end."""
-    try:
-        yield
-    except PerfgateError:
-        raise
-    except Exception as error:
-        said = str(error).strip() or "no reason given"
-        tail = traceback.format_exc()[-_TAIL:]
-        raise CaseError(
-            f"{what}: {type(error).__name__}: {said[:2000]}", stderr_tail=tail, fix=fix
-        ) from error
+    return size, shares(counts)

@@ -8,10 +8,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from perfgate.engine.interface import Runner, Samples, blocking_samples
-from perfgate.engine.stream_loop import nanoseconds, queued_samples, wait_for
+from perfgate.engine.interface import Runner, Samples, blocking_samples, named
+from perfgate.engine.stream_loop import SLOTS, Lane, Slot, queued_samples
 from perfgate.engine.tensorrt.cuda import GraphCaptureError
-from perfgate.engine.torch.module import named
 from perfgate.errors import CaseError
 from perfgate.records import Mode, Protocol, Tensor
 
@@ -23,7 +22,6 @@ TYPES = {
     "float": "float32", "float16": "float16", "double": "float64",
     "int8": "int8", "int16": "int16", "int32": "int32", "int64": "int64", "uint8": "uint8", "bool": "bool",
 }  # fmt: skip
-SLOTS = 2  # as TensorRT's: one query runs while the next one is enqueued
 _WARMUPS = 3  # PyTorch's own advice before a capture; libraries and compilers set themselves up meanwhile
 _FAILS = "PyTorch cannot run the model"
 
@@ -88,7 +86,7 @@ class CpuRunner(_TorchRunner):
         self._call, self._given, self._found = None, (), ()
 
 
-class CudaRunner(_TorchRunner):
+class CudaRunner(_TorchRunner, Lane):
     """Queries on one stream, timed by CUDA events, in nanoseconds.
 
     Without transfers a sample is the GPU's time from the first kernel's turn to the last one's end, pauses
@@ -103,13 +101,12 @@ class CudaRunner(_TorchRunner):
         self._graph: Any = None
         self._host: list[Any] = []
         with named("PyTorch cannot prepare the model on the GPU"):
-            self._stream: Any = self._torch.cuda.Stream()
+            self.stream: Any = self._torch.cuda.Stream()
             with self._inside():
                 self._pinned = [self._zeros(tensor, pin_memory=True) for tensor in inputs]
                 self._device = [self._zeros(tensor, device="cuda") for tensor in inputs]
             self._torch.cuda.synchronize()  # weights and zeros were written on the default stream
-            blocking = mode.wait == "block"
-            self._slots = [_Slot(self, mode, self._torch, blocking=blocking) for _ in range(SLOTS)]
+            self._slots = [Slot(self, mode) for _ in range(SLOTS)]
             if mode.drive == "graph":
                 self._capture()
 
@@ -117,30 +114,32 @@ class CudaRunner(_TorchRunner):
         dtype = getattr(self._torch, TYPES[tensor.dtype])
         return self._torch.zeros(tensor.shape, dtype=dtype, **where)
 
-    @property
-    def stream(self) -> Any:
-        return self._stream
+    def event(self) -> Any:
+        return self._torch.cuda.Event(enable_timing=True, blocking=self._mode.wait == "block")
+
+    def elapsed_ms(self, begin: Any, end: Any) -> float:
+        return float(begin.elapsed_time(end))
 
     @contextlib.contextmanager
     def _inside(self) -> Iterator[None]:
-        with self._torch.inference_mode(), self._torch.cuda.stream(self._stream):
+        with self._torch.inference_mode(), self._torch.cuda.stream(self.stream):
             yield
 
     def _capture(self) -> None:
         """Capture one execution. Raises `GraphCaptureError`; what fails uncaptured is a plain `CaseError`."""
         with self._inside():
             started = time.perf_counter_ns()
-            self.execute()
-            self._stream.synchronize()
+            self.launch()
+            self.stream.synchronize()
             self.first_inference_ns = time.perf_counter_ns() - started
             for _ in range(_WARMUPS - 1):
-                self.execute()
-            self._stream.synchronize()
+                self.launch()
+            self.stream.synchronize()
             graph = self._torch.cuda.CUDAGraph()
             try:
                 # Thread-local: another thread's allocation must not spoil the capture.
-                with self._torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
-                    self.execute()
+                with self._torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
+                    self.launch()
             except Exception as error:
                 raise GraphCaptureError(f"{type(error).__name__}: {str(error)[:1000]}") from error
             self._graph = graph
@@ -148,25 +147,26 @@ class CudaRunner(_TorchRunner):
     def bind(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> None:
         """Copy the inputs to page-locked memory and on to the device. Raises `CaseError`."""
         arrays = self._checked(inputs)
-        self._stream.synchronize()
+        self.stream.synchronize()
         with self._inside():
             for pinned, array in zip(self._pinned, arrays, strict=True):
                 pinned.copy_(self._torch.from_numpy(array.copy()))
             self.send()
-        self._stream.synchronize()
+        self.stream.synchronize()
 
     def send(self) -> None:
         """Enqueue the copies in."""
         for device, pinned in zip(self._device, self._pinned, strict=True):
             device.copy_(pinned, non_blocking=True)
 
-    def execute(self) -> None:
-        """Enqueue one execution, or one replay of the graph."""
+    def launch(self) -> bool:
+        """Enqueue one execution, or one replay of the graph; what PyTorch refuses, it raises."""
         if self._graph is not None:
             self._graph.replay()
-            return
-        assert self._call is not None
-        self._found = self._call(*self._device)
+        else:
+            assert self._call is not None
+            self._found = self._call(*self._device)
+        return True
 
     def fetch(self) -> None:
         """Enqueue the copies out, to page-locked memory that the first query allocates."""
@@ -187,7 +187,7 @@ class CudaRunner(_TorchRunner):
             return queued_samples(self._slots, protocol, transfers=self._mode.transfers)
 
     def outputs(self) -> dict[str, np.ndarray[Any, Any]]:
-        self._stream.synchronize()
+        self.stream.synchronize()
         return {name: y.cpu().numpy().copy() for name, y in zip(self._names, self._found, strict=True)}
 
     def close(self) -> None:
@@ -195,7 +195,7 @@ class CudaRunner(_TorchRunner):
         if self._call is None:
             return
         with contextlib.suppress(RuntimeError):  # a device that failed has said so already
-            self._stream.synchronize()
+            self.stream.synchronize()
         self._graph = self._call = None
         self._found = ()
         for kept in (self._slots, self._host, self._pinned, self._device):
@@ -203,49 +203,3 @@ class CudaRunner(_TorchRunner):
         gc.collect()
         with contextlib.suppress(RuntimeError):
             self._torch.cuda.empty_cache()
-
-
-class _Slot:
-    """One query in flight: its events, and the host time that enqueueing its execution took."""
-
-    def __init__(self, runner: CudaRunner, mode: Mode, torch: Any, *, blocking: bool) -> None:
-        self._runner = runner
-        self._spin = not blocking
-        self._copies = mode.transfers
-        self._begin, self._copied, self._computed, self._end = (
-            torch.cuda.Event(enable_timing=True, blocking=blocking) for _ in range(4)
-        )
-        self.enqueue_ns = 0
-
-    def issue(self) -> None:
-        """Put one query on the stream; only inside the runner's stream and inference mode."""
-        runner, stream = self._runner, self._runner.stream
-        self._begin.record(stream)
-        if self._copies:
-            runner.send()
-            self._copied.record(stream)
-        before = time.perf_counter_ns()
-        runner.execute()
-        self.enqueue_ns = time.perf_counter_ns() - before
-        if self._copies:
-            self._computed.record(stream)
-            runner.fetch()
-        self._end.record(stream)
-
-    def wait(self) -> None:
-        """Return when the query is complete: by polling (`spin`), or asleep (`block`)."""
-        wait_for(self._end, spin=self._spin)
-
-    def latency_ns(self) -> int:
-        return _nanoseconds(self._begin, self._end)
-
-    def parts_ns(self) -> tuple[int, int, int]:
-        return (
-            _nanoseconds(self._begin, self._copied),
-            _nanoseconds(self._copied, self._computed),
-            _nanoseconds(self._computed, self._end),
-        )
-
-
-def _nanoseconds(begin: Any, end: Any) -> int:
-    return nanoseconds(float(begin.elapsed_time(end)))

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from perfgate.engine.tensorrt.backend import unpack_layers
-from perfgate.errors import RefusedError
-from perfgate.gate.explain.trtexec import build_and_run, parse_version, shell_line
+from perfgate.engine.tensorrt.api import version_tuple
+from perfgate.engine.tensorrt.inspect import unpack_layers
+from perfgate.errors import PerfgateError, RefusedError
+from perfgate.gate.explain.trtexec import build_and_run, shell_line
+from perfgate.gate.verdict.judge import measured_mode
 from perfgate.model.external_data import read_external_files
 from perfgate.model.graph import GraphInput
-from perfgate.model.onnx_file import SourceModel, script_files
+from perfgate.model.manifest import other_checkout
+from perfgate.model.onnx_file import SourceModel, export_onnx, script_files
+from perfgate.model.read import read_spec
+from perfgate.model.sources import Sources
 from perfgate.model.spec import ModelSpec
-from perfgate.records import Case, CaseResult, EngineFacts, Launch, Measured, Recipe, Record, RunResult
+from perfgate.records import CaseResult, EngineFacts, Launch, Measured, Recipe, Record, RunResult
+from perfgate.settings import Settings
 from perfgate.util.files import record_json
+from perfgate.util.git import worktree
 from perfgate.util.redact import Scrubber
 
 # Zip files know no earlier day; a date of its own would make two bundles of one run differ.
@@ -113,9 +121,8 @@ class Bundle:
             if facts.layer_record:
                 self._text(f"{side}/layers.json", record_json(unpack_layers(facts.layer_record)))
         if launches:
-            # Process ids say nothing elsewhere.
-            told = [_without_processes(launch) for launch in launches]
-            self._text(f"{side}/launches.json", record_json({"launches": told}))
+            told = {"launches": [_without_processes(launch) for launch in launches]}
+            self._text(f"{side}/launches.json", record_json(told))
         if recipe and (words := self.command(side)):
             self._text(f"{side}/trtexec.sh", f"#!/bin/sh\n# {self._versions(recipe)}\nset -eu\n{words}\n")
         self._generator(side, model)
@@ -125,11 +132,13 @@ class Bundle:
     def command(self, side: str) -> str:
         """The exact trtexec command of a side; empty for another backend or without a version."""
         recipe = sides_of(self._case)[side][0]
-        version = parse_version(recipe.versions.get("tensorrt", "")) if recipe else ()
+        version = version_tuple(recipe.versions.get("tensorrt", "")) if recipe else ()
         if recipe is None or recipe.backend != "tensorrt" or not version:
             return ""
         inputs = self._models.get(side, self._models.get("head", Model())).inputs
-        words = build_and_run(recipe, _measured_case(self._case), inputs, self._run.protocol, version, side)
+        mode = measured_mode(self._case.case, self._case.outcome)
+        case = msgspec.structs.replace(self._case.case, mode=mode)
+        words = build_and_run(recipe, case, inputs, self._run.protocol, version, side)
         return shell_line(words)
 
     def _generator(self, side: str, model: Model) -> None:
@@ -183,26 +192,25 @@ class Bundle:
                 lines += [f"  - ONNX file SHA-256 `{found}`"]
             if facts:
                 lines += [f"  - engine SHA-256 `{facts.digest}`, {facts.engine_bytes} bytes"]
-            made = f"{side}/generate.py" in self._files
             if f"{side}/{side}.onnx" in self._files:
                 lines += [f"  - the model is here: `{side}/{side}.onnx`"]
-            elif made:
+            elif f"{side}/generate.py" in self._files:
                 lines += [f"  - `cd {side} && python generate.py` writes `{side}.onnx` and checks its digest"]
             else:
                 lines += [f"  - the model is not here: put its ONNX file at `{side}/{side}.onnx`"]
             if f"{side}/trtexec.sh" in self._files:
                 lines += [f"  - `cd {side} && sh trtexec.sh` builds the engine and measures it"]
-        mode = _measured_case(case).mode
         lines += [
             "",
-            f"Measured in mode: {mode}. The commands spell it out in the flags of that TensorRT, whose",
+            f"Measured in mode: {measured_mode(case.case, case.outcome)}. "
+            "The commands spell it out in the flags of that TensorRT, whose",
+            "defaults changed in 11.0.",
+            "",
         ]
-        lines += ["defaults changed in 11.0.", ""]
         if not include_weights:
             lines += ["Weights are left out (`--include-weights` adds the ONNX files)."]
         lines += [f"Left out, because it holds a path, host or secret: `{name}`." for name in self._left_out]
-        lines += ["", "## Files", ""]
-        lines += [f"- `{name}`" for name in sorted(self._files)]
+        lines += ["", "## Files", "", *(f"- `{name}`" for name in sorted(self._files))]
         return "\n".join(lines) + "\n"
 
 
@@ -233,18 +241,10 @@ def base_commit(run: RunResult, case: CaseResult) -> str:
     return confirmed or run.base.sha
 
 
-def _measured_case(case: CaseResult) -> Case:
-    outcome = case.outcome
-    mode = outcome.mode if isinstance(outcome, Measured) else None
-    return msgspec.structs.replace(case.case, mode=mode) if mode else case.case
-
-
 def _without_processes(launch: Launch) -> Launch:
-    if launch.telemetry is None:
-        return launch
-    return msgspec.structs.replace(
-        launch, telemetry=msgspec.structs.replace(launch.telemetry, foreign_pids=())
-    )
+    """Process ids say nothing elsewhere."""
+    telemetry = launch.telemetry and msgspec.structs.replace(launch.telemetry, foreign_pids=())
+    return msgspec.structs.replace(launch, telemetry=telemetry)
 
 
 def _public(key: Mapping[str, str], noted: Mapping[str, str]) -> dict[str, Any]:
@@ -280,3 +280,42 @@ print(out.name, found)
 if wanted and found != wanted:
     sys.exit("not the file that was measured: " + wanted + " (external data is part of that digest)")
 '''
+
+
+def models_of(
+    settings: Settings,
+    run: RunResult,
+    case: CaseResult,
+    stack: contextlib.ExitStack,
+    say: Callable[[str], None],
+) -> dict[str, Model]:
+    """Both sides' models where their sources are here: head's in the tree or at its commit, base's at its
+    own. Worktrees stay until `stack` is closed."""
+    root, models = Path(settings.root), {}
+    for side, sha in (("head", run.commit.sha), ("base", base_commit(run, case))):
+        wanted = case.recipe.onnx_digest if side == "head" and case.recipe else ""
+        try:
+            found = _model_at(settings, root, case, wanted) if side == "head" else None
+            if found is None and sha:
+                found = _model_at(settings, stack.enter_context(worktree(root, sha)), case, wanted)
+        except PerfgateError as error:
+            say(f"{side}'s model is not in the bundle: {error.what}")
+            continue
+        if found is None:
+            say(f"{side}'s model is not in the bundle: its source is not here")
+        else:
+            models[side] = found
+    return models
+
+
+def _model_at(settings: Settings, place: Path, case: CaseResult, wanted: str) -> Model | None:
+    """The model that a place's files make; None where they are not the source that was measured."""
+    path = place / case.case.source
+    if not case.case.source or not path.is_file():
+        return None
+    spec = read_spec(path)
+    sources = Sources(settings.path("store").resolve(), replaces=other_checkout(Path(settings.root), place))
+    made = export_onnx(spec, sources)
+    if wanted and made.graph.onnx_digest != wanted:
+        return None
+    return Model.of(spec, made)

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from perfgate.gate.explain.layer_times import Timed, Times
-from perfgate.records import Difference, GraphChange
-from perfgate.records.explanation import Cause
+from perfgate.records import Cause, Difference, GraphChange
 
 # A cause that explains less than half of a slowdown is not its cause.
 CARRIES = 0.5
@@ -54,7 +53,8 @@ def cause_of(evidence: Evidence) -> tuple[Cause, str]:
     if evidence.clock:
         return "clock/power", f"clock: {evidence.clock}; no layer is slower once that is removed"
     gated_slower = evidence.gated_ratio is not None and evidence.gated_ratio > 1 + evidence.ignore
-    changed = [] if evidence.same_engine else _changed(times)
+    groups = times.groups if times and not evidence.same_engine else ()
+    changed = [t for t in groups if t.group.kind != "same" or t.named]
     if gated_slower and not changed and (evidence.environment or evidence.toolchain):
         said = ", ".join(
             f"{d.field} {d.base} → {d.head}" for d in [*evidence.environment, *evidence.toolchain][:_NAMED]
@@ -95,15 +95,10 @@ def _of_a_slowdown(evidence: Evidence, times: Times) -> tuple[Cause, str]:
 
 
 def _family(timed: Timed, evidence: Evidence) -> Cause:
-    family = _FAMILIES[timed.group.kind]
     # Another tactic for an unchanged layer, and nothing else that chose it: the builder drew another ticket.
     if timed.group.kind == "kernel" and not evidence.toolchain:
         return "build"
-    return family
-
-
-def _changed(times: Times | None) -> list[Timed]:
-    return [t for t in times.groups if t.group.kind != "same" or t.named] if times else []
+    return _FAMILIES[timed.group.kind]
 
 
 def _most(changed: Sequence[Timed], evidence: Evidence) -> tuple[Cause, list[Timed]]:
@@ -124,7 +119,7 @@ def _most(changed: Sequence[Timed], evidence: Evidence) -> tuple[Cause, list[Tim
 
 
 def _phrase(family: Cause, members: Sequence[Timed]) -> str:
-    first = _largest_first(members)
+    first = sorted(members, key=lambda t: -abs(t.difference_ns))
     if family == "un-fused":
         group = next((t.group for t in first if t.group.kind == "un-fused"), first[0].group)
         more = sum(t.group.kind == "un-fused" for t in members) - 1
@@ -150,10 +145,8 @@ def _phrase(family: Cause, members: Sequence[Timed]) -> str:
 
 def _graph(family: Cause, graph: Sequence[GraphChange]) -> str:
     """What in the graph goes with it, where one change does."""
-    wanted = {"un-fused": ("output", "rewired", "added"), "new-layers": ("added",)}.get(family, ())
-    for kind in wanted:
-        found = [change for change in graph if change.kind == kind]
-        if found:
+    for kind in {"un-fused": ("output", "rewired", "added"), "new-layers": ("added",)}.get(family, ()):
+        if found := [change for change in graph if change.kind == kind]:
             more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
             return f"; {_cut(found[0].what, 200)}{more}"
     return ""
@@ -161,13 +154,9 @@ def _graph(family: Cause, graph: Sequence[GraphChange]) -> str:
 
 def _work(members: Sequence[Timed]) -> str:
     """In what the largest layer differs, where it is one that does other work; of its first node alone."""
-    group = _largest_first(members)[0].group
+    group = max(members, key=lambda t: abs(t.difference_ns)).group
     detail = group.detail.split("; ")[0]
     return f"; {_cut(detail, 200)}" if group.kind == "resized" and detail else ""
-
-
-def _largest_first(members: Sequence[Timed]) -> list[Timed]:
-    return sorted(members, key=lambda t: -abs(t.difference_ns))
 
 
 def _unexplained(evidence: Evidence, times: Times | None) -> str:

@@ -1,22 +1,149 @@
-"""From two sides of a case to its explanation."""
+"""From two sides of a case to its explanation: layers, graph, and what differs around the engines, which is
+machine, recipe, clocks and timing cache."""
 
 from __future__ import annotations
 
+import math
+import re
+import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
+import msgspec
+
 from perfgate.engine.interface import LayerTimes
-from perfgate.engine.tensorrt.backend import Layer, unpack_layers
+from perfgate.engine.tensorrt.inspect import Layer, unpack_layers
 from perfgate.errors import CaseError, SpecError
 from perfgate.gate.explain.cause import Evidence, cause_of
 from perfgate.gate.explain.graph_diff import GraphDiff, diff_graphs
 from perfgate.gate.explain.graph_work import with_nodes
 from perfgate.gate.explain.layer_groups import Group, Names, group_layers, is_opaque
 from perfgate.gate.explain.layer_times import Timed, Times, weigh
-from perfgate.gate.explain.side import Side, compare_sides
-from perfgate.gate.verdict.clocks import lower_clock
-from perfgate.records import Case, EngineFacts, Explanation, LayerChange
+from perfgate.gate.verdict.latency import lower_clock, sm_clock_mhz
+from perfgate.measure.environment import differences
+from perfgate.records import (
+    Case,
+    Difference,
+    EngineFacts,
+    Environment,
+    Explanation,
+    Facts,
+    Launch,
+    LayerChange,
+    Recipe,
+    Record,
+)
+
+_CACHE = re.compile(r"^timing cache: loaded (\d+) bytes, grew by (-?\d+)")
+# Clocks are told as different from one percent on: a sample of NVML's is one of many within a launch.
+_CLOCK_STEP = 0.01
+
+
+class Side(Record, kw_only=True):
+    """What is at hand of base or of head. `engine` and `onnx` are paths, empty where the file is not here;
+    `launches` are those that the verdict rests on, with their telemetry."""
+
+    engine: str = ""
+    onnx: str = ""
+    facts: EngineFacts | None = None
+    recipe: Recipe | None = None
+    environment: Environment | None = None
+    launches: tuple[Launch, ...] = ()
+
+    @property
+    def gated_ns(self) -> float | None:
+        """The geometric mean of launch medians, as the gate compares them."""
+        if not self.launches:
+            return None
+        return math.exp(statistics.fmean(math.log(launch.median_ns) for launch in self.launches))
+
+
+class Surroundings(Record):
+    """All differences, and which of them are key: fields of the environment, of the toolchain."""
+
+    all: tuple[Difference, ...] = ()
+    environment: tuple[Difference, ...] = ()
+    toolchain: tuple[Difference, ...] = ()
+
+
+def compare_sides(base: Side, head: Side) -> Surroundings:
+    """Every key and noted field, every field of the recipe, clocks, slowdowns and timing caches."""
+    environment: tuple[Difference, ...] = ()
+    noted: tuple[Difference, ...] = ()
+    if base.environment and head.environment:
+        environment = _prefixed("environment", base.environment.key, head.environment.key)
+        noted = _prefixed("noted", base.environment.noted, head.environment.noted)
+    recipe = differences(_flat(base.recipe), _flat(head.recipe)) if base.recipe and head.recipe else ()
+    toolchain = tuple(
+        d
+        for d in recipe
+        if d.field.startswith(("recipe.versions.", "recipe.options.", "recipe.profile."))
+        or d.field
+        in ("recipe.backend", "recipe.precision", "recipe.typing", "recipe.device", "recipe.plugins")
+    )
+    return Surroundings(
+        all=(*environment, *noted, *recipe, *_clocks(base, head), *_timing(base, head))[:1000],
+        environment=environment,
+        toolchain=toolchain,
+    )
+
+
+def _prefixed(prefix: str, base: Facts, head: Facts) -> tuple[Difference, ...]:
+    found = differences(base, head)
+    return tuple(Difference(field=f"{prefix}.{d.field}"[:300], base=d.base, head=d.head) for d in found)
+
+
+def _flat(recipe: Recipe) -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for name, value in msgspec.to_builtins(recipe).items():
+        if isinstance(value, dict):
+            flat |= {f"recipe.{name}.{inner}"[:300]: str(found) for inner, found in value.items()}
+        else:
+            flat[f"recipe.{name}"] = str(value)
+    return flat
+
+
+def _clocks(base: Side, head: Side) -> list[Difference]:
+    """Clocks that are more than a step apart, and what slowed either side down."""
+    found = []
+    clocks = [[mhz for x in side.launches if (mhz := sm_clock_mhz(x))] for side in (base, head)]
+    if all(clocks):
+        means = [statistics.fmean(side) for side in clocks]
+        if abs(means[1] / means[0] - 1) > _CLOCK_STEP:
+            found.append(Difference(field="clocks.sm_mhz", base=f"{means[0]:.0f}", head=f"{means[1]:.0f}"))
+    slowdowns = [
+        sorted({s for x in side.launches if x.telemetry for s in x.telemetry.slowdowns})
+        for side in (base, head)
+    ]
+    if slowdowns[0] != slowdowns[1]:
+        found.append(
+            Difference(
+                field="clocks.slowdowns",
+                base=", ".join(slowdowns[0]) or "none",
+                head=", ".join(slowdowns[1]) or "none",
+            )
+        )
+    return found
+
+
+def _timing(base: Side, head: Side) -> list[Difference]:
+    """Timing caches: growth is all that TensorRT 8.5 shows of a miss."""
+    said = [_growth(side.facts) for side in (base, head)]
+    if said[0] == said[1] or not all(said):
+        return []
+    return [Difference(field="timing cache", base=said[0], head=said[1])]
+
+
+def _growth(facts: EngineFacts | None) -> str:
+    for note in facts.notes if facts else ():
+        if found := _CACHE.match(note):
+            loaded, grown = int(found[1]), int(found[2])
+            if not loaded:
+                return "none was loaded: every tactic was timed anew"
+            return "every tactic was in it" if grown <= 0 else f"misses: it grew by {grown} bytes"
+    return ""
+
 
 Loads = tuple[Sequence[LayerTimes], Sequence[LayerTimes]]
 _MOST = 1_000

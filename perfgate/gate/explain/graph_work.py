@@ -9,9 +9,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from perfgate.engine.tensorrt.backend import Layer
-from perfgate.gate.explain.graph_read import Node, ReadGraph
-from perfgate.gate.explain.graph_shapes import differ
+from perfgate.engine.tensorrt.inspect import Layer
+from perfgate.gate.explain.graph_read import Node, ReadGraph, differ
 
 _NAME = 100
 # What ONNX Runtime's layout optimiser adds to the name of a tensor, to name the node that makes it.

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from perfgate.engine.tensorrt.backend import Layer
+from perfgate.engine.tensorrt.inspect import Layer
 
 Kind = Literal[
     "same", "resized", "appeared", "vanished", "un-fused", "fused", "kernel", "precision", "reformat"

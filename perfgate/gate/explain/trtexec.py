@@ -6,7 +6,6 @@ an unknown one ends it. So every mode is spelled out, in the words that the vers
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Sequence
 
@@ -25,11 +24,6 @@ _SWITCHES = (
     "noTF32",
 )
 _OURS = ("minFreeMemory", "stronglyTyped", "workspace", "tacticSources")
-
-
-def parse_version(text: str) -> Version:
-    """`8.5.3.1` as (8, 5, 3, 1); empty where there is no number."""
-    return tuple(int(part) for part in re.findall(r"\d+", text)[:4])
 
 
 def build_and_run(
@@ -86,8 +80,7 @@ def _precision(recipe: Recipe, version: Version) -> list[str]:
         return []
     if recipe.typing == "strong":
         return ["--stronglyTyped"] if version >= (9,) else []
-    wanted = {"fp32": [], "fp16": ["--fp16"], "int8": ["--int8"], "int8+fp16": ["--int8", "--fp16"]}
-    return list(wanted[recipe.precision])
+    return [f"--{name}" for name in recipe.precision.split("+") if name != "fp32"]
 
 
 def _options(recipe: Recipe, version: Version) -> list[str]:

@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 
 from perfgate.errors import DataError, RefusedError
-from perfgate.gate.baselines import baseline_path, read_baseline, timing_path, write_baseline
-from perfgate.gate.promotable import CODES_TO_ACCEPT, REFUSED, needs_accept
+from perfgate.gate.baselines import baseline_path, columns_by_run, read_baseline, timing_path, write_baseline
+from perfgate.gate.promotable import ALREADY_ON_BASE, REFUSED, needs_accept
 from perfgate.gate.verdict.evidence import launches_wanted
 from perfgate.measure.environment import differences
 from perfgate.records import (
@@ -26,12 +26,13 @@ from perfgate.records import (
     Record,
     RunResult,
     Verdict,
+    columns,
     digest,
+    metrics_fault,
 )
-from perfgate.records.columns import columns, metrics_fault
 from perfgate.util.files import TIMING_LIMIT_BYTES, read_bytes, write_bytes
 
-_ACROSS = "perfgate run --paired REV, and promote its results; or, if that is meant: --accept {case}"
+_ACROSS = "perfgate run --paired REV, and promote its results"
 
 
 class Move(Record):
@@ -66,8 +67,7 @@ def promote(results: Sequence[RunResult], root: Path, terms: PromotionTerms, *, 
     """
     for one in results:
         _refuse(one, terms)
-    _refuse_other_machines(results)
-    _refuse_other_cases(results)
+    _refuse_unlike(results)
     result = results[0]
     by_model: dict[str, list[CaseResult]] = {}
     for case in result.cases:
@@ -89,7 +89,11 @@ def promote(results: Sequence[RunResult], root: Path, terms: PromotionTerms, *, 
             else Baseline(schema=BASELINE_SCHEMA, model=model, environments={}, cases={})
         )
         after = _merge(before, cases, results, terms)
-        moves += _moves(before, after)
+        moves += [
+            Move(case_id=case_id, before_ns=_median(old), after_ns=_median(new))
+            for case_id in sorted(before.cases.keys() | after.cases.keys())
+            if (old := before.cases.get(case_id)) != (new := after.cases.get(case_id))
+        ]
         told = _timing_caches(path, cases, before, timing)
         files[path] = _naming(after, told, _environment_key(result.environment))
         caches |= {timing_path(path, model, precision): data for precision, data in told.items()}
@@ -102,17 +106,16 @@ def promote(results: Sequence[RunResult], root: Path, terms: PromotionTerms, *, 
 
 
 def _refuse(result: RunResult, terms: PromotionTerms) -> None:
-    reason, accept, allow_dirty = terms.reason, terms.accept, terms.allow_dirty
-    if not reason.strip():
+    if not terms.reason.strip():
         raise RefusedError("needs a reason", where="promote", fix='--reason "why these numbers are right"')
-    if result.commit.dirty and not allow_dirty:
+    if result.commit.dirty and not terms.allow_dirty:
         raise RefusedError(
             "was measured on a tree with uncommitted changes",
             where=result.run_id,
             fix="commit and run again, or --allow-dirty",
         )
     known = {case.case.id for case in result.cases}
-    if unknown := sorted(set(accept) - known):
+    if unknown := sorted(set(terms.accept) - known):
         raise RefusedError(
             f"has no case {unknown[0]}", where="--accept", fix=f"one of: {', '.join(sorted(known))}"
         )
@@ -138,27 +141,25 @@ def _refuse(result: RunResult, terms: PromotionTerms) -> None:
                     where=result.run_id,
                     fix="run again on a quiet machine; the launches say what disturbed them",
                 )
-        _refuse_loss(case, verdict, result.run_id, accept)
+        _refuse_loss(case, verdict, result.run_id, terms.accept)
 
 
-def _refuse_other_machines(results: Sequence[RunResult]) -> None:
-    first = results[0].environment
+def _measured_ids(result: RunResult) -> set[str]:
+    return {case.case.id for case in result.cases if isinstance(case.outcome, Measured)}
+
+
+def _refuse_unlike(results: Sequence[RunResult]) -> None:
+    """Runs of another machine or toolchain; and of other cases: what the first run measured is stored, and a
+    case that only a later run measured would be lost unseen."""
     for other in results[1:]:
-        if differ := differences(first.key, other.environment.key):
+        if differ := differences(results[0].environment.key, other.environment.key):
             names = ", ".join(one.field for one in differ)
             raise RefusedError(
                 f"was measured with another {names} than {results[0].run_id}",
                 where=other.run_id,
                 fix="merge runs of one toolchain and one kind of machine only",
             )
-
-
-def _refuse_other_cases(results: Sequence[RunResult]) -> None:
-    """What the first run measured is stored: a case that only a later run measured would be lost unseen."""
-    known = {case.case.id for case in results[0].cases if isinstance(case.outcome, Measured)}
-    for other in results[1:]:
-        measured = {case.case.id for case in other.cases if isinstance(case.outcome, Measured)}
-        if more := sorted(measured - known):
+        if more := sorted(_measured_ids(other) - _measured_ids(results[0])):
             raise RefusedError(
                 f"measured a case that {results[0].run_id} did not: {more[0]}",
                 where=other.run_id,
@@ -170,10 +171,9 @@ def _refuse_loss(case: CaseResult, verdict: Verdict, run_id: str, accept: Sequen
     code = case.judgement.code if case.judgement else ""
     if case.case.id in accept or not needs_accept(case):
         return
-    said = f"{verdict.value} ({code})" if code in CODES_TO_ACCEPT else verdict.value
-    fix = f"if that is meant: --accept {case.case.id}"
-    if verdict is Verdict.INCOMPARABLE:
-        fix = _ACROSS.format(case=case.case.id)
+    said = f"{verdict.value} ({code})" if code == ALREADY_ON_BASE else verdict.value
+    meant = f"if that is meant: --accept {case.case.id}"
+    fix = f"{_ACROSS}; or, {meant}" if verdict is Verdict.INCOMPARABLE else meant
     raise RefusedError(f"{case.case.id} is {said}", where=run_id, fix=fix)
 
 
@@ -225,7 +225,9 @@ def _grouped(
     parts: list[tuple[MetricColumns, BaselineRun]] = []
     if stored is not None:
         _refuse_another(case, stored.case_digest, "the baseline")
-        parts += zip(_split(stored), _runs(stored), strict=True)
+        launches = len(stored.metrics["latency_ns"])
+        first = BaselineRun(run_id="first", created=stored.promoted, launches=launches, commit=stored.commit)
+        parts += zip(columns_by_run(stored), stored.runs or (first,), strict=True)
     for result in results:
         found = next((one for one in result.cases if one.case.id == case.case.id), None)
         if found is None or not isinstance(found.outcome, Measured):
@@ -254,21 +256,6 @@ def _refuse_another(case: CaseResult, case_digest: str, where: str) -> None:
             where=where,
             fix="merge runs of one and the same case only",
         )
-
-
-def _runs(stored: BaselineCase) -> tuple[BaselineRun, ...]:
-    launches = len(stored.metrics["latency_ns"])
-    first = BaselineRun(run_id="first", created=stored.promoted, launches=launches, commit=stored.commit)
-    return stored.runs or (first,)
-
-
-def _split(stored: BaselineCase) -> list[MetricColumns]:
-    found, start = [], 0
-    for run in _runs(stored):
-        stop = start + run.launches
-        found.append({name: values[start:stop] for name, values in stored.metrics.items()})
-        start = stop
-    return found
 
 
 def _timing_caches(
@@ -313,18 +300,6 @@ def _naming(after: Baseline, caches: Mapping[str, bytes], environment: str) -> B
 
 def _environment_key(environment: Environment) -> str:
     return digest(environment)[:12]
-
-
-def _moves(before: Baseline, after: Baseline) -> list[Move]:
-    return [
-        Move(
-            case_id=case_id,
-            before_ns=_median(before.cases.get(case_id)),
-            after_ns=_median(after.cases.get(case_id)),
-        )
-        for case_id in sorted(before.cases.keys() | after.cases.keys())
-        if before.cases.get(case_id) != after.cases.get(case_id)
-    ]
 
 
 def _median(case: BaselineCase | None) -> float | None:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from perfgate.errors import RefusedError, UsageError
 from perfgate.gate.baselines import read_baseline
-from perfgate.gate.policy.changes import ANCHORS
 from perfgate.util.files import BASELINE_LIMIT_BYTES, TIMING_LIMIT_BYTES, read_bytes, write_bytes
 
+# The folder of all anchors, beside the baselines of the devices.
+ANCHORS = "anchors"
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 

@@ -1,11 +1,71 @@
-"""How far launches differ when nothing changed: between launches of one run, and between runs."""
+"""How far launches differ: the interval for head / base, the spread when nothing changed, and outliers.
+
+Pure; each formula with its source. A launch far outside its side's others is measured again and shown. If it
+recurs it counts; none is dropped silently.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 
-from perfgate.records import Record
+from perfgate.records import Interval, Record
+
+CONFIDENCE = 0.95
+
+# What launches of one engine were seen to differ by (coefficient of variation), before a side says
+# anything of its own: two shared CPU cores 2-13 %; an H200 with free clocks 0.7 %.
+PRIOR_CV = {"cpu": 0.10, "gpu": 0.01}
+# The prior weighs as much as this many launches beyond the first.
+PRIOR_DOF = 4
+
+
+def ratio_interval(
+    base: Sequence[float], head: Sequence[float], *, prior_cv: float, confidence: float = CONFIDENCE
+) -> Interval:
+    """The ratio head / base of geometric means over launches, with its two-sided interval.
+
+    Welch's interval on the logarithms (Welch, Biometrika 34, 1947), each side's variance shrunk towards a
+    prior, s2 = (v0*prior2 + v*s2) / (v0 + v) with v = n-1 (Smyth, Stat. Appl. Genet. Mol. Biol. 3, 2004), so
+    that a single launch or a lucky pair cannot look certain. Values are positive, in any one unit.
+    """
+    sides = [_side([math.log(value) for value in values], prior_cv) for values in (base, head)]
+    (base_mean, base_se2, base_dof), (head_mean, head_se2, head_dof) = sides
+    se2 = base_se2 + head_se2
+    dof = se2**2 / (base_se2**2 / base_dof + head_se2**2 / head_dof)
+    return interval(head_mean - base_mean, math.sqrt(se2), dof, confidence)
+
+
+def interval(difference: float, se: float, dof: float, confidence: float) -> Interval:
+    """Student's interval for a difference of log means, as a ratio."""
+    from scipy.special import stdtrit
+
+    half = float(stdtrit(min(dof, 1e9), (1 + confidence) / 2)) * se
+    low, estimate, high = (math.exp(difference + step) for step in (-half, 0.0, half))
+    return Interval(
+        estimate=round(estimate, 6), low=round(low, 6), high=round(high, 6), confidence=confidence
+    )
+
+
+def side_variance(sides: Sequence[Sequence[float]], prior_cv: float, prior_dof: float) -> tuple[float, float]:
+    """The variance of log medians pooled over sides, each about its own mean, with its degrees of freedom.
+
+    It is shrunk towards the prior as in `ratio_interval`, but never below it: a handful of launches may widen
+    the spread and never narrow it, because a handful drawn from one of a GPU's two clusters looks calmer than
+    the GPU is.
+    """
+    squares = math.fsum(_squares(logs) for logs in sides)
+    dof = prior_dof + sum(len(logs) - 1 for logs in sides)
+    return max(prior_cv**2, (prior_dof * prior_cv**2 + squares) / dof), dof
+
+
+def _side(logs: list[float], prior_cv: float) -> tuple[float, float, float]:
+    """Mean, squared standard error and degrees of freedom of one side."""
+    dof = PRIOR_DOF + len(logs) - 1
+    variance = (PRIOR_DOF * prior_cv**2 + _squares(logs)) / dof
+    return math.fsum(logs) / len(logs), variance / len(logs), dof
+
 
 # Launches of one engine in one run. An H200 with free clocks: CV 0.7 % over 60 launches, in two clusters
 # 1.5 % apart. Two shared CPU cores: 2 to 13 %.
@@ -74,3 +134,45 @@ def spread_of(
 def _squares(values: Sequence[float]) -> float:
     mean = math.fsum(values) / len(values)
     return math.fsum((value - mean) ** 2 for value in values)
+
+
+# Two clusters of launches lie two or three standard deviations apart and both are ordinary. Six are beyond
+# either: of normal launches one in 500 million.
+FAR = 6.0
+# A calm history must not make an outlier of the other cluster: nothing nearer than six of the prior's.
+NEAREST = FAR * LAUNCH_CV["gpu"]
+# With two values neither is the odd one out.
+LEAST = 3
+
+
+class Settled(Record):
+    """The launch medians that count, in their order, and those that are shown beside them: each index with
+    the value that was measured once and did not come back."""
+
+    counted: tuple[float, ...]
+    shown: tuple[tuple[int, float], ...] = ()
+
+
+def to_repeat(values: Sequence[float], history: Sequence[float], spread: Spread) -> tuple[int, ...]:
+    """The indices of launches to measure again: farther from the median of the side's launches and history
+    than `FAR` coefficients of variation and `NEAREST`, up or down. `history` are earlier ones of the same
+    side."""
+    known = [*values, *history]
+    if len(known) < LEAST:
+        return ()
+    centre, limit = math.log(statistics.median(known)), max(FAR * spread.launch_cv, NEAREST)
+    return tuple(index for index, value in enumerate(values) if abs(math.log(value) - centre) > limit)
+
+
+def settle(
+    values: Sequence[float], repeats: Mapping[int, float], history: Sequence[float], spread: Spread
+) -> Settled:
+    """What counts after the repeats: where a repeat is far outside too, the launch counts as it was measured;
+    otherwise the repeat takes its place and the launch is shown."""
+    counted, shown = list(values), []
+    others = [value for index, value in enumerate(values) if index not in repeats]
+    for index, again in sorted(repeats.items()):
+        if not to_repeat([again], [*others, *history], spread):
+            shown.append((index, values[index]))
+            counted[index] = again
+    return Settled(counted=tuple(counted), shown=tuple(shown))

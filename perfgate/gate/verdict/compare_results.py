@@ -8,7 +8,7 @@ from perfgate.gate.baselines import Baselines, Stored
 from perfgate.gate.statistics.build_variance import untuned_share_between
 from perfgate.gate.verdict.accuracy import with_answers
 from perfgate.gate.verdict.evidence import Evidence, launches_wanted
-from perfgate.gate.verdict.judge import judge
+from perfgate.gate.verdict.judge import judge, measured_mode
 from perfgate.gate.verdict.summary import summarise
 from perfgate.records import (
     BaselineCase,
@@ -17,12 +17,12 @@ from perfgate.records import (
     Failed,
     Measured,
     MetricColumns,
-    Mode,
     RunResult,
     Unchanged,
     Verdict,
+    columns,
+    metrics_fault,
 )
-from perfgate.records.columns import columns, metrics_fault
 
 
 def compare_results(base: RunResult, head: RunResult, *, results: str) -> RunResult:
@@ -77,20 +77,15 @@ def _metrics(case: CaseResult) -> MetricColumns:
     """What a results file knows of a case: its own launches, or the stored numbers that it relied on."""
     if isinstance(case.outcome, Measured):
         return columns([one for one in case.outcome.launches if not one.invalid], case.outcome.engine)
-    unchanged = case.judgement is not None and case.judgement.verdict is Verdict.UNCHANGED
-    return case.judgement.base if case.judgement is not None and unchanged else {}
-
-
-def _mode(case: CaseResult) -> Mode:
-    measured = case.outcome.mode if isinstance(case.outcome, Measured) else None
-    return measured or case.case.mode
+    judged = case.judgement
+    return judged.base if judged is not None and judged.verdict is Verdict.UNCHANGED else {}
 
 
 def _stored(run: RunResult, case: CaseResult) -> Stored:
     return Stored(
         case=BaselineCase(
             case_digest=case.case_digest or "0" * 64,
-            mode=_mode(case),
+            mode=measured_mode(case.case, case.outcome),
             environment=run.environment.device,
             metrics=_metrics(case),
             promoted=run.created,

@@ -10,8 +10,7 @@ from perfgate.gate.statistics.build_variance import widened
 from perfgate.gate.statistics.noise import spread_of
 from perfgate.gate.verdict.evidence import NONE, Evidence
 from perfgate.gate.verdict.latency import compare_fresh, compare_stored
-from perfgate.gate.verdict.metrics import METRICS, judge_metrics
-from perfgate.gate.verdict.slo import judge_slos
+from perfgate.gate.verdict.metrics import METRICS, judge_metrics, judge_slos
 from perfgate.measure.environment import differences
 from perfgate.records import (
     Case,
@@ -24,11 +23,10 @@ from perfgate.records import (
     NotRun,
     Outcome,
     Protocol,
-    Tolerance,
     Unchanged,
     Verdict,
+    columns,
 )
-from perfgate.records.columns import columns
 
 _UNCHANGED = {
     "digest": "same model, recipe, inputs and environment as the baseline: nothing to time",
@@ -69,13 +67,14 @@ def judge(
             return Judgement(verdict=Verdict.INVALID, reason=unmet, base=_metrics(stored), head=head)
         # A sequential test takes as many launches as it needs; of everything else the protocol says how many.
         wanted = 1 if evidence.fresh else evidence.launches or protocol.launches
-        short = _too_few(outcome, len(valid), wanted) if len(valid) < wanted else ""
-        nothing_to_compare = case.id not in baselines.cases and case.id not in baselines.elsewhere
-        if short and nothing_to_compare and len(outcome.launches) >= protocol.launches:
-            # Nothing is judged, so a busy machine is no failure; promote refuses these numbers.
-            head = head or columns(outcome.launches, outcome.engine)
-            return Judgement(verdict=Verdict.NEW, reason=f"{_NEW}; {UNFIT}: {short}", head=head)
-        if short:
+        if len(valid) < wanted:
+            why = next((one.invalid for one in outcome.launches if one.invalid), "the run was cut short")
+            short = f"only {len(valid)} of {wanted} launches are valid: {why}; run again"
+            nothing_to_compare = stored is None and case.id not in baselines.elsewhere
+            if nothing_to_compare and len(outcome.launches) >= protocol.launches:
+                # Nothing is judged, so a busy machine is no failure; promote refuses these numbers.
+                head = head or columns(outcome.launches, outcome.engine)
+                return Judgement(verdict=Verdict.NEW, reason=f"{_NEW}; {UNFIT}: {short}", head=head)
             return Judgement(verdict=Verdict.INVALID, reason=short, base=_metrics(stored), head=head)
     judgement = _against_base(case, outcome, baselines, environment, evidence, head)
     judgement = _judge_others(case, judgement, evidence, environment)
@@ -105,12 +104,14 @@ def _against_base(
     if isinstance(outcome, Unchanged) and not head:
         reason = _UNCHANGED[outcome.evidence]
         return Judgement(verdict=Verdict.UNCHANGED, reason=reason, base=stored.case.metrics)
-    if (mode := _mode(case, outcome)) != stored.case.mode:
+    if (mode := measured_mode(case, outcome)) != stored.case.mode:
         reason = f"measured as '{mode}', the baseline as '{stored.case.mode}'"
         return Judgement(verdict=Verdict.INCOMPARABLE, reason=reason, base=stored.case.metrics, head=head)
-    tolerance = _effective_tolerance(case, evidence)
-    if evidence.fresh and isinstance(outcome, Measured):
-        judgement = compare_fresh(case, stored, outcome, evidence.fresh, kind_of(environment))
+    # Wider than the case's own where engines were drawn anew.
+    fresh = evidence.fresh
+    tolerance = fresh.decision.tolerance if fresh else widened(case.tolerance, evidence.share)
+    if fresh and isinstance(outcome, Measured):
+        judgement = compare_fresh(case, stored, outcome, fresh, kind_of(environment))
     else:
         held = msgspec.structs.replace(case, tolerance=tolerance)
         judgement = compare_stored(held, stored, head, evidence.screened, kind_of(environment))
@@ -119,26 +120,15 @@ def _against_base(
     return msgspec.structs.replace(judgement, differences=noted, tolerance=wider)
 
 
-def _effective_tolerance(case: Case, evidence: Evidence) -> Tolerance:
-    """The case's tolerance, wider where engines were drawn anew."""
-    if evidence.fresh:
-        return evidence.fresh.decision.tolerance
-    return widened(case.tolerance, evidence.share)
-
-
 def kind_of(environment: Environment) -> str:
     """Whose launches these are: a "cpu"'s or a "gpu"'s."""
     return "cpu" if environment.device.startswith("cpu-") else "gpu"
 
 
-def _mode(case: Case, outcome: Outcome) -> Mode:
+def measured_mode(case: Case, outcome: Outcome) -> Mode:
+    """The mode that was measured, where the case's default one could not be."""
     measured = outcome.mode if isinstance(outcome, Measured) else None
     return measured or case.mode
-
-
-def _too_few(outcome: Measured, valid: int, wanted: int) -> str:
-    why = next((launch.invalid for launch in outcome.launches if launch.invalid), "the run was cut short")
-    return f"only {valid} of {wanted} launches are valid: {why}; run again"
 
 
 def _metrics(stored: Stored | None) -> MetricColumns:

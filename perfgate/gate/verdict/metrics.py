@@ -1,4 +1,4 @@
-"""What is judged beside latency."""
+"""What is judged beside latency: other metrics, and absolute promises (SLOs)."""
 
 from __future__ import annotations
 
@@ -6,19 +6,23 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
-from perfgate.gate.statistics.intervals import interval, side_variance
-from perfgate.gate.statistics.noise import Spread
+import msgspec
+
+from perfgate.gate.statistics.noise import Spread, interval, side_variance
 from perfgate.gate.statistics.sequential import ALPHA, LEAST_LAUNCHES
+from perfgate.gate.verdict.evidence import Evidence, ServiceLatency
 from perfgate.records import (
+    P99_MIN_SAMPLES,
+    Case,
     Direction,
     Floor,
     Interval,
+    Judgement,
     MetricColumns,
     MetricJudgement,
     Record,
     Verdict,
 )
-from perfgate.records.columns import P99_MIN_SAMPLES
 
 # Units by the end of a metric's name, the largest first.
 _UNITS = (
@@ -73,6 +77,7 @@ def judge_metrics(
     launched in turn just now, so that no run or machine lies between them; `floors` are the case's own, and
     `more` is what the luck of a build adds to the relative floor of a time."""
     found = []
+    spread = msgspec.structs.replace(spread, run_cv=0.0) if fresh else spread
     for name, metric in METRICS.items():
         sides = tuple(_worth(name, columns) for columns in (base, head))
         # Where launches of both sides take turns, a time needs as many as a verdict on latency does.
@@ -81,7 +86,7 @@ def judge_metrics(
             floor = (floors or {}).get(name, metric.floor)
             if metric.timed:
                 floor = Floor(relative=floor.relative + more, absolute=floor.absolute)
-            found.append(_judge(name, metric, floor, sides, spread if not fresh else _no_runs(spread)))
+            found.append(_judge(name, metric, floor, sides, spread))
     return tuple(found)
 
 
@@ -140,5 +145,54 @@ def _interval(sides: Sequence[Sequence[float]], spread: Spread) -> Interval:
     return interval(means[1] - means[0], math.sqrt(se2), dof, 1 - 2 * ALPHA)
 
 
-def _no_runs(spread: Spread) -> Spread:
-    return Spread(launch_cv=spread.launch_cv, launch_dof=spread.launch_dof, run_cv=0.0)
+def judge_slos(case: Case, judgement: Judgement, evidence: Evidence) -> Judgement:
+    """A broken promise is a REGRESSION, whatever the baseline says; a verdict that is red or infrastructure's
+    already keeps its own reason."""
+    if judgement.verdict.exit_code:
+        return judgement
+    judgement = _engine_p99(case.slo.engine_p99_ms, judgement)
+    return _service_p99(case, judgement, evidence.service)
+
+
+def _engine_p99(limit_ms: float | None, judgement: Judgement) -> Judgement:
+    """Closed loop: one query at a time, as the launches were taken."""
+    seen = judgement.head or judgement.base
+    if limit_ms is None or "p99_ns" not in seen:
+        return judgement
+    if min(seen["samples"], default=0) < P99_MIN_SAMPLES:
+        return _noted(judgement, f"p99 not judged: a launch has fewer than {P99_MIN_SAMPLES} samples")
+    p99_ms = statistics.median(seen["p99_ns"]) / 1e6
+    if p99_ms <= limit_ms:
+        return judgement
+    broken = f"p99 is {p99_ms:.4g} ms, above the promise engine_p99_ms = {limit_ms:g}"
+    return _broken(judgement, broken, "slo/engine_p99_ms")
+
+
+def _service_p99(case: Case, judgement: Judgement, tail: ServiceLatency | None) -> Judgement:
+    """Open loop, queueing included, at `service_qps`: a closed loop's tail says nothing of it."""
+    limit_ms, qps = case.slo.service_p99_ms, case.slo.service_qps
+    if limit_ms is None:
+        return judgement
+    if tail is None or tail.why or qps is None:
+        why = tail.why if tail else "no launches to simulate"
+        return _noted(judgement, f"service_p99_ms not judged: {why if qps else 'it names no load'}")
+    verdict = Verdict.REGRESSION
+    if tail.p99_ms is None:
+        text = f"{qps:g} queries/s cannot be served: one lane serves {tail.capacity_qps:.4g}"
+    else:
+        verdict = Verdict.PASS if tail.p99_ms <= limit_ms else Verdict.REGRESSION
+        seen = f"simulated p99 with queueing at {qps:g} queries/s is {tail.p99_ms:.4g} ms"
+        text = f"{seen}, promised are service_p99_ms = {limit_ms:g}"
+    found = MetricJudgement(metric="service_p99_ms", verdict=verdict, reason=text, head=tail.p99_ms)
+    judgement = msgspec.structs.replace(judgement, metrics=(*judgement.metrics, found))
+    if verdict is Verdict.PASS or judgement.verdict.exit_code:
+        return judgement
+    return _broken(judgement, text, "slo/service_p99_ms")
+
+
+def _noted(judgement: Judgement, note: str) -> Judgement:
+    return msgspec.structs.replace(judgement, reason=f"{judgement.reason}; {note}")
+
+
+def _broken(judgement: Judgement, reason: str, code: str) -> Judgement:
+    return msgspec.structs.replace(judgement, verdict=Verdict.REGRESSION, reason=reason, code=code)

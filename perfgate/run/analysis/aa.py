@@ -10,9 +10,8 @@ from pathlib import Path
 
 from perfgate.engine.cache import EngineCache
 from perfgate.errors import InfrastructureError
-from perfgate.gate.statistics.aa import AAResult, run_aa_gates
 from perfgate.gate.statistics.noise import spread_of
-from perfgate.gate.statistics.power import Power, power
+from perfgate.gate.statistics.power import AAResult, Power, power, run_aa_gates
 from perfgate.gate.statistics.sequential import BUDGET
 from perfgate.gate.verdict.judge import kind_of
 from perfgate.measure.launch import EngineTarget, LaunchRequest, launch

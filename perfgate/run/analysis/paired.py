@@ -33,9 +33,9 @@ from perfgate.records import (
     Outcome,
     Record,
     RunResult,
+    columns,
     digest,
 )
-from perfgate.records.columns import columns
 from perfgate.run.base_engine import BaseContext, BaseEngine, BaseEngines
 from perfgate.run.confirm import Measurements
 from perfgate.run.pipeline import Pipeline

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from perfgate.engine.tensorrt.backend import Layer, Layers, pack_layers
+from perfgate.engine.tensorrt.inspect import Layer, Layers, pack_layers
 from perfgate.errors import RefusedError
 from perfgate.gate.explain.bundle import Bundle, Model
 from perfgate.model.graph import GraphInput

@@ -6,9 +6,9 @@ import msgspec
 import pytest
 from explain_sides import CASE, engine, facts, loads, profiled, recipe, side
 
-from perfgate.engine.tensorrt.backend import Layer
+from perfgate.engine.tensorrt.inspect import Layer
 from perfgate.errors import CaseError
-from perfgate.gate.explain import Side, explain_case
+from perfgate.gate.explain.explain import Side, explain_case
 from perfgate.gate.explain.layer_times import weigh
 from perfgate.records import Explanation
 

@@ -13,7 +13,7 @@ import pytest
 from explain_sides import CASE
 
 from perfgate.engine.interface import LayerTimes
-from perfgate.gate.explain import Side, explain_case
+from perfgate.gate.explain.explain import Side, explain_case
 from perfgate.measure.layer_profile import LEAST_LOADS
 from perfgate.records import EngineFacts
 

@@ -8,10 +8,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from perfgate.engine.tensorrt.backend import Layer
+from perfgate.engine.tensorrt.inspect import Layer
 from perfgate.gate.explain.graph_diff import GraphDiff, diff_graphs
-from perfgate.gate.explain.graph_read import read_for_diff
-from perfgate.gate.explain.graph_shapes import Shape, differ
+from perfgate.gate.explain.graph_read import Shape, differ, read_for_diff
 from perfgate.gate.explain.graph_work import with_nodes
 from perfgate.gate.explain.layer_groups import Names, group_layers
 

@@ -15,8 +15,8 @@ from explain_sides import loads, profiled
 from given_engines import built_side
 from onnx import TensorProto, helper, numpy_helper
 
-from perfgate.engine.tensorrt.backend import Layer, unpack_layers
-from perfgate.gate.explain import Side, explain_case
+from perfgate.engine.tensorrt.inspect import Layer, unpack_layers
+from perfgate.gate.explain.explain import Side, explain_case
 from perfgate.records import Case, Explanation, Mode, Tolerance
 from perfgate.report.explanation import explanation_text
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from perfgate.gate.explain.trtexec import build_and_run, parse_version, shell_line
+from perfgate.engine.tensorrt.api import version_tuple
+from perfgate.gate.explain.trtexec import build_and_run, shell_line
 from perfgate.model.graph import GraphInput
 from perfgate.records import Case, Dimension, Mode, Protocol, Recipe, Tolerance
 
@@ -41,7 +42,7 @@ def words(
         profile={"b": Dimension(min=1, opt=8, max=32)},
         **more,  # type: ignore[arg-type]
     )
-    return build_and_run(recipe, case, INPUTS, PROTOCOL, parse_version(version), "head")
+    return build_and_run(recipe, case, INPUTS, PROTOCOL, version_tuple(version), "head")
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,7 @@ def test_the_mode_is_spelled_out(version: str, mode: Mode, there: set[str], abse
 def test_no_flag_that_is_gone(version: str, typing: str) -> None:
     found = words(version, Mode(drive="graph", wait="spin"), precision="int8+fp16", typing=typing)
     for since, flags in GONE.items():
-        if parse_version(version) >= since:
+        if version_tuple(version) >= since:
             assert not set(flags) & {word.split("=")[0] for word in found}
 
 

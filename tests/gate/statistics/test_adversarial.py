@@ -30,10 +30,8 @@ import pytest
 from gate_runs import ENVIRONMENT, PROTOCOL, STEADY, case, launch, measured, stored
 
 from perfgate.gate.baselines import Baselines
-from perfgate.gate.statistics.noise import spread_of
-from perfgate.gate.statistics.outliers import settle, to_repeat
-from perfgate.gate.statistics.screen import clear, screen
-from perfgate.gate.statistics.sequential import BUDGET, blocks, decide_next
+from perfgate.gate.statistics.noise import settle, spread_of, to_repeat
+from perfgate.gate.statistics.sequential import BUDGET, blocks, clear, decide_next, screen
 from perfgate.gate.verdict.evidence import ConfirmedLaunches, Evidence
 from perfgate.gate.verdict.judge import judge
 from perfgate.records import Confirmation, Judgement, Launch, Measured, Telemetry, Tolerance, Verdict

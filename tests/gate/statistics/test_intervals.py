@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perfgate.gate.statistics.intervals import PRIOR_CV, ratio_interval
+from perfgate.gate.statistics.noise import PRIOR_CV, ratio_interval
 
 values = st.lists(st.floats(min_value=1, max_value=1e12), min_size=1, max_size=12)
 near = st.lists(st.floats(min_value=0.8, max_value=1.25), min_size=1, max_size=12)

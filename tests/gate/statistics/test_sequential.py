@@ -8,12 +8,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perfgate.gate.statistics.noise import DOF_CAP, LAUNCH_CV, RUN_CV, Spread, spread_of
-from perfgate.gate.statistics.outliers import settle, to_repeat
-from perfgate.gate.statistics.power import power, upper_bound
-from perfgate.gate.statistics.screen import clear, screen, worth_screening
-from perfgate.gate.statistics.sequential import LOWER, UPPER, blocks, decide_next, log_likelihood_ratio
-from perfgate.gate.statistics.simulate import INCONCLUSIVE, PASS, REGRESSION, Plan, run_gates, sequential
+from perfgate.gate.statistics.noise import DOF_CAP, LAUNCH_CV, RUN_CV, Spread, settle, spread_of, to_repeat
+from perfgate.gate.statistics.power import (
+    INCONCLUSIVE,
+    PASS,
+    REGRESSION,
+    Plan,
+    power,
+    run_gates,
+    sequential,
+    upper_bound,
+)
+from perfgate.gate.statistics.sequential import (
+    LOWER,
+    UPPER,
+    blocks,
+    clear,
+    decide_next,
+    log_likelihood_ratio,
+    screen,
+    worth_screening,
+)
 from perfgate.records import Tolerance, Verdict
 
 TOLERANCE = Tolerance(ignore=0.005, catch=0.02)

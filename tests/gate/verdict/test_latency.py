@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perfgate.gate.verdict.decide import decide, explain
+from perfgate.gate.verdict.latency import decide, explain
 from perfgate.records import Interval, Tolerance, Verdict
 from perfgate.util.wording import change
 

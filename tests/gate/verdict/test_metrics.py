@@ -9,9 +9,9 @@ from gate_runs import DIGEST, ENVIRONMENT, PROTOCOL, STEADY, case, launch, measu
 from perfgate.gate.baselines import Baselines
 from perfgate.gate.statistics.noise import spread_of
 from perfgate.gate.statistics.sequential import decide_next
-from perfgate.gate.verdict.clocks import lower_clock, shared_shift
 from perfgate.gate.verdict.evidence import ConfirmedLaunches, Evidence, ServiceLatency
 from perfgate.gate.verdict.judge import judge
+from perfgate.gate.verdict.latency import lower_clock, shared_shift
 from perfgate.gate.verdict.metrics import METRICS, judge_metrics
 from perfgate.records import (
     Confirmation,
@@ -26,8 +26,8 @@ from perfgate.records import (
     Tolerance,
     Unchanged,
     Verdict,
+    columns,
 )
-from perfgate.records.columns import columns
 
 TOLERANCE = Tolerance(ignore=0.005, catch=0.02)
 SPREAD = spread_of("gpu")

@@ -7,8 +7,7 @@ import rich_click as click
 
 from perfgate.cli.lookup import versions_here
 from perfgate.errors import UsageError
-
-LOCK = Path("docker/image.lock")
+from perfgate.image.lock import LOCK, check_tag, moved, read_lock, with_versions, write_lock
 
 
 @click.command()
@@ -23,7 +22,6 @@ def lock(tag: str | None, inside: bool, path: Path) -> None:
 
     Example: perfgate image lock 26.05-py3
     """
-    from perfgate.image.lock import check_tag, moved, read_lock, with_versions, write_lock
     from perfgate.image.registry import resolve_digest
 
     if (tag is None) != inside:

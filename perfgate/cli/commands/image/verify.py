@@ -7,8 +7,8 @@ from click.exceptions import Exit
 
 from perfgate.cli.lookup import versions_here
 from perfgate.errors import UsageError
-
-LOCK = Path("docker/image.lock")
+from perfgate.image.lock import LOCK, read_lock, version_faults
+from perfgate.image.reference import NGC, check_registry, parse_reference
 
 
 @click.command()
@@ -23,9 +23,6 @@ def verify(path: Path, reference: str | None, allow: tuple[str, ...], reference_
 
     Example: perfgate image verify --reference-only
     """
-    from perfgate.image.lock import read_lock, version_faults
-    from perfgate.image.reference import NGC, check_registry, parse_reference
-
     known = read_lock(path)
     allowed = (NGC, *allow)
     locked = known.reference()
