@@ -6,8 +6,7 @@ Every reading survives a machine that does not offer it: it is absent, and `unav
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Sequence, Set as AbstractSet
 from typing import Any
 
 from perfgate.engine.gpu import Device, Reader

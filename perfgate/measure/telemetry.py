@@ -6,8 +6,7 @@ import contextlib
 import itertools
 import threading
 from collections import deque
-from collections.abc import Collection, Iterator
-from collections.abc import Set as AbstractSet
+from collections.abc import Collection, Iterator, Set as AbstractSet
 from typing import Any
 
 from perfgate.engine.gpu import Device, Reader

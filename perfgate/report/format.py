@@ -7,8 +7,7 @@ import re
 
 from perfgate.records import Commit, Interval, Protocol
 from perfgate.report.i18n import gettext as _
-from perfgate.util.wording import NOTHING as NOTHING
-from perfgate.util.wording import decimals, in_words
+from perfgate.util.wording import NOTHING as NOTHING, decimals, in_words
 
 TIME_UNITS = (("ns", 1.0), ("µs", 1e3), ("ms", 1e6), ("s", 1e9))
 _SIZE_UNITS = (("B", 1.0), ("KiB", 1024.0), ("MiB", 1024.0**2))

@@ -17,9 +17,7 @@ from pathlib import Path
 import common
 
 from perfgate.report.i18n import LANGUAGES
-from perfgate.report.value import csv as value_csv
-from perfgate.report.value import html as value_html
-from perfgate.report.value import markdown as value_markdown
+from perfgate.report.value import csv as value_csv, html as value_html, markdown as value_markdown
 from perfgate.run.outputs import read_results
 from perfgate.util.files import TEXT_LIMIT_BYTES, read_bytes, record_json, write_text
 from perfgate.value.assumptions import Inputs, parse_inputs, parse_prices, terms

@@ -13,8 +13,7 @@ from value_runs import CPU, case, launch, measured, result, run
 
 from perfgate import value as value_package
 from perfgate.records import Measured, RunResult
-from perfgate.report.value import markdown as value_markdown
-from perfgate.report.value import terminal as value_terminal
+from perfgate.report.value import markdown as value_markdown, terminal as value_terminal
 from perfgate.util.files import record_json
 from perfgate.util.process import package_environment
 from perfgate.value.business import BusinessCase

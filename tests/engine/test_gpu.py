@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 from fake_nvml import FakeNvml, gpu
 
-from perfgate.engine import get_backend
-from perfgate.engine import gpu as gpu_module
+from perfgate.engine import get_backend, gpu as gpu_module
 from perfgate.engine.gpu import choose, device_name, device_uuid, open_gpu, visible_count
 from perfgate.engine.tensorrt import backend as trt_module
 from perfgate.errors import UsageError

@@ -25,8 +25,7 @@ from perfgate.engine.tensorrt.facts import prebuilt_facts
 from perfgate.engine.tensorrt.inspect import unpack_layers
 from perfgate.engine.tensorrt.stream import Plan
 from perfgate.errors import CaseError
-from perfgate.measure import launch
-from perfgate.measure import layer_profile as profile
+from perfgate.measure import launch, layer_profile as profile
 from perfgate.measure.accuracy import answer_child as accuracy_child
 from perfgate.measure.launch import EngineTarget, LaunchRequest
 from perfgate.model.precision.data import DataRequest

@@ -11,8 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 from gate_runs import SLOWER, STEADY, judged_run, seed
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from perfgate.errors import DataError, PerfgateError
 from perfgate.gate.baselines import Baselines, read_baseline

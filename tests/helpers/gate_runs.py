@@ -9,8 +9,7 @@ from typing import Any
 import msgspec
 
 from perfgate.gate.baselines import Baselines, Stored, load_baselines
-from perfgate.gate.policy.promote import Move, PromotionTerms
-from perfgate.gate.policy.promote import promote as promote_with_timing
+from perfgate.gate.policy.promote import Move, PromotionTerms, promote as promote_with_timing
 from perfgate.gate.verdict.judge import judge
 from perfgate.gate.verdict.summary import summarise
 from perfgate.records import (

@@ -15,8 +15,7 @@ import sqlalchemy as sa
 from history_runs import ENVIRONMENT, case, launch, run, snapshot
 
 from perfgate.errors import DataError, InfrastructureError, UsageError
-from perfgate.history import METRICS, Promotion
-from perfgate.history import store as store_module
+from perfgate.history import METRICS, Promotion, store as store_module
 from perfgate.history.rows import (
     history_run,
     key_digest,

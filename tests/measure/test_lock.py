@@ -16,8 +16,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from perfgate.errors import InfrastructureError, UsageError
 from perfgate.measure import lock as lock_module

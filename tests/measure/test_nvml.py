@@ -16,14 +16,12 @@ from typing import Any
 import msgspec
 import pytest
 from fake_nvml import DEADLINE_S, PROCESSES, FakeNvml, fake_device, gpu
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from perfgate.engine import gpu as devices_module
 from perfgate.engine.gpu import open_device, visible_entry
 from perfgate.errors import InfrastructureError, UsageError
-from perfgate.measure import nvml as nvml_module
-from perfgate.measure import telemetry as telemetry_module
+from perfgate.measure import nvml as nvml_module, telemetry as telemetry_module
 from perfgate.measure.nvml import (
     IDLE_LIMIT_BYTES,
     Presence,

@@ -11,8 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from graph_strategies import CHANGES, changed, models, tensor, written_otherwise
-from hypothesis import HealthCheck, assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, assume, given, settings, strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnx_files import FLOAT, model, write
 

@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from hypothesis import example, given, settings, strategies as st
 from onnx_files import BATCH, FLOAT, INT64, model, spec_text, with_external_data, write, write_spec
 
 from perfgate.errors import DataError, PerfgateError, SpecError

@@ -21,14 +21,8 @@ from perfgate.report.i18n import LANGUAGES, use_language
 from perfgate.report.templating import page_environment
 from perfgate.report.value import (
     csv as value_csv,
-)
-from perfgate.report.value import (
     html as value_html,
-)
-from perfgate.report.value import (
     markdown as value_markdown,
-)
-from perfgate.report.value import (
     terminal as value_terminal,
 )
 from perfgate.report.value.view import CaseView, case_view

@@ -5,8 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from perfgate.records import RESULTS_SCHEMA, Record, RunResult, Verdict
 from perfgate.report import FORMATS, render

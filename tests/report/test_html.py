@@ -6,8 +6,7 @@ from html.parser import HTMLParser
 import msgspec
 import pytest
 from conftest import every_verdict
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from test_site import trend
 
 from perfgate.records import RunResult

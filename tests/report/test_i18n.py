@@ -12,12 +12,10 @@ from pathlib import Path
 
 import pytest
 from conftest import every_verdict, make_run
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from test_hostile import poison
 
-from perfgate.report import format as fmt
-from perfgate.report import i18n, render
+from perfgate.report import format as fmt, i18n, render
 from perfgate.report.i18n import LANGUAGES, use_language
 from perfgate.report.phrases import PHRASES, Untranslated, translate
 from perfgate.util import wording as words

@@ -9,8 +9,7 @@ from datetime import datetime, timedelta, timezone
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from perfgate.records import Interval
 from perfgate.records.trend import EnvironmentChange, LevelChange, Point, Trend

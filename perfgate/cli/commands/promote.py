@@ -34,8 +34,7 @@ def promote(
 
     Example: perfgate promote perfgate-out/results.json --reason "first baseline"
     """
-    from perfgate.gate.policy.promote import PromotionTerms
-    from perfgate.gate.policy.promote import promote as promote_results
+    from perfgate.gate.policy.promote import PromotionTerms, promote as promote_results
     from perfgate.report.run.moves import render_moves
     from perfgate.run.outputs import read_results
 

@@ -9,8 +9,7 @@ from markupsafe import Markup
 
 from perfgate.records import Launch, Measured, RunResult
 from perfgate.records.trend import Trend
-from perfgate.report import charts, i18n
-from perfgate.report import format as fmt
+from perfgate.report import charts, format as fmt, i18n
 from perfgate.report.run.case import case_detail
 from perfgate.report.run.strip_plot import LEFT, RIGHT, WIDTH
 from perfgate.report.run.view import Row, run_view

@@ -8,8 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from perfgate.report import charts
-from perfgate.report import format as fmt
+from perfgate.report import charts, format as fmt
 from perfgate.report.charts import AXIS
 from perfgate.report.i18n import gettext as _
 from perfgate.report.value import wording as words

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from perfgate.report.i18n import gettext as _
-from perfgate.report.i18n import use_language
+from perfgate.report.i18n import gettext as _, use_language
 from perfgate.report.run.markdown import _code, _text
 from perfgate.report.value.charts import case_charts
 from perfgate.report.value.stacks import HEADS, ValueRow, ValueView, value_view

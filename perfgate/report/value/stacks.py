@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from perfgate.report import format as fmt
-from perfgate.report.i18n import N_, ngettext
-from perfgate.report.i18n import gettext as _
+from perfgate.report.i18n import N_, gettext as _, ngettext
 from perfgate.report.value import wording as words
 from perfgate.value.table import Line, NotCompared, Row, Stack, StackTable
 

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from perfgate.report.i18n import gettext as _
-from perfgate.report.i18n import use_language
+from perfgate.report.i18n import gettext as _, use_language
 from perfgate.report.run.terminal import WIDE, _Pen, plain_text
 from perfgate.report.value.stacks import HEADS, ValueView, value_view
 from perfgate.report.value.view import SmallTable, case_view

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from perfgate.report import format as fmt
-from perfgate.report.i18n import gettext as _
-from perfgate.report.i18n import language
+from perfgate.report.i18n import gettext as _, language
 from perfgate.report.value import wording as words
 from perfgate.report.value.notes import assumptions, warnings
 from perfgate.report.value.paragraph import paragraph

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from perfgate.report import format as fmt
-from perfgate.report.i18n import N_
-from perfgate.report.i18n import gettext as _
+from perfgate.report.i18n import N_, gettext as _
 from perfgate.value.business import Figures, Line
 
 NAMES = {

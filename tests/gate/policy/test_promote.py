@@ -22,8 +22,7 @@ from gate_runs import (
 
 from perfgate.errors import DataError, RefusedError
 from perfgate.gate.baselines import days_of, load_baselines, read_baseline, runs_of
-from perfgate.gate.policy.promote import PromotionTerms
-from perfgate.gate.policy.promote import promote as promote_runs
+from perfgate.gate.policy.promote import PromotionTerms, promote as promote_runs
 from perfgate.gate.statistics.noise import spread_of
 from perfgate.gate.verdict.judge import judge
 from perfgate.records import (

@@ -7,8 +7,7 @@ from typing import Literal
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from perfgate.gate.statistics.build_variance import (
     fastest,

@@ -5,8 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from perfgate.gate.statistics.noise import DOF_CAP, LAUNCH_CV, RUN_CV, Spread, settle, spread_of, to_repeat
 from perfgate.gate.statistics.power import (

@@ -11,8 +11,7 @@ from click.exceptions import Exit
 def annotate(results: tuple[Path, ...]) -> None:
     """Show RESULTS in this job: summary, annotations, outputs. Needs no token; ends as the results do."""
     from perfgate.publish.github import environment
-    from perfgate.publish.github.checks import annotate as annotations
-    from perfgate.publish.github.checks import commands
+    from perfgate.publish.github.checks import annotate as annotations, commands
     from perfgate.publish.github.job import add_summary, set_outputs
     from perfgate.report.run.legs import headline, markdown
     from perfgate.run import merge as merging

@@ -18,8 +18,7 @@ def promote(results: tuple[Path, ...], reason: str, branch: str, onto: str) -> N
     With PERFGATE_APP_ID and PERFGATE_APP_KEY in the environment a GitHub App opens it, and its checks start
     at once; otherwise GITHUB_TOKEN does, and they wait for an approval, as the text then says.
     """
-    from perfgate.gate.policy.promote import PromotionTerms
-    from perfgate.gate.policy.promote import promote as promote_results
+    from perfgate.gate.policy.promote import PromotionTerms, promote as promote_results
     from perfgate.publish.github import environment
     from perfgate.publish.github.propose import WAITING_NOTE, Proposal, propose
     from perfgate.report.run.moves import moves_text
