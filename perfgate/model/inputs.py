@@ -34,7 +34,9 @@ def make_array(tensor: Tensor, data: InputData, folder: Path) -> np.ndarray[Any,
     import numpy as np
 
     dtype = np.dtype({"double": "float64", "float": "float32"}.get(tensor.dtype, tensor.dtype))
-    random = np.random.default_rng([data.seed, _stable_number(tensor.name)])
+    # Two inputs of one seed must not be equal; Python's own hash differs from process to process.
+    number = int.from_bytes(hashlib.sha256(tensor.name.encode()).digest()[:4], "big")
+    random = np.random.default_rng([data.seed, number])
     shape = tensor.shape
     if data.generate == "file":
         return _load(tensor, folder / data.file, dtype)
@@ -45,11 +47,6 @@ def make_array(tensor: Tensor, data: InputData, folder: Path) -> np.ndarray[Any,
     if data.generate == "uniform":
         return random.uniform(data.low, data.high, shape).astype(dtype)
     return (random.standard_normal(shape) * data.std + data.mean).astype(dtype)
-
-
-def _stable_number(name: str) -> int:
-    # Two inputs of one seed must not be equal; Python's own hash differs from process to process.
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
 
 
 def _load(tensor: Tensor, path: Path, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:

@@ -131,14 +131,10 @@ def _steps(ordered: Sequence[int], range_: tuple[int, int], bins: int) -> list[d
     return [*steps, {"from": least + bins * width, "count": counts[bins - 1]}]
 
 
-def _rank(ordered: Sequence[int], q: int) -> int:
-    return ordered[max(0, math.ceil(q / 100 * len(ordered)) - 1)]
-
-
 def _marks(case: CaseResult, ordered: Sequence[int], most: int, other: Sequence[int]) -> list[dict[str, Any]]:
     marks: list[dict[str, Any]] = [
         {"label": "p50", "ns": statistics.median(ordered), "side": "head"},
-        {"label": "p99", "ns": _rank(ordered, 99), "side": "head"},
+        {"label": "p99", "ns": ordered[max(0, math.ceil(0.99 * len(ordered)) - 1)], "side": "head"},
     ]
     if len(other) > 1:
         return [*marks, {"label": gettext("base p50"), "ns": statistics.median(other), "side": "base"}]

@@ -124,7 +124,7 @@ class Measurer:
         try:
             for job in pending:
                 case, first = cases[job.case_id], found.outcomes.get(job.case_id)
-                job = _in_measured_mode(job, first)
+                job = _with_mode(job, first.mode) if isinstance(first, Measured) and first.mode else job
                 base = self._bases.engine(case, _mode(job))
                 if isinstance(base, BaseEngine):
                     confirmed = self._confirm(job, case, base, first)
@@ -367,10 +367,6 @@ def _with_mode(job: Job, mode: Mode) -> Job:
     if isinstance(job.target, CallableTarget):
         return job
     return msgspec.structs.replace(job, target=job.target.in_mode(mode))
-
-
-def _in_measured_mode(job: Job, first: Outcome | None) -> Job:
-    return _with_mode(job, first.mode) if isinstance(first, Measured) and first.mode else job
 
 
 def _in_mode(outcome: Outcome, mode: Mode) -> Outcome:

@@ -257,14 +257,11 @@ def _absent(key: Key, run: RunResult) -> str:
     cases = [case.case for case in run.cases if case.case.model == model]
     if not cases:
         return "it has no case of this model"
-    shapes = {_shape(dict(case.shape)) for case in cases if case.precision == precision}
+    fitting = [case.shape.items() for case in cases if case.precision == precision]
+    shapes = {"-".join(f"{name}{value}" for name, value in shape) or "a fixed shape" for shape in fitting}
     if shapes:
         return f"not measured at this shape, only at {', '.join(sorted(shapes))}"
     return f"not measured in this precision, only in {', '.join(sorted({c.precision for c in cases}))}"
-
-
-def _shape(shape: dict[str, int]) -> str:
-    return "-".join(f"{name}{value}" for name, value in shape.items()) or "a fixed shape"
 
 
 def _not_compared(key: Key, stack: str, case_id: str, reason: str) -> NotCompared:

@@ -83,17 +83,14 @@ def over_builds(decisions: Sequence[Decision], draws: RebuildPolicy) -> tuple[in
 
 def fastest(builds: Sequence[Sequence[float]]) -> int:
     """The build with the least mean log of launch medians (ns); one without launches comes last."""
-    return min(range(len(builds)), key=lambda index: _centre(builds[index]))
+    centres = [math.fsum(map(math.log, values)) / len(values) if values else math.inf for values in builds]
+    return centres.index(min(centres))
 
 
 def _kind(decision: Decision) -> str:
     if decision.verdict is None:
         return "open"
     return "good" if good(decision) else "red"
-
-
-def _centre(values: Sequence[float]) -> float:
-    return math.fsum(math.log(value) for value in values) / len(values) if values else math.inf
 
 
 def _spread(decisions: Sequence[Decision]) -> str:

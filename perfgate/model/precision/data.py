@@ -49,7 +49,8 @@ class DataSet:
         self._request = request
         self._stored = _open(request) if request.path else {}
         self._names = {tensor.name for tensor in request.tensors}
-        self.batch_size = _batch_size(request.tensors)
+        first = request.tensors[0].shape if request.tensors else ()
+        self.batch_size = first[0] if first else 1
         self._count = self._counted()
 
     def __len__(self) -> int:
@@ -111,10 +112,6 @@ class DataSet:
                 "give at least one batch",
             )
         return min(wanted, have)
-
-
-def _batch_size(tensors: tuple[Tensor, ...]) -> int:
-    return tensors[0].shape[0] if tensors and tensors[0].shape else 1
 
 
 def _open(request: DataRequest) -> Mapping[str, np.ndarray[Any, Any]]:

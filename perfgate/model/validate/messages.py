@@ -59,7 +59,7 @@ def explained(what: str, key: str, value: Any) -> tuple[str, str]:
     if wrong and last in _CHOICES:
         return f"there is no {wrong[1]!r}", _choice(wrong[1], _CHOICES[last])
     if missing := re.fullmatch(r"object missing required field `(\w+)`", what, re.IGNORECASE):
-        example = f"add {missing[1]} = [{_quoted(_CHOICES['precisions'][:2])}]"
+        example = f"add {missing[1]} = {json.dumps(_CHOICES['precisions'][:2])}"
         fix = example if missing[1] == "precisions" else f"add {missing[1]}: {_README}"
         return f"{missing[1]} is missing", fix
     return what, _README
@@ -89,10 +89,6 @@ def _choice(word: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(re.sub(r"[^a-z0-9]", "", word.lower()), plain, n=1)
     meant = f"did you mean {plain[close[0]]!r}? " if close else ""
     return f"{meant}one of: {', '.join(known)}"
-
-
-def _quoted(names: Sequence[str]) -> str:
-    return ", ".join(f'"{name}"' for name in names)
 
 
 def _text(value: Any) -> str:

@@ -41,7 +41,8 @@ def render(result: RunResult, language: str = "en") -> str:
 def _render(view: RunView) -> str:
     top, bottom = _top(view), _bottom(view)
     budget = LIMIT - len(top) - len(bottom) - _FOOTER_RESERVE
-    policy, budget = _fit([_policy(*change) for change in view.policy], budget)
+    changes = [f"- {_code(where)}: {_code(base)} → {_code(head)}" for where, base, head in view.policy]
+    policy, budget = _fit(changes, budget)
     loud, budget = _fit([_row(row) for row in view.loud], budget)
     quiet, budget = _fit([_row(row) for row in view.quiet], budget)
     groups, budget = _fit([_group(group) for group in view.not_run], budget)
@@ -90,10 +91,6 @@ def _changed_policy(lines: list[str], dropped: int) -> str:
     if dropped:
         lines = [*lines, "- " + gettext("… and %(count)s more in the HTML report") % {"count": dropped}]
     return f"{head}\n\n" + "\n".join(lines)
-
-
-def _policy(where: str, base: str, head: str) -> str:
-    return f"- {_code(where)}: {_code(base)} → {_code(head)}"
 
 
 def _folded(view: RunView, rows: list[str], groups: list[str]) -> str:

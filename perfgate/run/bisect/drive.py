@@ -75,7 +75,7 @@ def bisect(settings: Settings, good: str, bad: str, case_id: str, say: Callable[
                 where="bisect",
                 fix="choose other ends, or take more launches with --budget",
             )
-        say(f"both ends are confirmed: {_ratio(ends)}")
+        say(f"both ends are confirmed: {f'{ends.ratio.estimate:.3f} × as long' if ends.ratio else ends.note}")
         task = Task(settings=settings, case_id=case_id, root=str(place), good=base)
         task = msgspec.structs.replace(
             task,
@@ -151,10 +151,6 @@ def _at(
 
 def _known(engine: BaseEngine, verdict: Verdict) -> dict[str, Verdict]:
     return {engine.job.engine.digest: verdict} if engine.job.engine else {}
-
-
-def _ratio(tested: Finding) -> str:
-    return f"{tested.ratio.estimate:.3f} × as long" if tested.ratio else tested.note
 
 
 def _checked(done: Finished, what: str) -> Finished:
