@@ -68,7 +68,9 @@ def exit_code(legs: Sequence[Leg]) -> int:
 def _leg(name: str, parts: list[RunResult], *, foreign: bool) -> Leg:
     if not parts:
         return Leg(name=name, faults=("no results arrived from this runner",))
-    first, scopes = parts[0], [_scope(part, name) for part in parts]
+    scopes = [
+        part.scope or Scope(leg=name, plan=tuple(case.case.id for case in part.cases)) for part in parts
+    ]
     faults = ["was not expected: is its label in PERFGATE_LEGS?"] if foreign else []
     faults += _scope_faults(scopes) + _differing(parts) + _case_faults(parts, scopes[0].plan)
     order = {case_id: number for number, case_id in enumerate(scopes[0].plan)}
@@ -82,17 +84,13 @@ def _leg(name: str, parts: list[RunResult], *, foreign: bool) -> Leg:
         dirty=any(part.commit.dirty for part in parts),
     )
     whole = msgspec.structs.replace(
-        first,
+        parts[0],
         cases=tuple(cases),
         manifests=join_manifests(parts),
         summary=summary,
         scope=Scope(leg=name, plan=scopes[0].plan),
     )
     return Leg(name=name, result=whole, faults=tuple(faults))
-
-
-def _scope(part: RunResult, name: str) -> Scope:
-    return part.scope or Scope(leg=name, plan=tuple(case.case.id for case in part.cases))
 
 
 def _scope_faults(scopes: Sequence[Scope]) -> list[str]:

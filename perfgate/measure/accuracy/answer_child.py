@@ -8,22 +8,19 @@ the backend's machine has no FP16 arithmetic, rounded to FP16 wherever the graph
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 from perfgate.engine import get_backend
 from perfgate.errors import CaseError
 from perfgate.measure.launch import EngineTarget
 from perfgate.model.precision.data import DataRequest, DataSet
+from perfgate.model.precision.probe import Arrays
 from perfgate.records import Count, Name, Record, Text
 from perfgate.util.process import serve
 
-if TYPE_CHECKING:
-    import numpy as np
-
-    Arrays = Mapping[str, np.ndarray[Any, Any]]
-    Answer = Callable[[Arrays], Arrays]
+Answer: TypeAlias = Callable[[Arrays], Arrays]
 
 
 class AnswerRequest(Record, kw_only=True):
@@ -104,7 +101,7 @@ def _onnx(path: Path, *, faithful: bool) -> Answer:
     return run
 
 
-def _as(kind: str, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _as(kind: str, array: Any) -> Any:
     """The array in the type that the model takes: a graph may have its inputs in FP16."""
     import numpy as np
 

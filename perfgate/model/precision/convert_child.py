@@ -8,22 +8,18 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from perfgate.errors import CaseError
 from perfgate.model.precision.convert import RANGE_SAMPLES, ConvertedModel, ConvertRequest
-from perfgate.model.precision.data import DataSet
+from perfgate.model.precision.data import Arrays, DataSet
 from perfgate.model.precision.data_quality import spreads, warnings
 from perfgate.model.precision.fp16 import Converted, convert_fp16, island_notes, overflowing
 from perfgate.model.precision.int8 import quantise
 from perfgate.model.precision.normalise import matching, prepare
 from perfgate.util.files import file_digest
 from perfgate.util.process import serve
-
-if TYPE_CHECKING:
-    from perfgate.model.precision.data import Arrays
 
 STRONG_INT8_FP16_OPSET = 19  # the first whose Q/DQ nodes take FP16 scales
 

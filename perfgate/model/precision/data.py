@@ -10,7 +10,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
@@ -21,7 +21,8 @@ from perfgate.records import InputData, Name, Record, Tensor, Text
 if TYPE_CHECKING:
     import numpy as np
 
-    Arrays = dict[str, np.ndarray[Any, Any]]
+# NumPy arrays by the name of their tensor.
+Arrays: TypeAlias = "dict[str, np.ndarray[Any, Any]]"
 
 LIMIT_BYTES = 4 << 30
 # Seeds of the two purposes lie far apart, so that no sample is both calibrated on and judged on.

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from perfgate.model.precision.data import Arrays
 from perfgate.model.precision.normalise import matching
 from perfgate.model.precision.probe import FP16_MAX, element_types, largest
 from perfgate.records import Count, Record, Text
-
-if TYPE_CHECKING:
-    from perfgate.model.precision.data import Arrays
 
 # Half of FP16's end: data that was not seen may be larger than what was.
 ISLAND_LIMIT = FP16_MAX / 2

@@ -5,15 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from perfgate.errors import CaseError
+from perfgate.model.precision.data import Arrays, DataSet
 from perfgate.model.precision.normalise import matching
 from perfgate.model.precision.residual_adds import fix_residual_adds
 from perfgate.model.precision_settings import Calibration, PrecisionPolicy
-
-if TYPE_CHECKING:
-    from perfgate.model.precision.data import Arrays, DataSet
 
 # Histograms hold every activation of a chunk at once.
 _CHUNK_BYTES = 512 << 20

@@ -8,19 +8,14 @@ Conversion keeps the names of tensors, so that the two graphs can be held agains
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from perfgate.model.precision.data import DataRequest, DataSet
-from perfgate.model.precision.probe import element_types, keep_fp16, plain_session
+from perfgate.model.precision.probe import Arrays, element_types, keep_fp16, plain_session
 from perfgate.records import LayerLoss, Record, Text
 from perfgate.util.process import call_child, serve
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 # Layers that compute. What moves data, or follows from such a layer one to one, would only repeat its loss.
 OPERATORS = (

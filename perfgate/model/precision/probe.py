@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 from perfgate.errors import CaseError
 from perfgate.records import Name, Record
 
-if TYPE_CHECKING:
-    import numpy as np
-
-    Arrays = Mapping[str, np.ndarray[Any, Any]]
+# NumPy arrays by the name of their tensor.
+Arrays: TypeAlias = Mapping[str, Any]
 
 FP16_MAX = 65504.0
 

@@ -136,12 +136,8 @@ def _dates(points: Sequence[Point], places: Sequence[float]) -> list[tuple[float
     if times is None:
         shown = sorted({round(index * (len(points) - 1) / 4) for index in range(5)})
         return [(places[index], day(points[index])) for index in shown]
-    first, last = times[0], times[-1]
-    return [(index / 4, _day(first + index / 4 * (last - first))) for index in range(5)]
-
-
-def _day(moment: float) -> str:
-    return f"{datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=moment):%Y-%m-%d}"
+    start, step_s = datetime.fromtimestamp(times[0], timezone.utc), (times[-1] - times[0]) / 4
+    return [(index / 4, f"{start + timedelta(seconds=index * step_s):%Y-%m-%d}") for index in range(5)]
 
 
 def description(trend: Trend) -> str:
