@@ -33,8 +33,10 @@ def use_script(repository: Repository, imports: str, repeat: str) -> None:
     script = repository.root / "models/wrapped.py"
     script.write_text(DEEPER.format(imports=imports, repeat=repeat))
     repository.change("models/tinyconv.toml", 'script = "tinyconv.py"', 'script = "wrapped.py"')
+    shutil.rmtree(repository.root / "baselines")
     repository.commit("wrapped")
-    assert repository("run", "--remeasure").returncode == 0
+    done = repository("run")
+    assert done.returncode == 0, done.stdout + done.stderr
     done = repository("promote", "perfgate-out/results.json", "--reason", "wrapped")
     assert done.returncode == 0, done.stderr
     repository.commit("promoted")
@@ -56,7 +58,7 @@ def test_the_projects_own_package_counts_and_base_is_made_from_bases_files(
     repository.branch("change")
     (package / "net.py").write_text("LAYERS = 8\n")
     repository.commit("deeper")
-    done = repository("run", "--require-baseline")
+    done = repository("run", "--require-baseline", *repository.WIDE)
     assert done.returncode == 1, done.stdout + done.stderr
     assert repository.verdicts()[repository.CASE] == "REGRESSION"
     made = {path.parent.name for path in repository.root.glob(".perfgate/models/*/*/model.onnx")}
@@ -78,7 +80,7 @@ def test_what_no_commit_holds_is_measured_and_never_held_against_itself(
     assert f"generated: {outside} lies outside the project" in done.stderr
     shutil.rmtree(repository.root / ".perfgate")
     outside.write_text("8")
-    done = repository("run")
+    done = repository("run", *repository.WIDE)
     judgement = case_of(repository)["judgement"]
     assert done.returncode != 0, done.stdout
     assert judgement["verdict"] in ("REGRESSION", "INCONCLUSIVE")
@@ -92,12 +94,13 @@ def test_a_fault_belongs_to_its_model_and_the_others_are_measured_and_promoted(
     repository.change("models/broken.toml", "[source]", "nonsense = 1\n[source]")
     repository.add_model("unfit")
     repository.change("models/unfit.toml", "[dims.b]", "[dims.c]")
+    shutil.rmtree(repository.root / "baselines")
     repository.commit("two models that cannot be")
-    done = repository("run", "--remeasure")
+    done = repository("run")
     assert done.returncode == 1
     found = repository.verdicts()
     assert (found["broken"], found["unfit/fp32/c1"]) == ("ERROR", "ERROR")
-    assert found[repository.CASE] == "PASS"
+    assert found[repository.CASE] == "NEW"
     assert "nonsense" in done.stdout and "no dynamic dimension 'c'" in done.stdout
     refused = repository("promote", "perfgate-out/results.json", "--reason", "again")
     assert refused.returncode == 2 and "-k with part of their ids" in refused.stderr
@@ -122,4 +125,5 @@ def test_an_input_that_is_one_value_everywhere_is_refused_unless_it_is_asked_for
     assert done.returncode == 2
     assert "is 0.0 everywhere" in done.stderr and 'generate = "constant", value = 0.0' in done.stderr
     spec.write_text(f'{before}\n[inputs.x]\ngenerate = "constant"\nvalue = 0.0\n')
-    assert repository("run", "--remeasure", "-k", "b1", *repository.WIDE).returncode != 2
+    shutil.rmtree(repository.root / "baselines")
+    assert repository("run").returncode == 0
