@@ -185,7 +185,7 @@ class _Reader:
                 name = os.path.relpath(folder, self._call.project) + _METADATA
                 self._keep(name, _listing(folder, _DISTRIBUTION))
         for path in asked:
-            self._keep(os.path.relpath(path, self._call.project) + _MODULE, _module(path))
+            self._keep(_relative(path, self._call.project) + _MODULE, _module(path))
         for path, found in paths.items():
             if found.signature is not None or _stem(path) not in asked:
                 self._sort(path, found)
@@ -276,12 +276,6 @@ class _Reader:
             self._open("outside", path)
 
 
-def python_folders() -> tuple[str, ...]:
-    """Where an import asks for thousands of paths, none of which counts by its content."""
-    folders = [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), *site_folders()]
-    return tuple(folder + os.sep for folder in folders)
-
-
 def _of_python(path: str) -> bool:
     """Whether a path is the interpreter's own: its standard library, programs and shared libraries."""
     folders = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
@@ -366,6 +360,11 @@ def _declared(call: ScriptCall) -> list[str]:
 
 def _declared_value(path: str, call: ScriptCall, cache: Path | None) -> str:
     return _value(_absolute(path, call.project), "", call.project, cache)
+
+
+def _relative(path: str, project: str) -> str:
+    """A path of the project relative to it; any other as it is."""
+    return os.path.relpath(path, project) if f"{path}/".startswith(f"{project}/") else path
 
 
 def _absolute(path: str, project: str) -> str:

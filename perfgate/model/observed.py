@@ -16,9 +16,10 @@ import msgspec
 
 from perfgate.errors import CaseError, DataError, PerfgateError
 from perfgate.model.content import content_digest
-from perfgate.model.manifest import ScriptCall, difference, make_manifest, python_folders
+from perfgate.model.manifest import ScriptCall, difference, make_manifest
 from perfgate.records import Manifest, OpenReason, Record, digest
 from perfgate.util.files import read_record, record_json, store_folder, store_lock, write_text
+from perfgate.util.interpreter import python_folders
 from perfgate.util.observe import Observer
 from perfgate.util.process import given_variables, run_child, scrubbed_environment
 

@@ -40,16 +40,16 @@ def read_specs(paths: list[Path]) -> list[ModelSpec]:
     return specs
 
 
-def sort_specs(paths: list[Path]) -> tuple[list[ModelSpec], dict[str, PerfgateError]]:
-    """The specs under `paths` that can be read, and by the name of their file what is wrong with the others.
+def sort_specs(paths: list[Path]) -> tuple[list[ModelSpec], dict[Path, PerfgateError]]:
+    """The specs under `paths` that can be read, and by their file what is wrong with the others.
     Raises `SpecError` where none can be read, though there are some."""
     specs: dict[str, ModelSpec] = {}
-    broken: dict[str, PerfgateError] = {}
+    broken: dict[Path, PerfgateError] = {}
     for path in find_specs(paths):
         try:
             spec = read_spec(path)
         except (SpecError, DataError) as error:
-            broken[path.stem] = error
+            broken[path] = error
             continue
         if spec.name in specs:
             twice = SpecError(
@@ -57,7 +57,7 @@ def sort_specs(paths: list[Path]) -> tuple[list[ModelSpec], dict[str, PerfgateEr
                 where=f"{path}: name",
                 fix="give each model a name of its own; baselines are filed by it",
             )
-            broken[path.stem] = twice
+            broken[path] = twice
             continue
         specs[spec.name] = spec
     if not specs:

@@ -23,6 +23,7 @@ from perfgate.gate.policy.active import ActivePolicy
 from perfgate.gate.verdict.summary import summarise
 from perfgate.model.read import read_spec
 from perfgate.model.spec import ModelSpec
+from perfgate.model.validate.messages import raise_all
 from perfgate.pytest_plugin.items import COLLECT_CODE, EXIT_CODE, CaseItem, SpecFile, failure_text
 from perfgate.pytest_plugin.python_cases import (
     benchmark_case_id,
@@ -136,6 +137,8 @@ class GateSession:
         if self._collect_codes or not (self._specs or broken or stored):
             return
         try:
+            if not self._specs:
+                raise_all(self.pipeline.broken.values() if broken else ())
             cases = [case for spec in self._specs.values() for case in self.pipeline.cases(spec)]
             ghosts = self.pipeline.missing(cases, models=None if self._whole else self._specs)
         except PerfgateError as error:

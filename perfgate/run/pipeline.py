@@ -106,7 +106,8 @@ class Pipeline:
     def plan(self, paths: Sequence[Path]) -> list[tuple[ModelSpec, Case]]:
         """All cases of the specs under `paths`; `broken` tells what is wrong with those that cannot be read.
         Runs no script and builds nothing. Raises `SpecError` where none can be read."""
-        specs, self.broken = sort_specs(list(paths))
+        specs, broken = sort_specs(list(paths))
+        self.broken = {path.stem: error for path, error in broken.items()}
         return [(spec, case) for spec in specs for case in self.cases(spec)]
 
     def cases(self, spec: ModelSpec) -> list[Case]:

@@ -28,6 +28,14 @@ def site_folders() -> tuple[str, ...]:
     return tuple(dict.fromkeys(found for path in paths for found in (path, str(Path(path).resolve()))))
 
 
+@functools.cache
+def python_folders() -> tuple[str, ...]:
+    """Where this interpreter's modules are, with a slash behind each: an import asks for thousands of paths
+    there, none of which counts by its content."""
+    folders = [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), *site_folders()]
+    return tuple(f"{folder}/" for folder in dict.fromkeys(folders))
+
+
 class Interpreter(Record):
     """`python` is the program; in an `image` it is one of the container's own. `package` is a folder that
     holds perfgate and nothing else, so that the other side brings its own libraries. A container sees

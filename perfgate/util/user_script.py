@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 from perfgate.errors import CaseError
-from perfgate.util.interpreter import PACKAGE, site_folders
+from perfgate.util.interpreter import PACKAGE, python_folders, site_folders
 from perfgate.util.observe import report_to_parent
 
 WITNESS = "imports.json"
@@ -91,8 +91,8 @@ class ObservedScript:
         here, unobserved: of the project's folders only names of distributions matter to it, and they are
         noted."""
         for folder in dict.fromkeys((str(self._script.parent), *sys.path)):
-            if folder == self._project or self._inside(folder, self._project):
-                self._metadata.append(folder)
+            if not f"{folder}/".startswith(python_folders()):
+                self._metadata += [folder] if f"{folder}/".startswith(f"{self._project}/") else []
                 with contextlib.suppress(AttributeError, OSError):
                     path = importlib.metadata.FastPath(folder)  # type: ignore[attr-defined]
                     path.lookup(path.mtime)
@@ -107,8 +107,8 @@ class ObservedScript:
         )
 
     def _project_finder(self, folder: str) -> FileFinder:
-        if not (folder == self._project or self._inside(folder, self._project)):
-            raise ImportError(f"not in the project: {folder}")
+        if f"{folder}/".startswith(python_folders()):
+            raise ImportError(f"the interpreter's own: {folder}")
         extensions = (ExtensionFileLoader, EXTENSION_SUFFIXES)
         return _AskingFinder(folder, extensions, (_SourceLoader, [".py"]))
 

@@ -1,6 +1,6 @@
 """What it costs to know that a model is unchanged: the observer, and runs in a fresh clone.
 
-python tests/benchmarks/observation.py --out observation.json
+    python tests/benchmarks/observation.py --out observation.json
 
 *The observer*: the script of tinyconv, and one that imports PyTorch where it is installed, each run in a
 child with and without the observer, by turns; the median wall time of each, imports included.

@@ -265,8 +265,8 @@ def _interrupted_beside(cli: Cli, text: str) -> dict[str, Any]:
 def test_an_interrupt_while_answers_are_checked_keeps_those_that_were_found(cli: Cli) -> None:
     cli.add_model("wide")
     with (cli.root / "models/wide.toml").open("a") as spec:
-        spec.write('\n[accuracy]\ndata = "slow.py"\n')
-    blocked = "import signal\ndef samples(count, seed):\n    signal.pause()\n    yield {}\n"
+        spec.write('\n[accuracy]\nmetric = "slow.py"\n')
+    blocked = "import signal\ndef score(inputs, outputs):\n    signal.pause()\n"
     (cli.root / "models/slow.py").write_text(blocked)
     cases = _interrupted_beside(cli, "wide/fp32/b1: checking the answers")
     assert cases["tinyconv/fp32/b1"]["accuracy"]["outputs"]

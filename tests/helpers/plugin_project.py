@@ -120,15 +120,17 @@ class Project:
         return sum(f"-m {module}" in line for line in log.read_text().splitlines()) if log.exists() else 0
 
 
-def _settle(patch: pytest.MonkeyPatch, folder: Path) -> None:
+def _settle(patch: pytest.MonkeyPatch, folder: Path, root: Path) -> None:
+    """The spy lies in the project: what every Python of a model script loads counts as read by it."""
     for name in [name for name in os.environ if name.startswith(("PERFGATE_", "PYTEST_"))]:
         if name != "PYTEST_CURRENT_TEST":
             patch.delenv(name)
     folder.mkdir()
-    (folder / "sitecustomize.py").write_text(SPY)
+    (root / "spy").mkdir(parents=True, exist_ok=True)
+    (root / "spy/sitecustomize.py").write_text(SPY)
     patch.setenv("SPY_LOG", str(folder / "spy.log"))
     patch.setenv("PERFGATE_LOCK_DIR", str(folder))
-    patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+    patch.setenv("PYTHONPATH", str(root / "spy"), prepend=os.pathsep)
 
 
 @pytest.fixture(scope="session")
@@ -141,7 +143,7 @@ def promoted_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("tinyconv.py", "tinyconv.toml", "_graph.py"):
         shutil.copy(MODELS / name, project.root / "models" / name)
     with pytest.MonkeyPatch.context() as patch:
-        _settle(patch, folder / "spy")
+        _settle(patch, folder / "spy", project.root)
         done = project.cli("run", "--launches", "3")
         assert done.returncode == 0, done.stderr
         project.promote()
@@ -158,7 +160,7 @@ def project(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Project:
     """The project, in pytester's folder."""
-    _settle(monkeypatch, tmp_path_factory.mktemp("spy") / "spy")
+    _settle(monkeypatch, tmp_path_factory.mktemp("spy") / "spy", pytester.path)
     shutil.copytree(promoted_project, pytester.path, dirs_exist_ok=True)
     return Project(pytester.path)
 
