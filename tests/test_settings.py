@@ -137,6 +137,7 @@ def test_every_variable_that_something_reads_is_known() -> None:
     assert mistyped(dict.fromkeys([*names, "PERFGATE_TEAM_BUDGET", "PERFGATE_WEBHOOK_OURS"], "")) == {}
     assert names - {f"PERFGATE_{name}" for name in _VARIABLES} <= {
         "PERFGATE_HISTORY",
+        "PERFGATE_OBSERVER_FD",  # from perfgate to its own children
         "PERFGATE_STORE",
         "PERFGATE_WEBHOOK_TEAM",
         "PERFGATE_WEBHOOK_TEAM_SECRET",

@@ -142,7 +142,7 @@ class GateSession:
             cases = [case for spec in self._specs.values() for case in self.pipeline.cases(spec)]
             ghosts = self.pipeline.missing(cases, models=None if self._whole else self._specs)
         except PerfgateError as error:
-            self._trouble = error
+            self._fail_run(error)
             return
         items += [CaseItem.make(session, self, one.case.id, case=one.case, ghost=one) for one in ghosts]
 
@@ -173,7 +173,6 @@ class GateSession:
         nodes = benchmark_nodes(self._config, items)
         if self._trouble is not None or not (cases or nodes):
             return
-        trouble = self._shared / "trouble.json"
         try:
             store_folder(self._shared)
             check_writable(self.settings.path("out"), fix=_OUT_FIX)
@@ -181,8 +180,7 @@ class GateSession:
             for shard in plan_shards(self.settings, self.pipeline.backend.kind, **self._place()):
                 saved = self._shared / f"results-{shard.number}.json"
                 with FileLock(self._shared / f"lock-{shard.number}"):
-                    if trouble.is_file():
-                        self._trouble = _retell(msgspec.json.decode(trouble.read_bytes()))
+                    if self._failed_elsewhere():
                         return
                     if not saved.is_file():
                         mine = nodes if shard.number == 0 else []
@@ -192,14 +190,25 @@ class GateSession:
             self._run = join(sorted(parts, key=lambda part: part.run_id), ids)
             write_text(self._shared / "results.json", record_json(self._run))
         except PerfgateError as error:
-            self._trouble = error
-            text = {"what": error.what, "where": error.where, "fix": error.fix, "code": error.exit_code}
-            with contextlib.suppress(PerfgateError):
-                write_text(trouble, msgspec.json.encode(text).decode())
+            self._fail_run(error)
             return
         self._results = {result.case.id: result for result in self._run.cases}
         if "pipeline" in vars(self) and self.pipeline.interrupted:
             raise KeyboardInterrupt
+
+    def _fail_run(self, error: PerfgateError) -> None:
+        """Nothing can be measured: the other workers and the controller are told by a file."""
+        self._trouble = error
+        text = {"what": error.what, "where": error.where, "fix": error.fix, "code": error.exit_code}
+        with contextlib.suppress(PerfgateError):
+            store_folder(self._shared)
+            write_text(self._shared / "trouble.json", msgspec.json.encode(text).decode())
+
+    def _failed_elsewhere(self) -> bool:
+        trouble = self._shared / "trouble.json"
+        if trouble.is_file():
+            self._trouble = _retell(msgspec.json.decode(trouble.read_bytes()))
+        return self._trouble is not None
 
     def _place(self) -> dict[str, int]:
         """How many xdist workers there are, and which of them this is."""
@@ -300,6 +309,8 @@ class GateSession:
             return
         try:
             self._run = self._gather()
+            if self._run is None:
+                self._failed_elsewhere()
             if self._run is not None:
                 write_outputs(self._run, self.settings.path("out"), self.settings.language)
         except PerfgateError as error:

@@ -144,6 +144,8 @@ def promoted_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(MODELS / name, project.root / "models" / name)
     with pytest.MonkeyPatch.context() as patch:
         _settle(patch, folder / "spy", project.root)
+        # As pytester does, so that model scripts get the same variables there.
+        patch.setenv("PYTHONPATH", str(project.root), prepend=os.pathsep)
         done = project.cli("run", "--launches", "3")
         assert done.returncode == 0, done.stderr
         project.promote()

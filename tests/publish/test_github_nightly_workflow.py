@@ -144,7 +144,10 @@ def test_a_slower_night_is_kept_drawn_told_and_not_promoted(tmp_path: Path, gith
     runner.run_id, runner.folder = 2_000, tmp_path / "gate"
     event = payloads.pull_request()
     event["pull_request"]["base"]["sha"] = before
-    assert runner.play("gate.yml", "pull_request", event, before) == "success", runner.log
+    repository.git("switch", "-q", "-c", "docs", before)
+    (repository.root / "notes.txt").write_text("no model changes\n")
+    head = repository.commit("notes")
+    assert runner.play("gate.yml", "pull_request", event, head) == "success", runner.log
     assert runner.results["engines"] == "success"
     count = sum(path.endswith("/engine") for path in kept[f"perfgate-engines-of-main-{LEG}"])
     assert f"engines that main built last night: {count}" in runner.log
