@@ -147,6 +147,7 @@ def test_a_slower_night_is_kept_drawn_told_and_not_promoted(tmp_path: Path, gith
     repository.git("switch", "-q", "-c", "docs", before)
     (repository.root / "notes.txt").write_text("no model changes\n")
     head = repository.commit("notes")
+    repository.git("switch", "-q", "main")
     assert runner.play("gate.yml", "pull_request", event, head) == "success", runner.log
     assert runner.results["engines"] == "success"
     count = sum(path.endswith("/engine") for path in kept[f"perfgate-engines-of-main-{LEG}"])
