@@ -23,7 +23,7 @@ from perfgate.model.content import content_digest
 from perfgate.model.distributions import identity, owner
 from perfgate.records import Manifest, OpenReason, Record, Text, digest
 from perfgate.records.manifest import LONGEST
-from perfgate.util.interpreter import PACKAGE, site_folders
+from perfgate.util.interpreter import PACKAGE, own_site_folders, site_folders
 from perfgate.util.observe import Observation, Seen, signature
 from perfgate.util.user_script import WITNESS
 
@@ -210,7 +210,7 @@ class _Reader:
             return
         if place := next((place for place in site_folders() if path.startswith(place + os.sep)), ""):
             self._installed(path, place, seen)
-        elif _of_python(path) or path.startswith(str(PACKAGE) + os.sep) or path == str(PACKAGE):
+        elif path in (*site_folders(), str(PACKAGE)) or _of_python(path) or path.startswith(f"{PACKAGE}/"):
             return
         elif path == self._call.project or path.startswith(self._call.project + os.sep):
             self._in_project(path, seen)
@@ -226,6 +226,8 @@ class _Reader:
         elif name := owner(top):
             if not (known := identity(name)).endswith(" editable"):
                 self.packages[name] = known
+        elif place not in own_site_folders():
+            self._outside(path, seen)
         elif os.path.isfile(path):
             # No distribution says whose it is: a file that was put there by hand.
             self.reads[f"{_SITE}/{path[len(place) + 1 :]}"] = _file_value(path, self._cache)

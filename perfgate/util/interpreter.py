@@ -11,7 +11,7 @@ import sys
 import sysconfig
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from perfgate.records import Record
@@ -23,9 +23,29 @@ _CONTAINER_PACKAGE = "/perfgate-package"
 
 @functools.cache
 def site_folders() -> tuple[str, ...]:
-    """Where this interpreter's distributions are installed, links resolved or not."""
-    paths = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()]
+    """Where this interpreter's distributions are installed, links resolved or not. Folders that
+    `pip install --target` made and `PYTHONPATH` names are such too, unless they lie in a repository: then
+    their files are the repository's own."""
+    return own_site_folders() + _resolved(path for path in sys.path if _is_target_folder(Path(path)))
+
+
+@functools.cache
+def own_site_folders() -> tuple[str, ...]:
+    """The site folders of the interpreter itself, links resolved or not."""
+    return _resolved([sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()])
+
+
+def _resolved(paths: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found for path in paths for found in (path, str(Path(path).resolve()))))
+
+
+def _is_target_folder(path: Path) -> bool:
+    return (
+        path.is_absolute()
+        and str(path) not in own_site_folders()
+        and next(path.glob("*.dist-info"), None) is not None
+        and not any((folder / ".git").exists() for folder in (path, *path.parents))
+    )
 
 
 @functools.cache
