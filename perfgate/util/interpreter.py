@@ -52,7 +52,8 @@ def _is_target_folder(path: Path) -> bool:
 def python_folders() -> tuple[str, ...]:
     """Where this interpreter's modules are, with a slash behind each: an import asks for thousands of paths
     there, none of which counts by its content."""
-    folders = [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), *site_folders()]
+    archive = f"{sys.base_prefix}/{sys.platlibdir}/python{sys.version_info[0]}{sys.version_info[1]}.zip"
+    folders = [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), archive, *site_folders()]
     return tuple(f"{folder}/" for folder in dict.fromkeys(folders))
 
 

@@ -8,10 +8,11 @@ manifest).
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,11 +21,13 @@ import numpy as np
 import pytest
 from onnx_files import BATCH, spec_text, write
 
+from perfgate.model import distributions
 from perfgate.model.onnx_file import export_onnx, known_manifest
 from perfgate.model.read import read_spec
 from perfgate.model.sources import Sources
 from perfgate.model.spec import ModelSpec
 from perfgate.records import Manifest
+from perfgate.util.interpreter import python_folders, site_folders
 
 HEAD = "import os, shutil, sys\nfrom pathlib import Path\nHERE = Path(__file__).parent\n"
 ROOT = Path(__file__).resolve().parents[2]
@@ -356,3 +359,45 @@ def test_a_package_that_is_installed_editable_counts_by_its_files(project: Proje
     known = msgspec.json.decode(done.stdout, type=Manifest)
     assert known.reads["src/myservice/net.py"].startswith("sha256:")
     assert "myservice" not in known.packages
+
+
+def put_package(project: Project, version: str, patch: pytest.MonkeyPatch) -> None:
+    """What `pip install --target` leaves, in a folder that PYTHONPATH names; perfgate looks anew."""
+    target = project.outside / "target"
+    shutil.rmtree(target, ignore_errors=True)
+    (target / f"kit-{version}.dist-info").mkdir(parents=True)
+    (target / f"kit-{version}.dist-info/METADATA").write_text(f"Name: kit\nVersion: {version}\n")
+    (target / f"kit-{version}.dist-info/RECORD").write_text("kit.py,,\n")
+    (target / "kit.py").write_text(f"VERSION = {version!r}\n")
+    patch.setenv("PYTHONPATH", str(target))
+    patch.syspath_prepend(str(target))
+    for cached in (site_folders, python_folders, distributions.identity, distributions._owners):
+        cached.cache_clear()
+
+
+@pytest.fixture
+def fresh_caches() -> Iterator[None]:
+    yield
+    for cached in (site_folders, python_folders, distributions.identity, distributions._owners):
+        cached.cache_clear()
+
+
+@pytest.mark.usefixtures("fresh_caches")
+def test_a_package_in_a_folder_of_pythonpath_counts_by_its_version(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_package(project, "1.0", monkeypatch)
+    manifest = project.manifest("import kit")
+    assert manifest.closed and manifest.packages["kit"] == "1.0"
+    assert project.holds(manifest)
+    put_package(project, "1.1", monkeypatch)
+    assert not project.holds(manifest)
+
+
+@pytest.mark.usefixtures("fresh_caches")
+def test_a_package_in_a_repository_counts_by_its_files(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project.outside / ".git").mkdir()
+    put_package(project, "1.0", monkeypatch)
+    assert [why.code for why in project.manifest("import kit").open] == ["outside"]
