@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import importlib.util
 import json
 import os
@@ -90,6 +89,8 @@ class ObservedScript:
         """`importlib.metadata` lists all folders that modules come from, and keeps what it found. It does so
         here, unobserved: of the project's folders only names of distributions matter to it, and they are
         noted."""
+        import importlib.metadata
+
         for folder in dict.fromkeys((str(self._script.parent), *sys.path)):
             if not f"{folder}/".startswith(python_folders()):
                 self._metadata += [folder] if f"{folder}/".startswith(f"{self._project}/") else []
