@@ -39,6 +39,8 @@ _SYSTEM = re.compile(
     r"|/\.dockerenv$|/run/\.containerenv$|/(usr/local|opt)/.*\.so(\.[0-9]+)*$"
     r"|/etc/(ld\.so\.|localtime|timezone|passwd|group|nsswitch|hosts|host\.conf|resolv\.conf|ssl/|os-release|mime)"
 )
+# A place under a process's folders: it may be any other.
+_BY_PROCESS = re.compile(r"/proc/[^/]+/(task/[^/]+/)?(cwd|root)/.")
 # Of a Python that is not the system's: its programs and libraries. Data that lie beside them are outside.
 _OF_PYTHON = ("bin", "lib", "lib64", "include", "pyvenv.cfg")
 
@@ -214,6 +216,8 @@ class _Reader:
             return
         elif path == self._call.project or path.startswith(self._call.project + os.sep):
             self._in_project(path, seen)
+        elif _BY_PROCESS.match(path):
+            self._open("special", path)
         elif not _SYSTEM.match(path):
             self._outside(path, seen)
 
@@ -331,8 +335,10 @@ def _stem(path: str) -> str:
 
 
 def _file_value(path: str, cache: Path | None) -> str:
+    """A file by its content, and whether its owner may execute it: git keeps both."""
     try:
-        return f"sha256:{content_digest(Path(path), cache)}"
+        mark = "x:" if os.stat(path).st_mode & stat.S_IXUSR else ""
+        return f"sha256:{mark}{content_digest(Path(path), cache)}"
     except OSError:
         return "special"
 

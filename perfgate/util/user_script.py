@@ -110,6 +110,8 @@ class ObservedScript:
     def _project_finder(self, folder: str) -> FileFinder:
         if f"{folder}/".startswith(python_folders()):
             raise ImportError(f"the interpreter's own: {folder}")
+        if not os.path.isdir(folder or "."):
+            raise ImportError(f"no folder, so another finder's: {folder}")  # an archive, or `runpy.run_path`
         extensions = (ExtensionFileLoader, EXTENSION_SUFFIXES)
         return _AskingFinder(folder, extensions, (_SourceLoader, [".py"]))
 

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -72,6 +73,7 @@ def project(tmp_path: Path) -> Project:
     (made.outside / "data.txt").write_text("one")
     (made.models / "link.txt").symlink_to(made.outside / "data.txt")
     (made.models / "near.txt").symlink_to(made.models / "data.txt")
+    _pack(made.models / "modules.zip", "LAYERS = 1")
     (made.models / "parts").mkdir()
     (made.models / "parts/a.txt").write_text("one")
     np.savez(made.models / "weights.npz", w=np.zeros(4))
@@ -165,6 +167,18 @@ CHANGES: dict[str, tuple[str, Callable[[Project], object]]] = {
         "open(HERE / 'near.txt').read()",
         lambda project: _relink(project.models / "near.txt", project.outside / "data.txt"),
     ),
+    "a file's mode": (
+        "os.stat(HERE / 'data.txt').st_mode & 0o100",
+        lambda project: (project.models / "data.txt").chmod(0o755),
+    ),
+    "runpy": (
+        "import runpy\nrunpy.run_path(str(HERE / 'depth.py'))",
+        lambda project: (project.models / "depth.py").write_text("LAYERS = 12"),
+    ),
+    "a module in an archive": (
+        "sys.path.insert(0, str(HERE / 'modules.zip'))\nimport packed",
+        lambda project: _pack(project.models / "modules.zip", "LAYERS = 12"),
+    ),
     "an absent file elsewhere": (
         "os.path.exists(HERE.parents[1] / 'outside/flag')",
         lambda project: (project.outside / "flag").touch(),
@@ -180,6 +194,11 @@ def _another() -> object:
     return made
 
 
+def _pack(archive: Path, text: str) -> None:
+    with zipfile.ZipFile(archive, "w") as made:
+        made.writestr("packed.py", text)
+
+
 def _relink(link: Path, target: Path) -> None:
     target.write_text("two")
     link.unlink()
@@ -189,7 +208,7 @@ def _relink(link: Path, target: Path) -> None:
 @pytest.mark.parametrize("way", CHANGES)
 def test_what_a_script_read_has_changed(project: Project, way: str) -> None:
     body, change = CHANGES[way]
-    if way == "importlib":
+    if way in ("importlib", "runpy"):
         (project.models / "depth.py").write_text("LAYERS = 1")
     known = project.manifest(body)
     assert known.closed, known.open
@@ -204,6 +223,7 @@ OPEN_WAYS = {
     "a size outside": ("os.path.getsize(HERE.parents[1] / 'outside/data.txt')", "outside"),
     "a listing outside": ("os.listdir(HERE.parents[1] / 'outside')", "outside"),
     "a hard link": ("os.link(HERE / 'data.txt', 'mine')\nopen('mine').read()", "changed"),
+    "a process's folder": ("os.chdir(HERE)\nopen('/proc/self/cwd/data.txt').read()", "special"),
     "the network": ("import socket\nsocket.socket(socket.AF_INET)", "network"),
     "a local socket": (
         "import socket\n"
